@@ -1,0 +1,34 @@
+"""Sparse mixtures of experts in JAX: whole grids of penalties, restarts and folds trained as one compiled program.
+
+    model = moejax.moe(moejax.experts.linear(), moejax.gates.softmax(), n_experts=3)
+    fit = moejax.fit_gradient(model, steps=1000)
+    grid = moejax.sweep(fit, {"l1_experts": [0.0, 0.001, 0.01], "restart": 10, "fold": 5})
+    chosen = moejax.select(grid(key, x, y))
+
+`moejax.plots` (matplotlib) is imported only when asked for.
+"""
+
+from moejax import datasets, experts, families, gates, handwritten, losses, penalties
+from moejax.fit import Fit, Status
+from moejax.gradient import fit_gradient
+from moejax.model import Model, moe
+
+# from moejax.selection import select
+from moejax.sweep import sweep
+
+__all__ = [
+    "Fit",
+    "Model",
+    "Status",
+    "datasets",
+    "experts",
+    "families",
+    "fit_gradient",
+    "gates",
+    "handwritten",
+    "losses",
+    "moe",
+    "penalties",
+    "select",
+    "sweep",
+]

@@ -1,0 +1,97 @@
+"""Experts: what each of the K experts says of a row, before any gate weighs it.
+
+An expert is any record with two pure functions, for all K experts at once:
+
+    init(key, n_experts, x) -> params            params: a pytree, experts on its leading axis
+    apply(params, x) -> eta                      eta: (K, n), or (K, n, m) for m outputs
+
+and, where it helps, `prepare(x)`, run once and shared by all members of a sweep, whose result `apply` then gets in the
+place of x; `trainable(params)` and `penalized(params)`, trees of booleans (see `moejax.model`); and
+`degrees_of_freedom(params) -> (K,)`. `stack` makes such a record of the two functions of a single expert.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from moejax import _check
+
+
+def with_intercept(x: jax.Array) -> jax.Array:
+    """(n, d) rows to (d + 1, n) columns, the last a row of ones: one product then serves weights and intercept."""
+    return jnp.concatenate([x, jnp.ones((x.shape[0], 1), x.dtype)], axis=1).T
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Linear predictors; made by `linear`."""
+
+    outputs: int | None = None
+    init_scale: float = 1.0
+
+    def init(self, key: jax.Array, n_experts: int, x: jax.Array) -> dict[str, jax.Array]:
+        """Normal weights of variance init_scale^2 / d and intercepts of 0: (K, d) and (K,), or (K, d, m) and (K, m)."""
+        d = x.shape[1]
+        tail = () if self.outputs is None else (self.outputs,)
+        scale = self.init_scale / d**0.5
+        return {
+            "weights": scale * jax.random.normal(key, (n_experts, d, *tail), x.dtype),
+            "intercept": jnp.zeros((n_experts, *tail), x.dtype),
+        }
+
+    def prepare(self, x: jax.Array) -> jax.Array:
+        """What all members share: (d + 1, n), samples last."""
+        return with_intercept(x)
+
+    def apply(self, params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+        """x . weights + intercept, (K, n) or (K, n, m), for x as `prepare` returns it."""
+        coefficients = jnp.concatenate([params["weights"], params["intercept"][:, None]], axis=1)
+        if self.outputs is None:
+            return coefficients @ x
+        return jnp.einsum("kdm,dn->knm", coefficients, x)
+
+    def degrees_of_freedom(self, params: dict[str, jax.Array]) -> jax.Array:
+        """Nonzero coefficients and intercepts of each expert, (K,)."""
+        nonzero = (params["weights"] != 0).reshape(params["weights"].shape[0], -1).sum(axis=1)
+        return nonzero + (self.outputs or 1)
+
+
+def linear(outputs: int | None = None, *, init_scale: float = 1.0) -> Linear:
+    """Linear experts, eta_k(x) = x . weights_k + intercept_k.
+
+    outputs: None for a target (n,), m for a target (n, m). init_scale: the standard deviation of the initial
+    predictions when x is standardised. Raises ValueError for outputs below 1 or an init_scale below 0.
+    """
+    if outputs is not None:
+        _check.count("outputs", outputs)
+    _check.not_negative("init_scale", init_scale)
+    return Linear(outputs, float(init_scale))
+
+
+@dataclass(frozen=True)
+class Stack:
+    """K copies of one expert; made by `stack`."""
+
+    one_init: Callable[[jax.Array, Any], Any]
+    one_apply: Callable[[Any, Any], jax.Array]
+
+    def init(self, key: jax.Array, n_experts: int, x: Any) -> Any:
+        """The single expert's parameters, drawn K times, stacked on a leading axis."""
+        return jax.vmap(lambda k: self.one_init(k, x))(jax.random.split(key, n_experts))
+
+    def apply(self, params: Any, x: Any) -> jax.Array:
+        """The single expert's predictions with each of the K parameters: (K, n) or (K, n, m)."""
+        return jax.vmap(self.one_apply, in_axes=(0, None))(params, x)
+
+
+def stack(init: Callable[[jax.Array, Any], Any], apply: Callable[[Any, Any], jax.Array]) -> Stack:
+    """K experts from the two functions of a single one.
+
+    init(key, x) -> params of one expert, any pytree; apply(params, x) -> its predictions, (n,) or (n, m).
+    """
+    return Stack(init, apply)

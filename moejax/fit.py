@@ -1,0 +1,153 @@
+"""What every solver returns: params, how good they are, and status flags in the place of exceptions."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from moejax import _check
+from moejax.model import Data, Model, floating
+
+
+class Status(enum.IntFlag):
+    """How a fit ended: bits, several of which may be set."""
+
+    CONVERGED = 1
+    OUT_OF_STEPS = 2
+    DIVERGED = 4
+    SCALE_AT_FLOOR = 8
+    STARVED_EXPERT = 16
+    SEPARATED_GATE = 32
+    RANK_DEFICIENT = 64
+
+
+INADMISSIBLE = Status.DIVERGED | Status.SCALE_AT_FLOOR | Status.STARVED_EXPERT
+
+
+class Fit(NamedTuple):
+    """A fit, or many of them, each field with the same leading axes.
+
+    params: the model's parameters. objective: the mean penalised quantity that the solver lowered. log_likelihood: the
+    total over rows of weight * log p(y | x), NaN for a loss that is not a likelihood. history: the objective at a stride
+    of steps, NaN after an early stop. steps: updates made. kkt: the largest distance of a trainable number from
+    satisfying the optimality condition of the objective. status: `Status` bits.
+    """
+
+    params: Any
+    objective: Any
+    log_likelihood: Any
+    history: Any
+    steps: Any
+    kkt: Any
+    status: Any
+
+    @property
+    def admissible(self) -> Any:
+        """Whether a selection may choose it: not diverged, no scale at its floor, no starved expert."""
+        return (np.asarray(self.status) & int(INADMISSIBLE)) == 0
+
+
+def describe(status: Any) -> str:
+    """The names of the bits of one status, as "converged, starved expert"."""
+    return ", ".join(flag.name.lower().replace("_", " ") for flag in Status if int(status) & flag) or "none"
+
+
+def status_of(
+    model: Model, params: Any, data: Data, weights: jax.Array, objective: jax.Array, likelihood: bool
+) -> jax.Array:
+    """The bits that depend on where a fit ended and not on how it got there. weights: (n,), of sum 1."""
+    numbers = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
+    diverged = ~(jnp.isfinite(objective) & jnp.stack(numbers).all())
+    floor = model.family.at_floor(params["family"]) if likelihood and hasattr(model.family, "at_floor") else False
+    starved = (effective_sizes(model, params, data, weights, likelihood) < _needed(model, params)).any()
+    bits = ((diverged, Status.DIVERGED), (floor, Status.SCALE_AT_FLOOR), (starved & ~diverged, Status.STARVED_EXPERT))
+    return sum((jnp.where(flag, int(bit), 0) for flag, bit in bits), jnp.zeros((), jnp.int32))
+
+
+def effective_sizes(model: Model, params: Any, data: Data, weights: jax.Array, likelihood: bool) -> jax.Array:
+    """How many rows each expert has to itself, (K,): its share of the rows times their effective number (Kish 1965).
+
+    By responsibilities for a likelihood, by gate weights otherwise. weights: (n,), of sum 1.
+    """
+    if likelihood:
+        share = jax.nn.softmax(model.log_joint(params, data.x, data.y, data.offset), axis=0)
+    else:
+        share = model.gate_weights(params, data.x)
+    return share @ weights / jnp.square(weights).sum()
+
+
+def _needed(model: Model, params: Any) -> Any:
+    """The least effective size of an expert that is not starved: its free parameters + 2."""
+    if hasattr(model.expert, "degrees_of_freedom"):
+        return model.expert.degrees_of_freedom(params["experts"]) + 2
+    return 2
+
+
+# ---- what every solver asks of its data, before anything compiles ---------------------------------------------------
+
+
+def check_data(model: Model, x: Any, y: Any, weights: Any = None, offset: Any = None, start: Any = None) -> int:
+    """Raise ValueError unless `model` can be fitted to these; else return the number of rows.
+
+    x: (n, d), or a pytree of arrays with n leading; y: shaped as the model predicts; weights: (n,), none below 0, not all
+    0; offset: like y; start: like the model's params.
+    """
+    n = _check_inputs(model, x)
+    init = jax.eval_shape(_initial(model), x)
+    predicted = jax.eval_shape(model.predict, init, jax.eval_shape(lambda x: jax.tree.map(floating, x), x))
+    if np.shape(y) != predicted.shape:
+        raise ValueError(f"y: shape {np.shape(y)} was given; want {predicted.shape}, what this model predicts for this x")
+    _check.finite("y", y)
+    if not _check.is_traced(y) and n > 1 and (np.ptp(np.asarray(y, float), axis=0) == 0).any():
+        raise ValueError("y: the target is constant; want one that varies over the rows")
+    if weights is not None:
+        check_weights(weights, n)
+    if offset is not None:
+        _check.shape("offset", offset, np.shape(y), "like y")
+        _check.finite("offset", offset)
+    if start is not None:
+        _check_start(start, init)
+    return n
+
+
+def check_weights(weights: Any, n: int) -> None:
+    """Raise ValueError unless weights is (n,), finite, none below 0 and not all 0."""
+    _check.shape("weights", weights, (n,), "one for each row")
+    _check.not_negative("weights", weights)
+    if not _check.is_traced(weights) and not np.asarray(weights).any():
+        raise ValueError("weights: all are 0; want at least one row that counts")
+
+
+def _initial(model: Model) -> Any:
+    return lambda x: model.init(jax.random.key(0), jax.tree.map(floating, x))
+
+
+def _check_inputs(model: Model, x: Any) -> int:
+    leaves = jax.tree.leaves(x)
+    if not leaves:
+        raise ValueError("x: nothing was given; want an array (n, d), or a pytree of arrays with n leading")
+    if len(leaves) == 1 and leaves[0] is x:
+        _check.shape("x", x, (None, None), "rows by features")
+    sizes = {np.shape(leaf)[0] if np.ndim(leaf) else None for leaf in leaves}
+    if len(sizes) > 1 or None in sizes or 0 in sizes:
+        raise ValueError(f"x: arrays of shapes {[np.shape(leaf) for leaf in leaves]} were given; want the same n > 0 rows")
+    for leaf in leaves:
+        _check.finite("x", leaf)
+    for name in ("expert_columns", "gate_columns"):
+        columns = getattr(model, name)
+        if columns is not None and max(columns) >= np.shape(x)[1]:
+            raise ValueError(f"{name}: column {max(columns)} was given; want columns below {np.shape(x)[1]}, those of x")
+    return int(sizes.pop())
+
+
+def _check_start(start: Any, like: Any) -> None:
+    given, wanted = jax.tree.structure(start), jax.tree.structure(like)
+    if given != wanted:
+        raise ValueError(f"start: params of structure {given} were given; want {wanted}, as model.init makes them")
+    for (path, leaf), want in zip(jax.tree_util.tree_leaves_with_path(start), jax.tree.leaves(like), strict=True):
+        _check.shape(f"start{jax.tree_util.keystr(path)}", leaf, want.shape)
+        _check.finite(f"start{jax.tree_util.keystr(path)}", leaf)

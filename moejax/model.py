@@ -1,0 +1,277 @@
+"""The model: experts, a gate and a family composed into
+
+    p(y | x) = sum over k of  g_k(x) f(y; eta_k(x), phi_k)        E[y | x] = sum over k of  g_k(x) mean(eta_k(x))
+
+(Jacobs, Jordan, Nowlan and Hinton 1991). Params are a plain dictionary of three pytrees, "experts", "gate" and "family".
+
+At its face, rows lead: x (n, d), y (n,) or (n, m), probabilities (n, K). Inside, experts lead and rows are last, (K, n):
+losses and solvers hand prepared inputs (`prepare`) to `means`, `log_gate` and `gate_weights`, and see that layout alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from moejax import _check
+
+Params = Any
+PARTS = ("experts", "gate", "family")
+FREE_NAMES = ("intercept", "bias", "logits", "log_scale")
+
+
+class Inputs(NamedTuple):
+    """Inputs as experts and gate want them, each part's `prepare` applied to its columns."""
+
+    expert: Any
+    gate: Any
+
+
+class Data(NamedTuple):
+    """What a loss sees: prepared inputs, the target (n,) or (n, m), and the offset of the linear predictor or None."""
+
+    x: Inputs
+    y: jax.Array
+    offset: jax.Array | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """A mixture of experts; made by `moe`."""
+
+    expert: Any
+    gate: Any
+    n_experts: int
+    family: Any = None
+    expert_columns: tuple[int, ...] | None = None
+    gate_columns: tuple[int, ...] | None = None
+
+    # ---- the face: rows lead ------------------------------------------------------------------------------------
+
+    def init(self, key: jax.Array, x: Any) -> Params:
+        """Parameters drawn from `key` for inputs like x (n, d): {"experts": ..., "gate": ..., "family": ...}.
+
+        Only the structure, the number of columns and the type of x matter, and its rows to parts that look at them.
+        """
+        expert_key, gate_key = jax.random.split(key)
+        seen = _columns(x, self.expert_columns)
+        experts = self.expert.init(expert_key, self.n_experts, seen)
+        gate = self.gate.init(gate_key, self.n_experts, _columns(x, self.gate_columns))
+        if self.family is None:
+            return {"experts": experts, "gate": gate, "family": {}}
+        eta = jax.eval_shape(lambda p, x: self.expert.apply(p, _prepare(self.expert, x)), experts, seen)
+        return {"experts": experts, "gate": gate, "family": self.family.init(self.n_experts, eta)}
+
+    def predict(self, params: Params, x: Any, offset: Any = None) -> jax.Array:
+        """E[y | x], the gate-weighted mean of the experts' means (of one expert alone for a top-1 gate): (n,) or (n, m)."""
+        return self.mean(params, self.prepare(x), offset)
+
+    def expert_predictions(self, params: Params, x: Any, offset: Any = None) -> jax.Array:
+        """Each expert's mean: (n, K), or (n, K, m) for m outputs."""
+        return jnp.swapaxes(self.means(params, self.prepare(x), offset), 0, 1)
+
+    def gate_probs(self, params: Params, x: Any) -> jax.Array:
+        """P(expert | x), soft for every gate: (n, K)."""
+        return jnp.exp(self.log_gate(params, self.prepare(x))).T
+
+    def log_prob(self, params: Params, x: Any, y: Any, offset: Any = None) -> jax.Array:
+        """log p(y | x), the mixture's log density or log mass for each row: (n,). Raises without a family."""
+        return jax.nn.logsumexp(self.log_joint(params, self.prepare(x), jnp.asarray(y), offset), axis=0)
+
+    def responsibilities(self, params: Params, x: Any, y: Any, offset: Any = None) -> jax.Array:
+        """P(expert | x, y): (n, K). Raises without a family."""
+        return jax.nn.softmax(self.log_joint(params, self.prepare(x), jnp.asarray(y), offset), axis=0).T
+
+    def sample(self, key: jax.Array, params: Params, x: Any, offset: Any = None) -> jax.Array:
+        """A draw of y for each row: (n,) or (n, m). Raises without a family."""
+        family = self._family("sample")
+        inputs = self.prepare(x)
+        expert_key, family_key = jax.random.split(key)
+        chosen = jax.random.categorical(expert_key, self.log_gate(params, inputs), axis=0)
+        draws = family.sample(family_key, self.eta(params, inputs, offset), params["family"])
+        return draws[chosen, jnp.arange(draws.shape[1])]
+
+    # ---- inside: experts lead, rows last ------------------------------------------------------------------------
+
+    def prepare(self, x: Any) -> Inputs:
+        """Inputs as the methods below want them; what it computes is shared by all members of a sweep."""
+        x = jax.tree.map(floating, x)
+        return Inputs(
+            _prepare(self.expert, _columns(x, self.expert_columns)),
+            _prepare(self.gate, _columns(x, self.gate_columns)),
+        )
+
+    def eta(self, params: Params, inputs: Inputs, offset: Any = None) -> jax.Array:
+        """The experts' predictors, offset added: (K, n) or (K, n, m)."""
+        eta = self.expert.apply(params["experts"], inputs.expert)
+        return eta if offset is None else eta + offset
+
+    def means(self, params: Params, inputs: Inputs, offset: Any = None) -> jax.Array:
+        """The experts' means, (K, n) or (K, n, m)."""
+        eta = self.eta(params, inputs, offset)
+        return eta if self.family is None else self.family.mean(eta)
+
+    def log_gate(self, params: Params, inputs: Inputs) -> jax.Array:
+        """log P(expert | x), (K, n)."""
+        return self.gate.log_probs(params["gate"], inputs.gate)
+
+    def gate_weights(self, params: Params, inputs: Inputs) -> jax.Array:
+        """What multiplies the experts' means, (K, n): the gate's `weights`, or else its probabilities."""
+        if hasattr(self.gate, "weights"):
+            return self.gate.weights(params["gate"], inputs.gate)
+        return jnp.exp(self.log_gate(params, inputs))
+
+    def mean(self, params: Params, inputs: Inputs, offset: Any = None) -> jax.Array:
+        """The weighted mean of the experts' means, (n,) or (n, m)."""
+        means, weights = self.means(params, inputs, offset), self.gate_weights(params, inputs)
+        return (weights[..., None] * means).sum(axis=0) if means.ndim == 3 else (weights * means).sum(axis=0)
+
+    def log_joint(self, params: Params, inputs: Inputs, y: jax.Array, offset: Any = None) -> jax.Array:
+        """log g_k(x) + log f(y; eta_k(x), phi_k), (K, n)."""
+        family = self._family("log_prob")
+        return self.log_gate(params, inputs) + family.log_prob(y, self.eta(params, inputs, offset), params["family"])
+
+    # ---- what solvers ask of params -----------------------------------------------------------------------------
+
+    def trainable(self, params: Params) -> Params:
+        """A tree like params: True for leaves that an optimiser moves. A part's own `trainable` says; else all are."""
+        return self._marked(params, "trainable", lambda path, leaf: jnp.issubdtype(leaf.dtype, jnp.inexact))
+
+    def penalized(self, params: Params) -> Params:
+        """A tree like params: True for coefficients, which penalties see.
+
+        A part's own `penalized` says; else all but leaves named intercept, bias, logits or log_scale, and leaves that
+        are not trained.
+        """
+        chosen = self._marked(params, "penalized", lambda path, leaf: _name(path) not in FREE_NAMES)
+        return jax.tree.map(lambda c, t: c and t, chosen, self.trainable(params))
+
+    @property
+    def hyper(self) -> dict[str, float]:
+        """Numbers that a fit may set in a part's params (a temperature), with their defaults."""
+        return {name: default for part in PARTS for name, default in getattr(self._part(part), "hyper", {}).items()}
+
+    def with_hyper(self, params: Params, hyper: dict[str, Any]) -> Params:
+        """Params with the parts' own numbers (see `hyper`) set to those in `hyper`."""
+        params = dict(params)
+        for part in PARTS:
+            for name in getattr(self._part(part), "hyper", {}):
+                if name in hyper:
+                    leaf = params[part][name]
+                    params[part] = {**params[part], name: jnp.full_like(leaf, hyper[name])}
+        return params
+
+    def _part(self, name: str) -> Any:
+        return {"experts": self.expert, "gate": self.gate, "family": self.family}[name]
+
+    def _marked(self, params: Params, method: str, otherwise: Any) -> Params:
+        def mark(name: str) -> Any:
+            part = self._part(name)
+            if hasattr(part, method):
+                return getattr(part, method)(params[name])
+            return jax.tree_util.tree_map_with_path(otherwise, params[name])
+
+        return {name: mark(name) for name in PARTS}
+
+    def _family(self, wanted_by: str) -> Any:
+        if self.family is None:
+            raise ValueError(f"{wanted_by}: this model has no family; want one, as in moe(..., family=families.gaussian())")
+        return self.family
+
+
+def moe(
+    expert: Any,
+    gate: Any,
+    n_experts: int,
+    *,
+    family: Any = None,
+    expert_columns: Sequence[int] | None = None,
+    gate_columns: Sequence[int] | None = None,
+) -> Model:
+    """A mixture of `n_experts` experts.
+
+    expert: a part from `moejax.experts`, or any record with its functions `init` and `apply`. gate: a part from
+    `moejax.gates`, or any record with `init` and `log_probs`. family: the distribution of the target given an expert,
+    None for a model that predicts and has no likelihood. expert_columns, gate_columns: which columns of x the experts
+    and the gate see, None for all.
+
+    Raises ValueError for n_experts below 1, a part without its functions, and columns that are negative or repeated.
+    """
+    _check.count("n_experts", n_experts)
+    _functions("expert", expert, ("init", "apply"))
+    _functions("gate", gate, ("init", "log_probs"))
+    if family is not None:
+        _functions("family", family, ("init", "log_prob", "mean"))
+    return Model(
+        _hashable(expert),
+        _hashable(gate),
+        int(n_experts),
+        _hashable(family),
+        _column_tuple("expert_columns", expert_columns),
+        _column_tuple("gate_columns", gate_columns),
+    )
+
+
+class _Record:
+    """A user's record that cannot be hashed, hashed by its identity, so that compiled programs can be kept for it."""
+
+    def __init__(self, part: Any):
+        self._part = part
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._part, name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Record) and self._part is other._part
+
+    def __hash__(self) -> int:
+        return id(self._part)
+
+
+def _hashable(part: Any) -> Any:
+    try:
+        hash(part)
+    except TypeError:
+        return _Record(part)
+    return part
+
+
+def _functions(name: str, part: Any, wanted: tuple[str, ...]) -> None:
+    missing = [f for f in wanted if not callable(getattr(part, f, None))]
+    if missing:
+        raise ValueError(f"{name}: {part!r} has no function {' and no '.join(missing)}; want a record with {wanted}")
+
+
+def _column_tuple(name: str, columns: Sequence[int] | None) -> tuple[int, ...] | None:
+    if columns is None:
+        return None
+    chosen = tuple(int(c) for c in np.atleast_1d(np.asarray(columns)))
+    if not chosen or min(chosen) < 0 or len(set(chosen)) < len(chosen):
+        raise ValueError(f"{name}: {list(columns)!r} was given; want at least one column index, none negative or repeated")
+    return chosen
+
+
+def floating(x: Any) -> jax.Array:
+    """x as a JAX array of floating-point numbers, of its own precision if it has one."""
+    x = jnp.asarray(x)
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(float)
+
+
+def _columns(x: Any, columns: tuple[int, ...] | None) -> Any:
+    return x if columns is None else x[:, np.asarray(columns)]
+
+
+def _prepare(part: Any, x: Any) -> Any:
+    return part.prepare(x) if hasattr(part, "prepare") else x
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    if not path:
+        return ""
+    last = path[-1]
+    return str(getattr(last, "key", getattr(last, "name", "")))

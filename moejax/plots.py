@@ -1,0 +1,779 @@
+"""Figures of fits and sweeps: each takes arrays and a matplotlib Axes, and returns the Axes.
+
+    ax = training_loss(history)             # a figure of its own: ax.figure.savefig("loss.png", dpi=120)
+    ax = training_loss(history, ax=ax)      # into Axes that you made, with pyplot or without
+
+An array is anything that `numpy.asarray` takes. In shapes, n counts samples, d features, K experts, M members of a
+grid, T training steps, P penalties, R restarts. Experts are counted from 0 in arrays and from 1 in labels. Nothing is
+shown or saved, matplotlib's settings are left alone, and pyplot is not imported. Legends stand in a row above the Axes,
+where no data can be: let a title be the figure's (`ax.figure.suptitle`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import ceil, floor, log10
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+from moejax import _check
+
+__all__ = [
+    "PALETTE",
+    "coefficient_path",
+    "expert_weights",
+    "sample_3d",
+    "training_loss",
+    "true_vs_predicted",
+    "validation_error",
+]
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+"""The eight colours of Okabe and Ito (2008), which colour-blind readers can tell apart, strongest on white first."""
+
+_GREY = "#777777"
+_CHOSEN = "#222222"  # no expert has it but the seventh, and that one has no vertical line
+_MINUS = "\N{MINUS SIGN}"  # as wide as a plus, where a hyphen is not
+_SMALL, _NORMAL = 8.0, 9.5  # sizes of text in points
+_MARKERS, _DASHES = "o^sD", ("-", "--", ":", "-.")  # tell a ninth expert from the first, whose colour it has
+_MOST_VERTICES = 250_000  # beyond, hundreds of lines take seconds to draw and no pixel shows the difference
+_MOST_NUMBERS = 300  # in a heat map: each is a text, and a thousand texts take a second
+_MOST_LABELS = 12  # of lines of a coefficient path
+_MOST_NAMED = 8  # members of a grid that can each have a colour
+
+
+def training_loss(
+    history: Any,
+    *,
+    steps: Any = None,
+    labels: Sequence[str] | None = None,
+    highlight: int | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Training loss against the step, one line a member.
+
+    The loss has a logarithmic axis where all of it is positive and spans more than a decade. Members with a NaN or an
+    infinity are left out, and the legend says how many.
+
+    Args:
+        history: (T,) or (M, T), losses in the units of the objective.
+        steps: (T,), the step of each loss; 1 to T if None.
+        labels: (M,), names of the members. Up to eight members have a colour and a place in the legend each; of more,
+            only the highlighted one is named.
+        highlight: index of a member to draw bold; its history must be finite.
+        ax: where to draw; a new figure if None.
+
+    Returns:
+        The Axes.
+    """
+    lines = _numbers("history", history, 1, 2, "(T,) or (M, T)")
+    lines = lines[None] if lines.ndim == 1 else lines
+    members, length = lines.shape
+    at = np.arange(1.0, length + 1.0) if steps is None else _numbers("steps", steps, 1)
+    _check.shape("steps", at, (length,), "one step per column of history")
+    _check.finite("steps", at)
+    names = None if labels is None else _names("labels", labels, members, "one per member")
+    whole = np.isfinite(lines).all(axis=1)
+    if highlight is not None:
+        _check_highlight(highlight, whole)
+    ax = _axes(ax, (6.4, 4.0))
+    named = names is not None and members <= _MOST_NAMED
+    rest = np.flatnonzero(whole & (np.arange(members) != (-1 if highlight is None else highlight)))
+    crowd = rest.size > _MOST_NAMED
+    segments = _segments(at, lines[rest])
+    colours = [PALETTE[i % len(PALETTE)] for i in rest] if named else ["#5B6B7A" if crowd else PALETTE[0]]
+    width, alpha = (0.6, float(np.clip(20.0 / rest.size, 0.12, 0.5))) if crowd else (1.2, 0.8)
+    ax.add_collection(LineCollection(segments, colors=colours, linewidths=width, alpha=alpha))  # type: ignore[arg-type]
+    keys: list[Line2D] = []
+    if names is not None and named:
+        keys += [Line2D([], [], color=PALETTE[i], linewidth=1.5, label=names[i]) for i in rest]
+    elif members > 1 and rest.size:
+        text = f"{rest.size} {'other ' if highlight is not None else ''}member{'s' if rest.size > 1 else ''}"
+        keys.append(Line2D([], [], color=colours[0], linewidth=1.2, alpha=0.8, label=text))
+    if highlight is not None:
+        colour = PALETTE[highlight] if named else PALETTE[1]
+        name = f"member {highlight}" if names is None else names[highlight]
+        keys += ax.plot(at, lines[highlight], color=colour, linewidth=2.4, label=name, zorder=3)
+    if not whole.all():
+        keys.append(_note(f"{np.sum(~whole)} of {members} not finite, left out"))
+    _axis_of_values(ax, lines[whole])
+    ax.autoscale_view()
+    _finish(ax, "training step", "training loss", keys)
+    return ax
+
+
+def expert_weights(
+    weights: Any,
+    *,
+    feature_names: Sequence[str] | None = None,
+    intercept: Any = None,
+    shares: Any = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Heat map of the experts' coefficients: experts are rows, features columns, and white is 0.
+
+    Cells large enough to be read hold their number, or a middle dot for a coefficient that is exactly 0. Intercepts
+    stand in a column of their own, without a colour: they are no coefficients and would drown them.
+
+    Args:
+        weights: (K, d), finite, in units of y per unit of the feature.
+        feature_names: (d,); x1 to xd if None.
+        intercept: (K,), in units of y.
+        shares: (K,), the share of samples of each expert, 0 to 1; shown in its label.
+        ax: where to draw; a new figure if None.
+
+    Returns:
+        The Axes; the colour bar is beside it, in the same figure.
+    """
+    table = _numbers("weights", weights, 2, 2, "(K, d)")
+    _check.finite("weights", table)
+    experts, features = table.shape
+    names = _feature_names(feature_names, features)
+    constants = None
+    if intercept is not None:
+        constants = _numbers("intercept", intercept, 1)
+        _check.shape("intercept", constants, (experts,), "one number per expert")
+        _check.finite("intercept", constants)
+    rows = _expert_names(experts, shares)
+    inches = float(np.clip(2.4 + 0.52 * features, 4.5, 13.0))
+    longest = 0.04 * max(len(name) for name in names)  # slanted names take room from the rows
+    ax = _axes(ax, (inches, float(np.clip(1.1 + longest + 0.45 * experts, 2.3, 9.0))))
+    largest = float(np.abs(table).max()) or 1.0
+    image = ax.imshow(
+        table, cmap="RdBu_r", norm=Normalize(-largest, largest), aspect="auto", interpolation="nearest", origin="upper"
+    )
+    width, height = _cell_in_points(ax, features + (constants is not None), experts)
+    _write_numbers(ax, table, largest, width, height)
+    ticks = np.arange(features, dtype=float)
+    if constants is not None:
+        column = max(1.0, 46.0 / width)  # the width of the word
+        ax.set_xlim(-0.5, features - 0.5 + column)
+        ticks = np.append(ticks, features - 0.5 + 0.5 * column)
+        for k, number in enumerate(constants):
+            text = _number(number, float(np.abs(constants).max()))
+            ax.text(ticks[-1], k, text, ha="center", va="center", fontsize=max(4.0, min(_SMALL, 0.8 * height)))
+    _column_labels(ax, ticks, names, width)
+    every = max(1, ceil(11.0 / height))
+    ax.set_yticks(np.arange(experts)[::every], rows[::every])
+    _gaps_between_cells(ax, experts, features)
+    bar = ax.figure.colorbar(image, ax=ax, pad=0.02, fraction=0.05, aspect=15)
+    bar.set_label("coefficient", fontsize=_NORMAL)
+    bar.ax.tick_params(labelsize=_SMALL, length=2)
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    return ax
+
+
+def true_vs_predicted(y: Any, prediction: Any, *, expert: Any = None, ax: Axes | None = None) -> Axes:
+    """Predicted against true target, with the diagonal, R² and the mean squared error.
+
+    Args:
+        y: (n,), true targets, finite and not all equal, or R² would have no meaning.
+        prediction: (n,), finite, in the units of y.
+        expert: (n,), whole numbers: the expert of each sample, which gives the colour.
+        ax: where to draw; a new figure if None.
+
+    Returns:
+        The Axes, both of whose axes have the same scale.
+    """
+    true = _numbers("y", y, 1)
+    _check.finite("y", true)
+    guess = _numbers("prediction", prediction, 1)
+    _check.shape("prediction", guess, true.shape, "one number per target in y")
+    _check.finite("prediction", guess)
+    if np.ptp(true) == 0:
+        raise ValueError(f"y: {true.size} times {true[0]:g} was given; want targets that vary, or R² has no meaning")
+    labels = None if expert is None else _labels(expert, true.size)
+    ax = _axes(ax, (4.9, 5.0))
+    keys = _clouds(ax, (true, guess), labels)
+    low, high = float(min(true.min(), guess.min())), float(max(true.max(), guess.max()))
+    ax.plot([low, high], [low, high], color=_GREY, linewidth=1.2, linestyle="--", zorder=3)
+    _few_ticks(ax, 44.0)
+    pad = 0.04 * (high - low)
+    ax.set(xlim=(low - pad, high + pad), ylim=(low - pad, high + pad), aspect="equal")
+    mse = float(np.mean((true - guess) ** 2))
+    r2 = f"{1.0 - mse / float(np.var(true)):.4f}".replace("-", _MINUS)
+    _in_emptiest_corner(ax, true, guess, f"R² = {r2}\nMSE = {mse:.4g}")
+    _finish(ax, "true y", "predicted y", keys)
+    return ax
+
+
+def sample_3d(x: Any, y: Any, expert: Any, *, ax: Axes | None = None) -> Axes:
+    """The sample in three dimensions: y over the first two principal components of x, coloured by expert.
+
+    A component's sign is fixed so that its largest loading is positive: the same data give the same picture.
+
+    Args:
+        x: (n, d), finite, n and d at least 2, not all rows equal.
+        y: (n,), finite.
+        expert: (n,), whole numbers: the expert of each sample.
+        ax: a 3-D Axes to draw on (`figure.add_subplot(projection="3d")`); a new figure if None.
+
+    Returns:
+        The 3-D Axes; the labels of its axes give the share of the variance of x that each component explains.
+    """
+    inputs = _numbers("x", x, 2, 2, "(n, d)")
+    _check.finite("x", inputs)
+    target = _numbers("y", y, 1)
+    _check.shape("y", target, (len(inputs),), "one target per row of x")
+    _check.finite("y", target)
+    labels = _labels(expert, len(inputs))
+    if min(inputs.shape) < 2:
+        raise ValueError(f"x: shape {inputs.shape} was given; want at least 2 rows and 2 columns for two components")
+    scores, explained = _principal_components(inputs)
+    canvas: Any = _axes(ax, (6.2, 5.0), three_d=True)
+    keys = _clouds(canvas, (scores[:, 0], scores[:, 1], target), labels)
+    canvas.view_init(elev=20.0, azim=-60.0)
+    _few_ticks(canvas, 52.0)
+    _finish(canvas, f"component 1 ({explained[0]:.0%} of variance)", f"component 2 ({explained[1]:.0%})", keys)
+    canvas.set_zlabel("y", fontsize=_NORMAL)
+    _fit_3d(canvas)
+    return canvas
+
+
+def validation_error(
+    penalty: Any,
+    error: Any,
+    *,
+    chosen_restart: Any = None,
+    chosen: float | None = None,
+    reference: float | None = None,
+    reference_label: str = "noise floor",
+    label: str = "validation MSE",
+    penalty_label: str = "penalty weight",
+    ax: Axes | None = None,
+) -> Axes:
+    """Error on held-out data against the penalty; restarts are points, and the chosen ones a line.
+
+    The penalty has a logarithmic axis, on which 0 has a place of its own, left of a break. The error has one where all
+    of it is positive and spans more than a decade. Errors that are NaN or infinite are left out, and the legend says
+    how many.
+
+    Args:
+        penalty: (P,), none below 0, in any order.
+        error: (P,) or (P, R).
+        chosen_restart: (P,), whole numbers from 0 to R - 1: the restart that was chosen at each penalty. Without it,
+            restarts are points only: the best of them on held-out data is luck, not a choice.
+        chosen: the penalty that was chosen, between the smallest and the largest in `penalty`.
+        reference: an error to compare with, a horizontal line.
+        reference_label: its name in the legend.
+        label: name of the error, with its units if any.
+        penalty_label: name of the penalty.
+        ax: where to draw; a new figure if None.
+
+    Returns:
+        The Axes.
+    """
+    grid, order = _penalties(penalty, chosen)
+    errors = _numbers("error", error, 1, 2, "(P,) or (P, R)")
+    if len(errors) != len(grid):
+        raise ValueError(f"error: {len(errors)} rows were given for {len(grid)} penalties; want one per penalty")
+    line = errors if errors.ndim == 1 else None
+    if chosen_restart is not None:
+        line = _pick(errors, chosen_restart)
+    if reference is not None:
+        _check.shape("reference", reference, (), "one number")
+        _check.finite("reference", reference)
+    ax = _axes(ax, (6.4, 4.0))
+    errors = np.where(np.isfinite(errors), errors, np.nan)
+    keys: list[Line2D] = []
+    colour = PALETTE[0]
+    if errors.ndim == 2:
+        at = np.broadcast_to(grid[:, None], errors.shape)[np.isfinite(errors)]
+        shown = errors[np.isfinite(errors)]
+        ax.scatter(at, shown, s=12, color=colour, alpha=0.35, linewidths=0)
+        name = "restart" if line is not None else label
+        keys.append(Line2D([], [], color=colour, alpha=0.5, marker="o", markersize=3.5, linestyle="", label=name))
+    if line is not None:
+        line = np.where(np.isfinite(line), line, np.nan)
+        name = "chosen restart" if errors.ndim == 2 else label
+        keys += ax.plot(
+            grid[order], line[order], color=colour, linewidth=1.8, marker="o", markersize=3.5, label=name, zorder=3
+        )
+    if chosen is not None:
+        keys.append(_chosen_line(ax, chosen))
+        _ring(ax, grid, line, chosen)
+    if reference is not None:
+        keys.append(
+            ax.axhline(float(reference), color=_GREY, linewidth=1.4, linestyle="--", zorder=2, label=reference_label)
+        )
+    lost = int(np.isnan(errors).sum())
+    if lost:
+        keys.append(_note(f"{lost} of {errors.size} not finite, left out"))
+    _axis_of_values(ax, np.append(errors[np.isfinite(errors)], [] if reference is None else [reference]))
+    _finish(ax, penalty_label, label, keys)
+    _axis_of_penalties(ax)
+    return ax
+
+
+def coefficient_path(
+    penalty: Any,
+    coefficients: Any,
+    *,
+    feature_names: Sequence[str] | None = None,
+    chosen: float | None = None,
+    penalty_label: str = "penalty weight",
+    ax: Axes | None = None,
+) -> Axes:
+    """Coefficients against the penalty, one line per expert and feature, coloured by expert.
+
+    The strongest lines (largest absolute coefficient anywhere on the path) carry the name of their feature at the end
+    of the smallest penalty, where coefficients differ most; their scale is therefore on the right.
+
+    Args:
+        penalty: (P,), none below 0, in any order. The axis is that of `validation_error`.
+        coefficients: (P, d) or (P, K, d), in units of y per unit of the feature; NaN and infinities leave gaps.
+        feature_names: (d,); x1 to xd if None.
+        chosen: the penalty that was chosen, between the smallest and the largest in `penalty`.
+        penalty_label: name of the penalty.
+        ax: where to draw; a new figure if None.
+
+    Returns:
+        The Axes.
+    """
+    grid, order = _penalties(penalty, chosen)
+    paths = _numbers("coefficients", coefficients, 2, 3, "(P, d) or (P, K, d)")
+    if len(paths) != len(grid):
+        raise ValueError(f"coefficients: {len(paths)} rows were given for {len(grid)} penalties; want one per penalty")
+    paths = paths[:, None, :] if paths.ndim == 2 else paths
+    experts, features = paths.shape[1:]
+    names = _feature_names(feature_names, features)
+    paths = np.where(np.isfinite(paths), paths, np.nan)
+    ax = _axes(ax, (7.4, 4.6))
+    ax.axhline(0.0, color=_GREY, linewidth=0.8, zorder=1)
+    strength = np.abs(np.nan_to_num(paths)).max(axis=0)
+    bold = _strongest(strength, _room_for_labels(ax))
+    for k, j in np.ndindex(experts, features):
+        width, alpha, level = (1.7, 1.0, 3) if (k, j) in bold else (0.9, 0.45, 2)
+        ax.plot(grid[order], paths[order, k, j], color=_colour(k), linestyle=_dash(k), lw=width, alpha=alpha, zorder=level)
+    keys = []
+    if experts > 1:
+        keys = [
+            Line2D([], [], color=_colour(k), linestyle=_dash(k), lw=1.7, label=f"expert {k + 1}") for k in range(experts)
+        ]
+    if chosen is not None:
+        keys.append(_chosen_line(ax, chosen))
+    _finish(ax, penalty_label, "coefficient", keys)
+    _axis_of_penalties(ax)
+    ax.yaxis.tick_right()
+    ax.yaxis.set_label_position("right")
+    ax.spines["right"].set_visible(True)
+    ax.spines["left"].set_visible(False)
+    _name_lines(ax, grid[order], paths[order], bold, names)
+    return ax
+
+
+# ------------------------------------------------------------------------------------------------ what is passed in
+
+
+def _numbers(name: str, value: Any, least: int, most: int | None = None, wanted: str = "") -> np.ndarray:
+    """`value` in float64, with `least` to `most` axes and at least one number."""
+    array = np.asarray(value)
+    if array.dtype != bool and not np.issubdtype(array.dtype, np.number):
+        raise ValueError(f"{name}: values of type {array.dtype} were given; want numbers")
+    if np.iscomplexobj(array):
+        raise ValueError(f"{name}: complex numbers were given; want real ones")
+    if not least <= array.ndim <= (most or least):
+        raise ValueError(f"{name}: shape {array.shape} was given; want {wanted or ('a number', '(any,)')[least]}")
+    if array.size == 0:
+        raise ValueError(f"{name}: shape {array.shape} was given; want at least one number")
+    return array.astype(float)
+
+
+def _names(argument: str, names: Sequence[str], size: int, meaning: str) -> list[str]:
+    if isinstance(names, str) or len(names) != size:
+        given = repr(names) if isinstance(names, str) else f"{len(names)} names"
+        raise ValueError(f"{argument}: {given} was given; want a sequence of {size}, {meaning}")
+    return [str(name) for name in names]
+
+
+def _feature_names(names: Sequence[str] | None, features: int) -> list[str]:
+    if names is None:
+        return [f"x{j + 1}" for j in range(features)]
+    return _names("feature_names", names, features, "one per feature")
+
+
+def _labels(expert: Any, samples: int) -> np.ndarray:
+    """`expert` as integers (n,)."""
+    labels = _numbers("expert", expert, 1)
+    _check.shape("expert", labels, (samples,), "one expert per sample")
+    _check.not_negative("expert", labels)
+    if (labels != np.round(labels)).any():
+        raise ValueError(f"expert: {labels[labels != np.round(labels)][0]:g} was given; want whole numbers from 0")
+    return labels.astype(int)
+
+
+def _expert_names(experts: int, shares: Any) -> list[str]:
+    names = [f"expert {k + 1}" for k in range(experts)]
+    if shares is None:
+        return names
+    parts = _numbers("shares", shares, 1)
+    _check.shape("shares", parts, (experts,), "one share per expert")
+    _check.not_negative("shares", parts)
+    if parts.max() > 1.0 + 1e-6:
+        raise ValueError(f"shares: {parts.max():g} was given; want shares from 0 to 1")
+    return [f"{name} ({part:.0%})" for name, part in zip(names, parts, strict=True)]
+
+
+def _penalties(penalty: Any, chosen: float | None) -> tuple[np.ndarray, np.ndarray]:
+    """The penalties (P,) and what sorts them."""
+    grid = _numbers("penalty", penalty, 1)
+    _check.not_negative("penalty", grid)
+    if chosen is not None:
+        _check.shape("chosen", chosen, (), "one penalty")
+        _check.finite("chosen", chosen)
+        # Float32 grids come back rounded; an index passed for a penalty is what this is meant to catch.
+        if not grid.min() * (1 - 1e-5) <= float(chosen) <= grid.max() * (1 + 1e-5):
+            raise ValueError(
+                f"chosen: {float(chosen):g} was given; want one of the penalties, which are {grid.min():g} to {grid.max():g}"
+            )
+    return grid, np.argsort(grid, kind="stable")
+
+
+def _pick(errors: np.ndarray, restart: Any) -> np.ndarray:
+    """The errors (P,) of the restart (P,) chosen at each penalty."""
+    if errors.ndim == 1:
+        raise ValueError(f"chosen_restart: given with error of shape {errors.shape}; want error of shape (P, R)")
+    index = _numbers("chosen_restart", restart, 1)
+    _check.shape("chosen_restart", index, (len(errors),), "one restart per penalty")
+    _check.finite("chosen_restart", index)
+    wrong = (index != np.round(index)) | (index < 0) | (index >= errors.shape[1])
+    if wrong.any():
+        raise ValueError(
+            f"chosen_restart: {index[wrong][0]:g} was given; want whole numbers from 0 to {errors.shape[1] - 1}"
+        )
+    return errors[np.arange(len(errors)), index.astype(int)]
+
+
+def _check_highlight(highlight: int, whole: np.ndarray) -> None:
+    if isinstance(highlight, bool) or not isinstance(highlight, int | np.integer) or not 0 <= highlight < whole.size:
+        raise ValueError(f"highlight: {highlight!r} was given; want a whole number from 0 to {whole.size - 1}")
+    if not whole[highlight]:
+        raise ValueError(f"highlight: {highlight} was given, whose history is not finite; want a member that is")
+
+
+# --------------------------------------------------------------------------------------------------- the common style
+
+
+def _axes(ax: Any, size: tuple[float, float], three_d: bool = False) -> Any:
+    """`ax` once checked, or the Axes of a new figure of `size` in inches."""
+    if ax is None:
+        figure = Figure(figsize=size, layout="constrained")
+        return figure.add_subplot(projection="3d" if three_d else None)
+    if not isinstance(ax, Axes) or (ax.name == "3d") != three_d:
+        given = f"Axes of projection {ax.name}" if isinstance(ax, Axes) else f"{type(ax).__name__}"
+        wanted = '3-D Axes: figure.add_subplot(projection="3d")' if three_d else "two-dimensional matplotlib Axes"
+        raise ValueError(f"ax: {given} was given; want {wanted}")
+    return ax
+
+
+def _finish(ax: Any, x_label: str, y_label: str, keys: Sequence[Any]) -> None:
+    """Labels, a light grid, and the legend in rows above the Axes."""
+    ax.set_xlabel(x_label, fontsize=_NORMAL)
+    ax.set_ylabel(y_label, fontsize=_NORMAL)
+    ax.tick_params(labelsize=_SMALL)
+    ax.grid(True, color="#E4E4E4", linewidth=0.6)
+    ax.set_axisbelow(True)
+    if ax.name != "3d":
+        ax.spines[["top", "right"]].set_visible(False)
+    if not keys:
+        return
+    widths = np.array([0.55 * len(str(key.get_label())) + 4.0 for key in keys]) * _SMALL
+    room = _size_in_points(ax)[0]
+    fits = (c for c in range(len(keys), 0, -1) if sum(part.max() for part in np.array_split(widths, c)) <= room)
+    columns = next(fits, 1)
+    ax.legend(
+        handles=keys,
+        loc="lower left",
+        bbox_to_anchor=(0.0, 1.0),
+        ncols=columns,
+        fontsize=_SMALL,
+        frameon=False,
+        borderaxespad=0.2,
+        columnspacing=1.2,
+        handlelength=1.8,
+    )
+
+
+def _size_in_points(ax: Any) -> tuple[float, float]:
+    """Width and height of the Axes in points, as far as they are known before the figure is laid out."""
+    return 72.0 * ax.bbox.width / ax.figure.dpi, 72.0 * ax.bbox.height / ax.figure.dpi
+
+
+def _colour(expert: int) -> str:
+    return PALETTE[expert % len(PALETTE)]
+
+
+def _dash(expert: int) -> Any:
+    return _DASHES[expert // len(PALETTE) % len(_DASHES)]
+
+
+def _note(text: str) -> Line2D:
+    """A line of the legend that stands for nothing drawn."""
+    return Line2D([], [], linestyle="", marker="x", markersize=4, color=_GREY, label=text)
+
+
+def _clouds(ax: Any, at: tuple[np.ndarray, ...], labels: np.ndarray | None) -> list[Line2D]:
+    """One scatter per expert at the coordinates `at`, and the keys of a legend."""
+    samples = at[0].size
+    look: dict[str, Any] = {"s": 16.0 if samples <= 2000 else 5.0, "linewidths": 0}
+    look["alpha"] = 0.75 if samples <= 500 else 0.5 if samples <= 5000 else 0.25
+    if labels is None:
+        ax.scatter(*at, color=PALETTE[0], **look)
+        return []
+    keys = []
+    for k in np.unique(labels):
+        rows = labels == k
+        marker = _MARKERS[int(k) // len(PALETTE) % len(_MARKERS)]
+        name = f"expert {k + 1} ({rows.mean():.0%})"
+        ax.scatter(*(values[rows] for values in at), color=_colour(int(k)), marker=marker, label=name, **look)
+        keys.append(Line2D([], [], color=_colour(int(k)), marker=marker, linestyle="", markersize=5, label=name))
+    return keys
+
+
+# --------------------------------------------------------------------------------------------------------------- axes
+
+
+def _axis_of_values(ax: Any, values: np.ndarray) -> None:
+    """A logarithmic y axis if all `values`, and all that was drawn before, are positive and span over a decade."""
+    if values.size == 0:
+        return
+    low = min(float(values.min()), ax.dataLim.y0)
+    high = max(float(values.max()), ax.dataLim.y1)
+    if low <= 0 or high <= 10.0 * low:
+        return
+    decades = log10(high / low)
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1.0,) if decades > 2 else (1.0, 2.0, 5.0), numticks=9))
+    ax.yaxis.set_major_formatter(FuncFormatter(_plain))
+    ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _few_ticks(ax: Any, each: float) -> None:
+    """So few ticks that each has `each` points: matplotlib's own choice lets long numbers run into one another."""
+    bins = int(np.clip(_size_in_points(ax)[0] / each, 2, 6))
+    for axis in (ax.xaxis, ax.yaxis, *([ax.zaxis] if ax.name == "3d" else [])):
+        axis.set_major_locator(MaxNLocator(bins, steps=[1, 2, 2.5, 5, 10]))
+
+
+def _axis_of_penalties(ax: Any) -> None:
+    """A logarithmic x axis for all that `ax` holds, with a place for 0 left of a break.
+
+    Such an axis is matplotlib's "symlog", linear below the smallest positive penalty, where nothing is drawn: so data
+    keep their values, and a second curve on the same Axes needs no knowledge of the first.
+    """
+    least, low, high = float(ax.dataLim.minposx), float(ax.dataLim.x0), float(ax.dataLim.x1)
+    for old in [text for text in ax.texts if text.get_gid() == "break"]:
+        old.remove()
+    if not 0 < high < np.inf:
+        ax.set_xticks([0.0], ["0"])
+        return
+    decades = log10(high / least)
+    room = max(2, floor(_size_in_points(ax)[0] / 42.0))
+    ticks = _decades(least, high, room)
+    pad = 10.0 ** max(0.02 * decades, 0.05)
+    if low > 0:
+        ax.set_xscale("log")
+        ax.set_xlim(least / pad, high * pad)
+    else:
+        gap = max(0.12 * decades, 0.3)
+        # The scale gives the linear part a width of linscale / (1 - 1/10) decades.
+        ax.set_xscale("symlog", linthresh=least, linscale=0.9 * gap)
+        ax.set_xlim(-least * max(0.02 * decades, 0.05) / gap, high * pad)
+        ticks = [0.0, *ticks]
+        white = {"facecolor": "white", "edgecolor": "none", "pad": 0.3}
+        ax.text(
+            least / 2, 0, "//", transform=ax.get_xaxis_transform(), ha="center", va="center", fontsize=_SMALL,
+            bbox=white, gid="break",
+        )  # fmt: skip
+    ax.xaxis.set_major_locator(FixedLocator(ticks))
+    ax.xaxis.set_major_formatter(FuncFormatter(_plain))
+    ax.xaxis.set_minor_locator(NullLocator())
+
+
+def _decades(low: float, high: float, most: int) -> list[float]:
+    """At most about `most` round numbers from `low` to `high`: powers of ten, or 1-2-5 where there are too few."""
+    near = 1e-6  # float32 has 1e-4 a little above or below 1e-4
+    exponents = range(floor(log10(low)), ceil(log10(high)) + 1)
+    for factors in ((1.0,), (1.0, 2.0, 5.0)):
+        # `float` of a string is the number nearest to 1e-4; 10.0 ** -4 need not be.
+        ticks = [f * float(f"1e{e}") for e in exponents for f in factors]
+        ticks = [tick for tick in ticks if low * (1 - near) <= tick <= high * (1 + near)]
+        if len(ticks) >= 3:
+            return ticks[:: ceil(len(ticks) / most)]
+    return [low] if high <= low * (1 + near) else [low, high]
+
+
+def _plain(value: float, position: int | None = None) -> str:
+    """0.01 rather than 10 to the -2: it is read at once, and matplotlib needs no parser of mathematics to draw it."""
+    return f"{value:.3g}"
+
+
+def _chosen_line(ax: Any, chosen: float) -> Line2D:
+    """A vertical line at the chosen penalty."""
+    return ax.axvline(float(chosen), color=_CHOSEN, linewidth=1.4, zorder=2, label=f"chosen: {float(chosen):.3g}")
+
+
+def _ring(ax: Any, grid: np.ndarray, line: np.ndarray | None, chosen: float) -> None:
+    """A ring around the point of the curve at the chosen penalty, if it has one."""
+    at = int(np.argmin(np.abs(grid - float(chosen))))
+    if line is not None and np.isclose(grid[at], float(chosen), rtol=1e-5) and np.isfinite(line[at]):
+        ax.plot(grid[at], line[at], marker="o", markersize=10, mfc="none", mec=_CHOSEN, mew=1.8, linestyle="", zorder=4)
+
+
+# ------------------------------------------------------------------------------------------------- the single figures
+
+
+def _segments(at: np.ndarray, lines: np.ndarray) -> np.ndarray:
+    """Vertices (M, V, 2) of lines (M, T), thinned to the smallest and largest of each stretch of steps if too many."""
+    members, length = lines.shape
+    if lines.size <= _MOST_VERTICES or length < 8:
+        return np.stack([np.broadcast_to(at, lines.shape), lines], axis=-1)
+    stretches = max(2, min(length // 2, _MOST_VERTICES // (2 * members)))
+    edges = np.linspace(0, length, stretches + 1).astype(int)
+    index = np.stack(
+        [np.sort([lines[:, a:b].argmin(axis=1) + a, lines[:, a:b].argmax(axis=1) + a], axis=0) for a, b in pairwise(edges)]
+    )
+    index = np.moveaxis(index, 2, 0).reshape(members, -1)
+    index[:, 0], index[:, -1] = 0, length - 1  # both ends of a curve are what readers look for
+    return np.stack([at[index], np.take_along_axis(lines, index, axis=1)], axis=-1)
+
+
+def _cell_in_points(ax: Any, columns: float, rows: int) -> tuple[float, float]:
+    """Width and height of a cell, with what the labels and the colour bar will take off the Axes guessed."""
+    width, height = _size_in_points(ax)
+    return 0.85 * width / columns, 0.85 * height / rows
+
+
+def _write_numbers(ax: Any, table: np.ndarray, largest: float, width: float, height: float) -> None:
+    """The number of each cell, of `width` and `height` points, if all can be read: black, or white on a dark colour."""
+    texts = [_number(float(number), largest) for number in table.flat]
+    size = min(_SMALL, width / (0.68 * max(len(text) for text in texts)), 0.8 * height)
+    if size < 5.0 or table.size > _MOST_NUMBERS:
+        return
+    for ((k, j), number), text in zip(np.ndenumerate(table), texts, strict=True):
+        zero = number == 0.0
+        colour = _GREY if zero else "white" if abs(number) > 0.6 * largest else "black"
+        ax.text(j, k, "·" if zero else text, ha="center", va="center", fontsize=2.0 * size if zero else size, color=colour)
+
+
+def _number(value: float, largest: float) -> str:
+    """`value` in few characters, to the digits that matter where `largest` is the largest of its kind."""
+    if value == 0.0:
+        return "0"
+    if not 1e-2 <= largest < 1e5:
+        return f"{value:.1e}".replace("-", _MINUS).replace("e+0", "e").replace(f"e{_MINUS}0", f"e{_MINUS}")
+    decimals = 3 if largest < 0.1 else 2 if largest < 10 else 1 if largest < 100 else 0
+    text = f"{value:.{decimals}f}"
+    return text.lstrip("-") if float(text) == 0.0 else text.replace("-", _MINUS)
+
+
+def _column_labels(ax: Any, ticks: np.ndarray, names: list[str], width: float) -> None:
+    """Names below the columns of `width` points, level or slanted; every so many of very many; then the intercept."""
+    slanted = max(len(name) for name in names) * 0.62 * _SMALL > width
+    every = max(1, ceil((1.3 * 1.42 * _SMALL if slanted else 0.0) / width))
+    slant: dict[str, Any] = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
+    rest = list(ticks[len(names) :])
+    ax.set_xticks([*ticks[: len(names) : every], *rest], [*names[::every], *["intercept" for _ in rest]], **slant)
+    ax.tick_params(labelsize=_SMALL, length=0)
+
+
+def _gaps_between_cells(ax: Any, experts: int, features: int) -> None:
+    """White lines between the cells, and no frame."""
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+    columns = LineCollection([[(j - 0.5, -0.5), (j - 0.5, experts - 0.5)] for j in range(1, features)])
+    rows = LineCollection([[(-0.5, k - 0.5), (features - 0.5, k - 0.5)] for k in range(1, experts)])
+    for lines in (columns, rows):
+        lines.set(color="white", linewidth=1.2)
+        ax.add_collection(lines, autolim=False)
+
+
+def _in_emptiest_corner(ax: Any, x: np.ndarray, y: np.ndarray, text: str) -> None:
+    """`text` in the corner of the Axes that has the fewest points; upper left if all are empty."""
+    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
+    across, up = (x - left) / (right - left), (y - bottom) / (top - bottom)
+    corners = [(0.03, 0.97, "left", "top"), (0.97, 0.03, "right", "bottom")]
+    corners += [(0.97, 0.97, "right", "top"), (0.03, 0.03, "left", "bottom")]
+    counts = [np.sum((abs(across - u) < 0.42) & (abs(up - v) < 0.16)) for u, v, _, _ in corners]
+    u, v, ha, va = corners[int(np.argmin(counts))]
+    white = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 2.0}
+    ax.text(u, v, text, transform=ax.transAxes, ha=ha, va=va, fontsize=_NORMAL, bbox=white, zorder=5)
+
+
+def _fit_3d(ax: Any) -> None:
+    """The cube and its text sized so that no label is cut off: neither follows the size of the Axes by itself."""
+    size = float(np.clip(min(_size_in_points(ax)) / 275.0, 0.6, 1.0)) ** 0.5
+    ax.set_box_aspect(None, zoom=0.98 * size)
+    ax.tick_params(labelsize=_SMALL * size)
+    ax.zaxis.set_tick_params(pad=7.0 * size)
+    for axis, pad in ((ax.xaxis, 4.0), (ax.yaxis, 4.0), (ax.zaxis, 10.0)):
+        axis.label.set_fontsize(_NORMAL * size)
+        axis.labelpad = pad * size
+
+
+def _principal_components(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scores (n, 2) on the first two principal components of x (n, d), and the share of variance of each (2,)."""
+    centred = x - x.mean(axis=0)
+    if not centred.any():
+        raise ValueError(f"x: {len(x)} equal rows were given; want rows that vary")
+    _, values, directions = np.linalg.svd(centred, full_matrices=False)
+    directions = directions[:2]
+    largest = np.take_along_axis(directions, np.abs(directions).argmax(axis=1)[:, None], axis=1)
+    return centred @ (directions * np.sign(largest)).T, (values**2 / np.sum(values**2))[:2]
+
+
+def _room_for_labels(ax: Any) -> int:
+    return max(1, min(_MOST_LABELS, floor(_size_in_points(ax)[1] / (1.5 * _SMALL))))
+
+
+def _strongest(strength: np.ndarray, most: int) -> set[tuple[int, int]]:
+    """(expert, feature) of the at most `most` largest entries of `strength` (K, d), but of none that is next to 0."""
+    best = np.argsort(-strength, axis=None, kind="stable")[:most]
+    pairs = [divmod(int(i), strength.shape[1]) for i in best]
+    return {pair for pair in pairs if strength[pair] > 0.03 * strength.max()}
+
+
+def _name_lines(ax: Any, grid: np.ndarray, paths: np.ndarray, bold: set[tuple[int, int]], names: list[str]) -> None:
+    """The names of the `bold` lines left of the Axes, each joined to the first point of its line."""
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, high)
+    ends = []
+    for k, j in sorted(bold):
+        first = int(np.flatnonzero(np.isfinite(paths[:, k, j]))[0])
+        ends.append((float(paths[first, k, j]), float(grid[first]), k, j))
+    if not ends:
+        return
+    ends.sort()
+    wanted = np.array([(end[0] - low) / (high - low) for end in ends])
+    places = _spread(wanted, 1.45 * _SMALL / _size_in_points(ax)[1])
+    for (value, at, k, j), place in zip(ends, places, strict=True):
+        leader = {"arrowstyle": "-", "color": _colour(k), "lw": 0.6, "relpos": (1, 0.5), "shrinkA": 1, "shrinkB": 0}
+        ax.annotate(
+            names[j], (at, value), (-0.035, place), textcoords="axes fraction", ha="right", va="center",
+            fontsize=_SMALL, color=_colour(k), arrowprops=leader, annotation_clip=False,
+        )  # fmt: skip
+
+
+def _spread(wanted: np.ndarray, gap: float) -> np.ndarray:
+    """The places in [0, 1], in the order of `wanted` and `gap` apart, with the least squared distance from it.
+
+    Places less their rank times `gap` only have to rise: an isotonic regression, by pooling neighbours that do not.
+    """
+    pools: list[tuple[float, int]] = []
+    for i, place in enumerate(wanted):
+        mean, size = float(place) - i * gap, 1
+        while pools and pools[-1][0] >= mean:
+            before, count = pools.pop()
+            mean, size = (before * count + mean * size) / (count + size), count + size
+        pools.append((mean, size))
+    base = np.concatenate([np.full(size, mean) for mean, size in pools])
+    top = max(0.0, 1.0 - gap * (len(wanted) - 1))
+    return np.clip(base, 0.0, top) + gap * np.arange(len(wanted))

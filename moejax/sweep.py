@@ -1,0 +1,520 @@
+"""Sweeps: a fit over a product of named axes, as one compiled program run chunk by chunk.
+
+This is the only place that knows of members, chunks, devices, threads, progress and resuming; nothing below it knows that
+it is being swept.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import queue
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from moejax import _check
+from moejax.fit import Status, describe
+from moejax.model import floating
+
+ROW_AXES = ("fold", "bootstrap")  # they change the weights of the rows, and are no fields of `hyper`
+EVERY_ROW = -2  # on the axis `fold`: trains on all rows
+_STREAMS = {"fold": 0x666F6C64, "bootstrap": 0x626F6F74}  # of the key, apart from those that a fit draws
+
+# XLA's default way of grouping reductions costs these programs a quarter of their speed, and its vectors are half as wide
+# as many processors'. A version that lacks one of these options runs without them.
+_CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "", "xla_cpu_prefer_vector_width": 512}
+_CACHE_BYTES = 2**20  # of one core: the work arrays of a chunk should stay in it
+
+
+class Inputs(NamedTuple):
+    """What all members share. fold_of_row: the fold in which each row is held out, -1 for none."""
+
+    key: jax.Array
+    x: Any
+    y: Any
+    weights: Any = None
+    offset: Any = None
+    start: Any = None
+    fold_of_row: Any = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a sweep was run. seconds: "compile" and "run", by the wall clock. chunk_size: results depend on it bit by bit."""
+
+    chunk_size: int
+    devices: tuple[str, ...]
+    threads: int
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """The labelled result of a sweep: arrays whose leading axes are the sweep's axes, in their order.
+
+    axes: the values by the name of each axis. fits: what the fit returned, in NumPy arrays with the axes leading.
+    held_out: each member's loss, without penalties, on the rows that it did not train on (a mean over them); None without
+    an axis `fold`. sweeper, inputs, run: what was run, on what, and how.
+    """
+
+    axes: dict[str, np.ndarray]
+    fits: Any
+    held_out: np.ndarray | None
+    sweeper: Sweeper = field(repr=False)
+    inputs: Inputs = field(repr=False)
+    run: Run
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The number of values on each axis."""
+        return tuple(len(v) for v in self.axes.values())
+
+    def sel(self, **at: Any) -> Sweep:
+        """The members at the given values, as in `result.sel(l1_experts=0.01, restart=3)`; these axes go.
+
+        Raises KeyError for a name that is no axis, and for a value that is not on it (to a relative 1e-6).
+        """
+        return self.isel(**{name: self._position(name, value) for name, value in at.items()})
+
+    def isel(self, **at: int) -> Sweep:
+        """The members at the given positions along axes; these axes go. Raises KeyError for a name that is no axis."""
+        for name in at:
+            self._axis(name)
+        index = tuple(at.get(name, slice(None)) for name in self.axes)
+        left = {name: values for name, values in self.axes.items() if name not in at}
+        fits = jax.tree.map(lambda v: v[index], self.fits)
+        return dataclasses.replace(
+            self, axes=left, fits=fits, held_out=None if self.held_out is None else self.held_out[index]
+        )
+
+    def table(self) -> dict[str, np.ndarray]:
+        """Columns with a row for each member: its place on the axes, each field of a fit that is one number, held_out."""
+        grid = np.meshgrid(*self.axes.values(), indexing="ij")
+        columns = {name: values.ravel() for name, values in zip(self.axes, grid, strict=True)}
+        fields = self.fits._asdict() if hasattr(self.fits, "_asdict") else {}
+        columns |= {name: np.ravel(v) for name, v in fields.items() if np.shape(v) == self.shape and not isinstance(v, dict)}
+        if self.held_out is not None:
+            columns["held_out"] = np.ravel(self.held_out)
+        return columns
+
+    def to_csv(self, path: str | os.PathLike[str]) -> None:
+        """Write `table` to a file, statuses in words."""
+        columns = self.table()
+        if "status" in columns:
+            columns["status"] = np.asarray([describe(s) for s in columns["status"]])
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
+
+    def _axis(self, name: str) -> np.ndarray:
+        if name not in self.axes:
+            raise KeyError(f"{name!r} is no axis of this sweep; want one of {list(self.axes)}")
+        return self.axes[name]
+
+    def _position(self, name: str, value: Any) -> int:
+        values = self._axis(name)
+        near = np.flatnonzero(np.isclose(values, value, rtol=1e-6, atol=0))
+        if not near.size:
+            raise KeyError(f"{name}: {value!r} is not on this axis; want one of {values.tolist()}")
+        return int(near[0])
+
+
+@dataclass(frozen=True, eq=False)
+class Sweeper:
+    """A sweep, configured by `sweep`; call it with what a single fit is called with."""
+
+    fit: Callable[..., Any]
+    axes: dict[str, np.ndarray]
+    fold_of_row: np.ndarray | None
+    chunk_size: int | None
+    devices: tuple[Any, ...] | None
+    threads: int | None
+    progress: bool | None
+    checkpoint: Path | None
+
+    def __call__(
+        self, key: jax.Array, x: Any, y: Any, *, weights: Any = None, offset: Any = None, start: Any = None
+    ) -> Sweep:
+        """Fit every member of the product of the axes; all of them share these arguments, which are those of a fit.
+
+        Raises ValueError, before anything compiles, for what a fit refuses and for a fold without rows; and
+        FloatingPointError if every member diverged.
+        """
+        if hasattr(self.fit, "check_data"):
+            self.fit.check_data(x, y, weights, offset, start)
+        inputs = _inputs(Inputs(key, x, y, weights, offset, start, self.fold_of_row), self.axes)
+        return self.run(inputs)
+
+    def run(self, inputs: Inputs) -> Sweep:
+        """The sweep on inputs that were checked before."""
+        members = _members(self.axes)
+        count = len(next(iter(members.values())))
+        store = _Store(self.checkpoint, self, inputs) if self.checkpoint else None
+        chunk = (store and store.chunk_size) or self.chunk_size or _chunk_size(self.fit, inputs)
+        devices = self.devices or tuple(jax.local_devices())
+        threads = self.threads or _threads_per_device(devices)
+        if store:
+            store.begin(chunk)
+        started = time.perf_counter()
+        programs = [_Program(self.fit, tuple(self.axes), inputs, chunk, device) for device in devices]
+        compiled = time.perf_counter()
+        starts = range(0, count, chunk)
+        outputs = _run_chunks(programs, threads, members, chunk, starts, store, self.progress)
+        seconds = {"compile": compiled - started, "run": time.perf_counter() - compiled}
+        shape = tuple(len(v) for v in self.axes.values())
+        fits, held_out = jax.tree.map(lambda *v: np.concatenate(v)[:count].reshape(shape + v[0].shape[1:]), *outputs)
+        _refuse_if_all_diverged(fits, count)
+        run = Run(chunk, tuple(str(d) for d in devices), threads, seconds)
+        return Sweep(dict(self.axes), fits, held_out, self, inputs, run)
+
+
+def sweep(
+    fit: Callable[..., Any],
+    axes: Mapping[str, Any],
+    *,
+    chunk_size: int | None = None,
+    devices: Sequence[Any] | None = None,
+    threads: int | None = None,
+    progress: bool | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+) -> Sweeper:
+    """A fit over the product of named axes, compiled once.
+
+    fit: from `fit_gradient`, or any pure function fit(key, x, y, hyper, **more) -> pytree of arrays, where more are the
+    `weights`, `offset` and `start` that the sweep has. axes, by name:
+
+    - any field of the fit's `hyper`: a sequence of numbers (`restart`, the number of a start, may be given as how many;
+      every penalty then has the same starts);
+    - `fold`: how many folds (drawn from the key, of sizes that differ by at most 1), or (n,) whole numbers: the fold in
+      which each row is held out, -1 for rows that never are. Members train on the other rows, by weights;
+    - `bootstrap`: how many samples with replacement (Efron 1979), as weights.
+
+    chunk_size: members a call of the program, the last call padded; chosen from the number of rows, never from that of
+    members, unless given. devices: JAX devices, each of which gets whole chunks; all local ones unless given. threads:
+    chunks that run at once on each device; unless given, the cores divided among the devices on a CPU, and 1 elsewhere.
+    progress: a progress bar over chunks, None where a person looks on. checkpoint: a folder that keeps every finished chunk; a
+    sweep that was cut off goes on from there.
+
+    The same key, versions, kind of device and chunk size give the same bits for a member, whatever the order and number
+    of members, devices or threads.
+
+    Returns a function (key, x, y, *, weights=None, offset=None, start=None) -> Sweep. Raises ValueError for an axis that
+    is empty, unknown, or has values it cannot have.
+    """
+    if not callable(fit):
+        raise ValueError(f"fit: {fit!r} was given; want a function, as from fit_gradient")
+    if not isinstance(axes, Mapping) or not axes:
+        raise ValueError(f"axes: {axes!r} was given; want a mapping from the name of at least one axis to its values")
+    if chunk_size is not None:
+        _check.count("chunk_size", chunk_size)
+    if threads is not None:
+        _check.count("threads", threads)
+    if devices is not None and not len(devices):
+        raise ValueError("devices: none were given; want at least one, or None for all local ones")
+    values = {name: _axis_values(name, given) for name, given in axes.items()}
+    if hasattr(fit, "check_hyper"):
+        fit.check_hyper({name: v for name, v in values.items() if name not in ROW_AXES})
+    return Sweeper(
+        fit,
+        values,
+        _fold_labels(axes.get("fold")),
+        chunk_size,
+        None if devices is None else tuple(devices),
+        threads,
+        progress,
+        None if checkpoint is None else Path(checkpoint),
+    )
+
+
+# ---- axes and what members share ------------------------------------------------------------------------------------
+
+
+def _axis_values(name: str, given: Any) -> np.ndarray:
+    if name in ("restart", "fold", "bootstrap") and np.ndim(given) == 0:
+        _check.count(name, given, 2 if name == "fold" else 1)
+        return np.arange(given)
+    values = np.asarray(list(given) if isinstance(given, Iterable) else given)
+    if values.ndim != 1 or not values.size:
+        raise ValueError(f"axes[{name!r}]: {given!r} was given; want a sequence of at least one number")
+    _check.finite(f"axes[{name!r}]", values)
+    if name in ("restart", "fold", "bootstrap") and not np.issubdtype(values.dtype, np.integer):
+        raise ValueError(f"axes[{name!r}]: {given!r} was given; want whole numbers")
+    if name == "fold":
+        values = np.unique(values[values >= 0])
+        if not values.size:
+            raise ValueError("axes['fold']: no row is held out in any fold; want some numbers of at least 0")
+    return values
+
+
+def _fold_labels(given: Any) -> np.ndarray | None:
+    return None if given is None or np.ndim(given) == 0 else np.asarray(given)
+
+
+def _inputs(given: Inputs, axes: dict[str, np.ndarray]) -> Inputs:
+    """Inputs as arrays of one precision, with the fold of every row."""
+    x = jax.tree.map(floating, given.x)
+    dtype = jax.tree.leaves(x)[0].dtype
+    n = jax.tree.leaves(x)[0].shape[0]
+    y, weights, offset = (None if v is None else jnp.asarray(v, dtype) for v in given[2:5])
+    labels = given.fold_of_row
+    if "fold" in axes:
+        labels = _drawn_folds(given.key, n, len(axes["fold"])) if labels is None else labels
+        _check.shape("axes['fold']", labels, (n,), "the fold of every row")
+        _check_folds(labels, axes["fold"], weights)
+    if ROW_AXES[0] in axes or ROW_AXES[1] in axes:
+        weights = jnp.ones(n, dtype) if weights is None else weights
+    return Inputs(given.key, x, y, weights, offset, given.start, None if labels is None else jnp.asarray(labels, jnp.int32))
+
+
+def _drawn_folds(key: jax.Array, n: int, folds: int) -> np.ndarray:
+    if folds > n:
+        raise ValueError(f"axes['fold']: {folds} folds were given for {n} rows; want at most one for each row")
+    return np.random.default_rng([*_key_words(key), _STREAMS["fold"]]).permutation(n) % folds
+
+
+def _check_folds(labels: np.ndarray, folds: np.ndarray, weights: Any) -> None:
+    counted = np.ones(len(labels), bool) if weights is None else np.asarray(weights) > 0
+    for fold in folds:
+        held = counted & (np.asarray(labels) == fold)
+        if not held.any() or held.sum() == counted.sum():
+            which = "no row of positive weight is held out" if not held.any() else "every row is held out"
+            raise ValueError(f"axes['fold']: in fold {fold} {which}; want rows to train on and rows to test on")
+
+
+def _key_words(key: jax.Array) -> list[int]:
+    data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+    return [int(word) for word in np.ravel(np.asarray(data))]
+
+
+def _members(axes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The value of every member on every axis, the last axis fastest."""
+    grid = np.meshgrid(*axes.values(), indexing="ij")
+    return {name: np.ravel(values) for name, values in zip(axes, grid, strict=True)}
+
+
+def _slice(members: dict[str, np.ndarray], start: int, chunk: int) -> dict[str, np.ndarray]:
+    """The members of one chunk, the last of them repeated where there are too few."""
+    count = len(next(iter(members.values())))
+    index = np.minimum(np.arange(start, start + chunk), count - 1)
+    return {name: values[index] for name, values in members.items()}
+
+
+# ---- the program ----------------------------------------------------------------------------------------------------
+
+
+def _member(fit: Callable[..., Any], values: dict[str, jax.Array], shared: Inputs) -> tuple[Any, Any]:
+    """One fit, and its loss on the rows that it did not see."""
+    weights, held = shared.weights, None
+    if "fold" in values:
+        held = weights * (shared.fold_of_row == values["fold"])
+        weights = weights * (shared.fold_of_row != values["fold"])
+    if "bootstrap" in values:
+        weights = weights * _bootstrap_counts(shared.key, values["bootstrap"], weights)
+    more = {"weights": weights, "offset": shared.offset, "start": shared.start}
+    hyper = {name: value for name, value in values.items() if name not in ROW_AXES}
+    result = fit(shared.key, shared.x, shared.y, hyper, **{name: v for name, v in more.items() if v is not None})
+    if held is None or not hasattr(fit, "score"):
+        return result, None
+    return result, fit.score(result.params, shared.x, shared.y, held, shared.offset)
+
+
+def _bootstrap_counts(key: jax.Array, sample: jax.Array, weights: jax.Array) -> jax.Array:
+    """How often each row is drawn, among those of positive weight and as many times as there are such rows."""
+    key = jax.random.fold_in(jax.random.fold_in(key, _STREAMS["bootstrap"]), sample)
+    n = weights.shape[0]
+    there = weights > 0
+    rank = jnp.floor(jax.random.uniform(key, (n,)) * there.sum()).astype(jnp.int32)
+    rows = jnp.argsort(~there, stable=True)[rank]
+    return jnp.zeros_like(weights).at[rows].add(jnp.where(jnp.arange(n) < there.sum(), 1.0, 0.0).astype(weights.dtype))
+
+
+_executables: dict[Any, Any] = {}
+_KEPT_PROGRAMS = 64
+
+
+def _remember(known: Any, executable: Any) -> None:
+    while len(_executables) >= _KEPT_PROGRAMS:
+        _executables.pop(next(iter(_executables)))
+    _executables[known] = executable
+
+
+class _Program:
+    """The compiled program of one chunk on one device, with the inputs that all members share laid there."""
+
+    def __init__(self, fit: Callable[..., Any], names: tuple[str, ...], inputs: Inputs, chunk: int, device: Any):
+        self.device = device
+        self.shared = jax.device_put(inputs, device)
+        self.types = {name: _axis_type(name, jax.tree.leaves(inputs.x)[0].dtype) for name in names}
+        example = self._place({name: np.zeros(chunk) for name in names})
+        known = (fit, names, device, _signature((example, self.shared)))
+        try:
+            executable = _executables.get(known)
+        except TypeError:  # a function that cannot be hashed is compiled for each call
+            executable = known = None
+        if executable is None:
+            jitted = jax.jit(jax.vmap(lambda values, shared: _member(fit, values, shared), in_axes=(0, None)))
+            executable = _compile(jitted.lower(example, self.shared), device)
+            if known is not None:
+                _remember(known, executable)
+        self.executable = executable
+
+    @property
+    def structure(self) -> Any:
+        """The tree that a call returns."""
+        return self.executable.out_tree
+
+    def __call__(self, values: dict[str, np.ndarray]) -> Any:
+        """The results of one chunk, as NumPy arrays."""
+        return jax.tree.map(np.asarray, self.executable(self._place(values), self.shared))
+
+    def _place(self, values: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+        return {name: jax.device_put(v.astype(self.types[name]), self.device) for name, v in values.items()}
+
+
+def _axis_type(name: str, dtype: Any) -> Any:
+    return np.int32 if name in ("restart", *ROW_AXES) else dtype
+
+
+def _signature(tree: Any) -> Any:
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, tuple((leaf.shape, str(leaf.dtype)) for leaf in map(jnp.asarray, leaves))
+
+
+def _compile(lowered: Any, device: Any) -> Any:
+    if device.platform != "cpu":
+        return lowered.compile()
+    try:
+        return lowered.compile(compiler_options=_CPU_OPTIONS)
+    except Exception as error:  # jaxlib's own type of error has moved between versions
+        if "compile option" not in str(error):
+            raise
+        return lowered.compile()
+
+
+def _chunk_size(fit: Any, inputs: Inputs) -> int:
+    if jax.default_backend() != "cpu":
+        return 1024
+    if not hasattr(fit, "work_bytes"):
+        return 32
+    return int(np.clip(2 ** int(np.log2(max(1, _CACHE_BYTES // fit.work_bytes(inputs.y)))), 8, 128))
+
+
+# ---- running it -----------------------------------------------------------------------------------------------------
+
+
+def _threads_per_device(devices: Sequence[Any]) -> int:
+    if devices[0].platform != "cpu":
+        return 1
+    return max(1, len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)) // len(devices))
+
+
+def _run_chunks(
+    programs: list[_Program],
+    threads: int,
+    members: dict[str, np.ndarray],
+    chunk: int,
+    starts: Sequence[int],
+    store: _Store | None,
+    progress: bool | None,
+) -> list[Any]:
+    """The results of all chunks, in order; whichever device is free takes the next one."""
+    from tqdm import tqdm
+
+    free: queue.SimpleQueue[_Program] = queue.SimpleQueue()
+    for program in programs * threads:
+        free.put(program)
+
+    def run(start: int) -> Any:
+        kept = store.load(start, programs[0].structure) if store else None
+        if kept is not None:
+            return kept
+        program = free.get()
+        try:
+            result = program(_slice(members, start, chunk))
+        finally:
+            free.put(program)
+        if store:
+            store.save(start, result)
+        return result
+
+    pool = ThreadPoolExecutor(len(programs) * threads, thread_name_prefix="sweep")
+    try:
+        disable = None if progress is None else not progress
+        return list(tqdm(pool.map(run, starts), total=len(starts), unit="chunk", desc="sweep", disable=disable))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _refuse_if_all_diverged(fits: Any, count: int) -> None:
+    status = getattr(fits, "status", None)
+    if status is not None and (np.asarray(status) & int(Status.DIVERGED)).all():
+        raise FloatingPointError(
+            f"all {count} members of the sweep diverged; want a smaller learning rate, or inputs of a smaller scale"
+        )
+
+
+class _Store:
+    """A folder of finished chunks, each a file that appears whole or not at all, beside what they are chunks of."""
+
+    def __init__(self, folder: Path, sweeper: Sweeper, inputs: Inputs):
+        self.folder = folder
+        self.identity = _identity(sweeper, inputs)
+        manifest = folder / "sweep.json"
+        self.chunk_size: int | None = None
+        if manifest.exists():
+            kept = json.loads(manifest.read_text())
+            if kept["identity"] != self.identity:
+                raise ValueError(f"checkpoint: {folder} holds chunks of another sweep; want its own folder for each")
+            self.chunk_size = kept["chunk_size"]
+
+    def begin(self, chunk_size: int) -> None:
+        """Lay out the folder."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._write("sweep.json", json.dumps({"identity": self.identity, "chunk_size": chunk_size}).encode())
+
+    def load(self, start: int, structure: Any) -> Any:
+        """The results of the chunk that begins with that member, or None where it is not finished yet."""
+        path = self._path(start)
+        if not path.exists():
+            return None
+        with np.load(path) as kept:
+            return jax.tree.unflatten(structure, [kept[str(i)] for i in range(len(kept.files))])
+
+    def save(self, start: int, result: Any) -> None:
+        """Keep the results of that chunk."""
+        file = io.BytesIO()
+        np.savez(file, **{str(i): leaf for i, leaf in enumerate(jax.tree.leaves(result))})
+        self._write(self._path(start).name, file.getvalue())
+
+    def _path(self, start: int) -> Path:
+        return self.folder / f"chunk-{start:09d}.npz"
+
+    def _write(self, name: str, content: bytes) -> None:
+        temporary = self.folder / f".{name}.part"
+        temporary.write_bytes(content)
+        os.replace(temporary, self.folder / name)
+
+
+def _identity(sweeper: Sweeper, inputs: Inputs) -> str:
+    """A digest of all that the results depend on, but for the chunk size, which is kept beside it."""
+    parts = [re.sub(r" at 0x[0-9a-f]+", "", repr(sweeper.fit)), jax.__version__, jax.default_backend()]
+    parts += [f"{name}={values.tolist()}" for name, values in sweeper.axes.items()]
+    parts += [repr(_key_words(inputs.key)), repr(_signature(inputs[1:]))]
+    digest = hashlib.sha256("\n".join(parts).encode())
+    for leaf in jax.tree.leaves(inputs[1:]):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
