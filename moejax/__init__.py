@@ -12,8 +12,7 @@ from moejax import datasets, experts, families, gates, handwritten, losses, pena
 from moejax.fit import Fit, Status
 from moejax.gradient import fit_gradient
 from moejax.model import Model, moe
-
-# from moejax.selection import select
+from moejax.selection import select
 from moejax.sweep import sweep
 
 __all__ = [

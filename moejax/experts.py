@@ -23,8 +23,17 @@ from moejax import _check
 
 
 def with_intercept(x: jax.Array) -> jax.Array:
-    """(n, d) rows to (d + 1, n) columns, the last a row of ones: one product then serves weights and intercept."""
-    return jnp.concatenate([x, jnp.ones((x.shape[0], 1), x.dtype)], axis=1).T
+    """(n, d) to (n, d + 1), the last column ones: one product then serves weights and intercept."""
+    return jnp.concatenate([x, jnp.ones((x.shape[0], 1), x.dtype)], axis=1)
+
+
+def predictors(weights: jax.Array, intercept: jax.Array, x: jax.Array) -> jax.Array:
+    """Linear predictors (K, n) of weights (K, d), intercepts (K,) and x as `with_intercept` returns it.
+
+    The rows stay in the order they came in, and the compiler folds the transpose into the product: with samples last
+    instead, the backward product takes half as long again.
+    """
+    return jnp.concatenate([weights, intercept[:, None]], axis=1) @ x.T
 
 
 @dataclass(frozen=True)
@@ -45,15 +54,14 @@ class Linear:
         }
 
     def prepare(self, x: jax.Array) -> jax.Array:
-        """What all members share: (d + 1, n), samples last."""
+        """What all members share: x with a column of ones, (n, d + 1)."""
         return with_intercept(x)
 
     def apply(self, params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
         """x . weights + intercept, (K, n) or (K, n, m), for x as `prepare` returns it."""
-        coefficients = jnp.concatenate([params["weights"], params["intercept"][:, None]], axis=1)
         if self.outputs is None:
-            return coefficients @ x
-        return jnp.einsum("kdm,dn->knm", coefficients, x)
+            return predictors(params["weights"], params["intercept"], x)
+        return jnp.einsum("kdm,nd->knm", jnp.concatenate([params["weights"], params["intercept"][:, None]], axis=1), x)
 
     def degrees_of_freedom(self, params: dict[str, jax.Array]) -> jax.Array:
         """Nonzero coefficients and intercepts of each expert, (K,)."""

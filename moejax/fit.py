@@ -77,6 +77,7 @@ def effective_sizes(model: Model, params: Any, data: Data, weights: jax.Array, l
         share = jax.nn.softmax(model.log_joint(params, data.x, data.y, data.offset), axis=0)
     else:
         share = model.gate_weights(params, data.x)
+        share = share / share.sum(axis=0)
     return share @ weights / jnp.square(weights).sum()
 
 

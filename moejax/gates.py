@@ -5,8 +5,8 @@ A gate is any record with two pure functions:
     init(key, n_experts, x) -> params
     log_probs(params, x) -> (K, n)       soft and finite: exp of it sums to 1 over the experts
 
-and, where it helps, `weights(params, x) -> (K, n)`, what multiplies the experts' means in a prediction (without it, the
-probabilities); `prepare(x)`, as for experts; `trainable(params)` and `penalized(params)`, trees of booleans; and
+and, where it helps, `weights(params, x) -> (K, n)`, what multiplies the experts' means in a prediction, up to a factor for
+each row (without it, the probabilities); `prepare(x)`, as for experts; `trainable(params)` and `penalized(params)`, trees of booleans; and
 `hyper`, a mapping from the names of numbers that a fit may set, each an untrained leaf of params, to their defaults.
 """
 
@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _check
-from moejax.experts import with_intercept
+from moejax.experts import predictors, with_intercept
 
 Params = dict[str, jax.Array]
 
@@ -123,14 +123,13 @@ class Softmax:
         return {"weights": True, "intercept": True, "temperature": False}
 
     def prepare(self, x: jax.Array) -> jax.Array:
-        """What all members share: (d + 1, n), samples last."""
+        """What all members share: x with a column of ones, (n, d + 1)."""
         return with_intercept(x)
 
     def logits(self, params: Params, x: jax.Array) -> jax.Array:
         """(x . weights + intercept) / temperature, (K, n); the reference expert's are 0."""
-        coefficients = jnp.concatenate([params["weights"], params["intercept"][:, None]], axis=1)
         # The few coefficients are divided rather than the (K, n) logits.
-        logits = (coefficients / params["temperature"]) @ x
+        logits = predictors(params["weights"] / params["temperature"], params["intercept"] / params["temperature"], x)
         if self.reference:
             logits = jnp.concatenate([logits, jnp.zeros_like(logits[:1])])
         return logits
@@ -140,8 +139,9 @@ class Softmax:
         return jax.nn.log_softmax(self.logits(params, x), axis=0)
 
     def weights(self, params: Params, x: jax.Array) -> jax.Array:
-        """softmax(logits), (K, n): exp(log_probs) at half its exponentials, backward pass included."""
-        return jax.nn.softmax(self.logits(params, x), axis=0)
+        """exp(logits) over that of the largest, (K, n): softmax but for its sum, by which the model divides."""
+        logits = self.logits(params, x)
+        return jnp.exp(logits - jax.lax.stop_gradient(logits).max(axis=0))
 
 
 def softmax(*, temperature: float = 1.0, reference: bool = False, init_scale: float = 1.0) -> Softmax:

@@ -148,7 +148,10 @@ class GradientFit:
         return isinstance(self.optimizer, optax.GradientTransformation)
 
     def _optimizer(self, hyper: Hyper) -> optax.GradientTransformation:
-        return self.optimizer if self._is_built else self.optimizer(hyper.get("learning_rate", self.learning_rate))
+        if self._is_built:
+            return self.optimizer
+        built = self.optimizer(hyper.get("learning_rate", self.learning_rate))
+        return optax.flatten(built) if self.optimizer in _ELEMENTWISE else built
 
     def _used(self, hyper: Hyper) -> list[Any]:
         # A penalty that nobody set costs nothing: its weight is not even a number in the program.
@@ -266,6 +269,8 @@ class _Batches(NamedTuple):
         return Data(self.model.prepare(x), y, offset), self.weights[rows] * (n / self.size)
 
 
+# They treat every number alone, so that all params may be one array to them, updated in one go.
+_ELEMENTWISE = (optax.adam, optax.adamw, optax.adamax, optax.nadam, optax.amsgrad, optax.adagrad, optax.rmsprop, optax.sgd)
 _WORK_ARRAYS = 8  # arrays of (K, n) or (K, n, m) that a step makes
 _ORDER = 0x6F726465  # a stream of the key apart from those of the starts, which are numbered from 0
 

@@ -419,7 +419,9 @@ def _chunk_size(fit: Any, inputs: Inputs) -> int:
 def _threads_per_device(devices: Sequence[Any]) -> int:
     if devices[0].platform != "cpu":
         return 1
-    return max(1, len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)) // len(devices))
+    return max(
+        1, len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)) // len(devices)
+    )
 
 
 def _run_chunks(
