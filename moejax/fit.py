@@ -53,7 +53,12 @@ class Fit(NamedTuple):
 
 def describe(status: Any) -> str:
     """The names of the bits of one status, as "converged, starved expert"."""
-    return ", ".join(flag.name.lower().replace("_", " ") for flag in Status if int(status) & flag) or "none"
+    return ", ".join(name_of(flag) for flag in Status if int(status) & flag) or "none"
+
+
+def name_of(flag: Status) -> str:
+    """The name of one bit in words, as "out of steps"."""
+    return str(flag.name).lower().replace("_", " ")
 
 
 def status_of(
@@ -142,11 +147,12 @@ def _check_inputs(model: Model, x: Any) -> int:
         columns = getattr(model, name)
         if columns is not None and max(columns) >= np.shape(x)[1]:
             raise ValueError(f"{name}: column {max(columns)} was given; want columns below {np.shape(x)[1]}, those of x")
-    return int(sizes.pop())
+    return int(np.shape(leaves[0])[0])
 
 
 def _check_start(start: Any, like: Any) -> None:
-    given, wanted = jax.tree.structure(start), jax.tree.structure(like)
+    given: Any = jax.tree.structure(start)
+    wanted: Any = jax.tree.structure(like)
     if given != wanted:
         raise ValueError(f"start: params of structure {given} were given; want {wanted}, as model.init makes them")
     for (path, leaf), want in zip(jax.tree_util.tree_leaves_with_path(start), jax.tree.leaves(like), strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from moejax.fit import Fit, Status, check_data, status_of
 from moejax.model import Data, Model, floating
 
 Hyper = dict[str, Any]
-Optimizer = optax.GradientTransformation | Callable[[Any], optax.GradientTransformation]
+Optimizer: TypeAlias = optax.GradientTransformation | Callable[[Any], optax.GradientTransformation]
 
 
 class TrainState(NamedTuple):
@@ -189,7 +189,8 @@ class GradientFit:
                 state, objective = self._step(state, data, weights, hyper)
             else:
                 order = batches.order(i, order)
-                state, objective = self._step(state, *batches.take(i, order), hyper)
+                batch, batch_weights = batches.take(i, order)
+                state, objective = self._step(state, batch, batch_weights, hyper)
             return state, order, jnp.where(i % self.record_every == 0, objective, first)
 
         def block(p: _Progress) -> _Progress:
@@ -324,9 +325,9 @@ def fit_gradient(
         raise ValueError(f"optimizer: {optimizer!r} was given; want an optax optimizer, or a function from a rate to one")
     for name, value in (("steps", steps), ("record_every", record_every)):
         _check.count(name, value)
-    for name, value in (("batch_size", batch_size), ("patience", patience)):
-        if value is not None:
-            _check.count(name, value)
+    for name, optional in (("batch_size", batch_size), ("patience", patience)):
+        if optional is not None:
+            _check.count(name, optional)
     _check.positive("learning_rate", learning_rate)
     _check.not_negative("min_improvement", min_improvement)
     _check.not_negative("tol", tol)

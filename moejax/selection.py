@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from moejax.fit import Fit, Status
+from moejax.fit import Fit, Status, name_of
 from moejax.sweep import EVERY_ROW, Sweep
 
 
@@ -148,5 +148,5 @@ def _restart_number(result: Sweep, position: Any) -> int:
 
 def _reasons(result: Sweep) -> str:
     status = np.ravel(result.fits.status)
-    counts = {flag.name.lower().replace("_", " "): int((status & int(flag) != 0).sum()) for flag in Status}
+    counts = {name_of(flag): int((status & int(flag) != 0).sum()) for flag in Status}
     return ", ".join(f"{count} of {status.size} {name}" for name, count in counts.items() if count)

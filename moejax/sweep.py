@@ -206,8 +206,8 @@ def sweep(
     chunk_size: members a call of the program, the last call padded; chosen from the number of rows, never from that of
     members, unless given. devices: JAX devices, each of which gets whole chunks; all local ones unless given. threads:
     chunks that run at once on each device; unless given, the cores divided among the devices on a CPU, and 1 elsewhere.
-    progress: a progress bar over chunks, None where a person looks on. checkpoint: a folder that keeps every finished chunk; a
-    sweep that was cut off goes on from there.
+    progress: a progress bar over chunks; unless given, where standard error is a terminal. checkpoint: a folder that keeps
+    every finished chunk; a sweep that was cut off goes on from there.
 
     The same key, versions, kind of device and chunk size give the same bits for a member, whatever the order and number
     of members, devices or threads.
@@ -360,7 +360,7 @@ class _Program:
         self.shared = jax.device_put(inputs, device)
         self.types = {name: _axis_type(name, jax.tree.leaves(inputs.x)[0].dtype) for name in names}
         example = self._place({name: np.zeros(chunk) for name in names})
-        known = (fit, names, device, _signature((example, self.shared)))
+        known: Any = (fit, names, device, _signature((example, self.shared)))
         try:
             executable = _executables.get(known)
         except TypeError:  # a function that cannot be hashed is compiled for each call
@@ -419,9 +419,8 @@ def _chunk_size(fit: Any, inputs: Inputs) -> int:
 def _threads_per_device(devices: Sequence[Any]) -> int:
     if devices[0].platform != "cpu":
         return 1
-    return max(
-        1, len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)) // len(devices)
-    )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // len(devices))
 
 
 def _run_chunks(
