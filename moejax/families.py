@@ -52,6 +52,7 @@ class Gaussian:
 
     def log_prob(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """log N(y; eta, scale^2), summed over outputs, (K, n)."""
+        _check.shape("y", y, eta.shape[1:], "like an expert's predictions")
         log_scale = self._spread(phi, eta)
         each = -0.5 * ((y - eta) * jnp.exp(-log_scale)) ** 2 - log_scale - 0.5 * math.log(2 * math.pi)
         return each.sum(axis=2) if eta.ndim == 3 else each

@@ -138,6 +138,7 @@ def _check_inputs(model: Model, x: Any) -> int:
         raise ValueError("x: nothing was given; want an array (n, d), or a pytree of arrays with n leading")
     if len(leaves) == 1 and leaves[0] is x:
         _check.shape("x", x, (None, None), "rows by features")
+        _check.count("columns of x", np.shape(x)[1])
     sizes = {np.shape(leaf)[0] if np.ndim(leaf) else None for leaf in leaves}
     if len(sizes) > 1 or None in sizes or 0 in sizes:
         raise ValueError(f"x: arrays of shapes {[np.shape(leaf) for leaf in leaves]} were given; want the same n > 0 rows")

@@ -7,7 +7,8 @@ A gate is any record with two pure functions:
 
 and, where it helps, `weights(params, x) -> (K, n)`, what multiplies the experts' means in a prediction, up to a factor for
 each row (without it, the probabilities); `prepare(x)`, as for experts; `trainable(params)` and `penalized(params)`, trees of
-booleans; and `hyper`, a mapping from the names of numbers that a fit may set, each an untrained leaf of params, to their defaults.
+booleans; and `hyper`, a mapping from the names of numbers that a fit may set, each an untrained leaf of params, to their
+defaults.
 """
 
 from __future__ import annotations

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from moejax import _check, losses, penalties
 from moejax._trees import chosen, merge, replaced, split
 from moejax.fit import Fit, Status, check_data, status_of
-from moejax.model import Data, Model, floating
+from moejax.model import Data, Model, floating, hashable
 
 Hyper = dict[str, Any]
 Optimizer: TypeAlias = optax.GradientTransformation | Callable[[Any], optax.GradientTransformation]
@@ -87,6 +88,8 @@ class GradientFit:
         """
         hyper = {} if hyper is None else dict(hyper)
         self.check_hyper(hyper)
+        for name, value in hyper.items():
+            _check.shape(f"hyper[{name!r}]", value, (), "one number; `sweep` takes many")
         self.check_data(x, y, weights, offset, start)
         x = jax.tree.map(floating, x)
         dtype = jax.tree.leaves(x)[0].dtype
@@ -101,6 +104,9 @@ class GradientFit:
         hyper = {} if hyper is None else hyper
         if start is None:
             start = self.model.init(jax.random.fold_in(key, hyper.get("restart", 0)), x)
+        else:
+            like = jax.eval_shape(self.model.init, key, x)
+            start = jax.tree.map(lambda leaf, wanted: jnp.asarray(leaf, wanted.dtype), start, like)
         params = self.model.with_hyper(start, hyper)
         trained, _ = split(params, self.model.trainable(params))
         return TrainState(params, self._optimizer(hyper).init(trained))
@@ -134,6 +140,8 @@ class GradientFit:
                 raise ValueError(f"hyper: {name!r} was given; want names among {sorted(self.hyper)}")
             positive = name == "learning_rate" or name in self.model.hyper
             (_check.positive if positive else _check.not_negative)(f"hyper[{name!r}]", value)
+            if name == "restart" and not _check.is_traced(value) and (np.asarray(value) % 1 != 0).any():
+                raise ValueError(f"hyper['restart']: {value!r} was given; want whole numbers")
 
     def check_data(self, x: Any, y: Any, weights: Any = None, offset: Any = None, start: Any = None) -> None:
         """Raise ValueError unless these can be fitted by this model; see `__call__`."""
@@ -209,7 +217,10 @@ class GradientFit:
 
         def running(p: _Progress) -> jax.Array:
             unfinished = p.step < self.steps
-            return unfinished if self.patience is None else unfinished & (p.step - p.best_step <= self.patience)
+            if self.patience is None:
+                return unfinished
+            recorded = (p.step - 1) // self.record_every * self.record_every
+            return unfinished & (recorded - p.best_step < self.patience)
 
         zero = jnp.zeros((), jnp.int32)
         order = jnp.zeros(0 if batches is None else n, jnp.int32)
@@ -258,8 +269,9 @@ class _Batches(NamedTuple):
         """The order of the rows in the epoch of `step`: a new permutation where an epoch begins."""
         n = self.y.shape[0]
         epoch, within = jnp.divmod(step, n // self.size)
+        rows = jnp.arange(n, dtype=order.dtype)
         return jax.lax.cond(
-            within == 0, lambda: jax.random.permutation(jax.random.fold_in(self.key, epoch), n), lambda: order
+            within == 0, lambda: jax.random.permutation(jax.random.fold_in(self.key, epoch), rows), lambda: order
         )
 
     def take(self, step: jax.Array, order: jax.Array) -> tuple[Data, jax.Array]:
@@ -323,6 +335,7 @@ def fit_gradient(
         loss.check(model)
     if not (isinstance(optimizer, optax.GradientTransformation) or callable(optimizer)):
         raise ValueError(f"optimizer: {optimizer!r} was given; want an optax optimizer, or a function from a rate to one")
+    chosen_penalties = penalties.standard() if penalty is None else _penalties(penalty)
     for name, value in (("steps", steps), ("record_every", record_every)):
         _check.count(name, value)
     for name, optional in (("batch_size", batch_size), ("patience", patience)):
@@ -333,9 +346,9 @@ def fit_gradient(
     _check.not_negative("tol", tol)
     return GradientFit(
         model,
-        loss,
+        hashable(loss),
         optimizer,
-        penalties.standard() if penalty is None else tuple(penalty),
+        chosen_penalties,
         int(steps),
         batch_size,
         int(record_every),
@@ -344,3 +357,11 @@ def fit_gradient(
         float(tol),
         float(learning_rate),
     )
+
+
+def _penalties(given: Any) -> tuple[Any, ...]:
+    given = given if isinstance(given, list | tuple) and not hasattr(given, "prox") else (given,)
+    for p in given:
+        if not all(hasattr(p, name) for name in ("name", "part", "value", "prox")):
+            raise ValueError(f"penalty: {p!r} was given; want records as in moejax.penalties")
+    return tuple(hashable(p) for p in given)

@@ -58,6 +58,7 @@ class Model:
 
         Only the structure, the number of columns and the type of x matter, and its rows to parts that look at them.
         """
+        x = jax.tree.map(floating, x)
         expert_key, gate_key = jax.random.split(key)
         seen = _columns(x, self.expert_columns)
         experts = self.expert.init(expert_key, self.n_experts, seen)
@@ -213,37 +214,54 @@ def moe(
     if family is not None:
         _functions("family", family, ("init", "log_prob", "mean"))
     return Model(
-        _hashable(expert),
-        _hashable(gate),
+        hashable(expert),
+        hashable(gate),
         int(n_experts),
-        _hashable(family),
+        hashable(family),
         _column_tuple("expert_columns", expert_columns),
         _column_tuple("gate_columns", gate_columns),
     )
 
 
 class _Record:
-    """A user's record that cannot be hashed, hashed by its identity, so that compiled programs can be kept for it."""
+    """A user's record with a hash that tells it from others, so that compiled programs can be kept for it.
+
+    A named tuple equals those of other types that hold the same, and is told apart by its type; a record that cannot be
+    hashed is told apart by its identity.
+    """
 
     def __init__(self, part: Any):
         self._part = part
 
     def __getattr__(self, name: str) -> Any:
+        if name == "_part":  # a copy that is not filled yet
+            raise AttributeError(name)
         return getattr(self._part, name)
 
+    def __repr__(self) -> str:
+        return repr(self._part)
+
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Record) and self._part is other._part
+        return isinstance(other, _Record) and self._key() == other._key()
 
     def __hash__(self) -> int:
-        return id(self._part)
+        return hash(self._key())
+
+    def _key(self) -> Any:
+        return (type(self._part), self._part) if _has_hash(self._part) else id(self._part)
 
 
-def _hashable(part: Any) -> Any:
+def _has_hash(part: Any) -> bool:
     try:
         hash(part)
     except TypeError:
-        return _Record(part)
-    return part
+        return False
+    return True
+
+
+def hashable(part: Any) -> Any:
+    """The part itself, or a stand-in with all its attributes where it could not name a compiled program."""
+    return part if _has_hash(part) and not isinstance(part, tuple) else _Record(part)
 
 
 def _functions(name: str, part: Any, wanted: tuple[str, ...]) -> None:
@@ -255,10 +273,11 @@ def _functions(name: str, part: Any, wanted: tuple[str, ...]) -> None:
 def _column_tuple(name: str, columns: Sequence[int] | None) -> tuple[int, ...] | None:
     if columns is None:
         return None
-    chosen = tuple(int(c) for c in np.atleast_1d(np.asarray(columns)))
+    given = np.asarray(columns)
+    chosen = given.tolist() if given.ndim == 1 and given.dtype.kind in "iu" else []
     if not chosen or min(chosen) < 0 or len(set(chosen)) < len(chosen):
-        raise ValueError(f"{name}: {list(columns)!r} was given; want at least one column index, none negative or repeated")
-    return chosen
+        raise ValueError(f"{name}: {columns!r} was given; want at least one column index, none negative or repeated")
+    return tuple(chosen)
 
 
 def floating(x: Any) -> jax.Array:

@@ -30,6 +30,10 @@ def _part(part: str) -> str:
     return part
 
 
+def _zero() -> jax.Array:
+    return jnp.asarray(0.0)  # of no precision of its own, so that sums keep that of the coefficients
+
+
 @dataclass(frozen=True)
 class L1:
     """Sum of absolute values; made by `l1`."""
@@ -43,7 +47,7 @@ class L1:
 
     def value(self, coefficients: Coefficients) -> jax.Array:
         """The sum of absolute values. Its derivative is sign(c), 0 at 0 (that of `jnp.abs` is 1 there)."""
-        return sum((jnp.sum(c * jax.lax.stop_gradient(jnp.sign(c))) for c in coefficients), jnp.zeros(()))
+        return sum((jnp.sum(c * jax.lax.stop_gradient(jnp.sign(c))) for c in coefficients), _zero())
 
     def prox(self, coefficients: Coefficients, t: Any) -> Coefficients:
         """Soft thresholding at t: exact zeros."""
@@ -63,7 +67,7 @@ class L2:
 
     def value(self, coefficients: Coefficients) -> jax.Array:
         """The sum of squares."""
-        return sum((jnp.square(c).sum() for c in coefficients), jnp.zeros(()))
+        return sum((jnp.square(c).sum() for c in coefficients), _zero())
 
     def prox(self, coefficients: Coefficients, t: Any) -> Coefficients:
         """Shrinkage by 1 / (1 + 2 t)."""

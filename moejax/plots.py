@@ -42,7 +42,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 _GREY = "#777777"
 _CHOSEN = "#222222"  # no expert has it but the seventh, and that one has no vertical line
 _MINUS = "\N{MINUS SIGN}"  # as wide as a plus, where a hyphen is not
-_SMALL, _NORMAL = 8.0, 9.5  # sizes of text in points
+_SMALL, _NORMAL, _TITLE = 8.0, 9.5, 11.0  # sizes of text in points
 _MARKERS, _DASHES = "o^sD", ("-", "--", ":", "-.")  # tell a ninth expert from the first, whose colour it has
 _MOST_VERTICES = 250_000  # beyond, hundreds of lines take seconds to draw and no pixel shows the difference
 _MOST_NUMBERS = 300  # in a heat map: each is a text, and a thousand texts take a second
@@ -371,6 +371,25 @@ def coefficient_path(
 
 
 # ------------------------------------------------------------------------------------------------ what is passed in
+
+
+def title(ax: Axes, text: str) -> Axes:
+    """Put a title at the top left of an Axes that a function above drew into, above its legend if it has one.
+
+    Args:
+        ax: an Axes returned by one of these functions.
+        text: the title.
+
+    Returns:
+        The Axes.
+    """
+    legend = ax.get_legend()
+    if legend is None:
+        ax.set_title(text, loc="left", fontsize=_TITLE)
+    else:
+        legend.set_title(text, prop={"size": _TITLE})
+        legend.set_alignment("left")
+    return ax
 
 
 def _numbers(name: str, value: Any, least: int, most: int | None = None, wanted: str = "") -> np.ndarray:

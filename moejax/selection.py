@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from moejax.fit import Fit, Status, name_of
+from moejax.fit import INADMISSIBLE, Fit, Status, name_of
 from moejax.sweep import EVERY_ROW, Sweep
 
 
@@ -59,6 +59,8 @@ def select(result: Sweep, *, refit: bool = True) -> Selection:
         raise RuntimeError(f"no combination has an admissible fit in every fold: {_reasons(result)}; want more restarts")
     position = int(losses.argmin())
     table["chosen"] = np.arange(losses.size) == position
+    if result.held_out is None:  # restarts alone, which the objective chose among
+        table["held_out"] = np.full_like(table["held_out"], np.nan)
     at = dict(zip(tuned, (int(i) for i in np.unravel_index(position, competing.shape[:-2])), strict=True))
     chosen = {name: result.axes[name][i].item() for name, i in at.items()}
     if "fold" in result.axes and refit:
@@ -79,6 +81,8 @@ def _check_axes(result: Sweep, refit: bool) -> None:
         several = [n for n, values in result.axes.items() if n != "restart" and len(values) > 1]
         if several:
             raise ValueError(f"result: {several} cannot be chosen without held-out rows; want the axis 'fold' in the sweep")
+    elif result.held_out is None:
+        raise ValueError("result: its fit has no `score`, so nothing is held out to choose by; want a fit that has one")
     elif not refit and len(result.axes["fold"]) > 1:
         raise ValueError(f"refit: False was given for {len(result.axes['fold'])} folds; want True, or a single fold")
 
@@ -90,9 +94,12 @@ def _ordered(result: Sweep, tuned: list[str]) -> tuple[np.ndarray, np.ndarray, n
     shape = [len(result.axes[n]) for n in tuned] + [len(result.axes.get(n, [0])) for n in ("fold", "restart")]
     objective = np.asarray(result.fits.objective)
     held_out = objective if result.held_out is None else result.held_out
-    admissible = result.fits.admissible & np.isfinite(objective)
-    a, b, c = (np.transpose(v, order).reshape(shape) for v in (objective, held_out, admissible))
+    a, b, c = (np.transpose(v, order).reshape(shape) for v in (objective, held_out, _selectable(result)))
     return a, b, c
+
+
+def _selectable(result: Sweep) -> np.ndarray:
+    return result.fits.admissible & np.isfinite(result.fits.objective)
 
 
 def _table(
@@ -126,15 +133,19 @@ def _fold_shares(result: Sweep) -> np.ndarray:
 
 def _refit(result: Sweep, chosen: dict[str, Any]) -> Sweep:
     """The chosen values on all rows, from every restart, by the program that the sweep compiled."""
-    axes = {name: np.asarray([chosen[name]]) if name in chosen else values for name, values in result.axes.items()}
-    axes["fold"] = np.asarray([EVERY_ROW])
-    again = dataclasses.replace(result.sweeper, axes=axes, checkpoint=None).run(result.inputs)
-    return again.isel(**{name: 0 for name in axes if name != "restart"})
+    one = {**result.fixed, **chosen, "fold": EVERY_ROW}
+    axes = {name: np.asarray([one[name]]) if name in one else result.axes[name] for name in result.sweeper.axes}
+    sweeper = dataclasses.replace(result.sweeper, axes=axes, checkpoint=None, chunk_size=result.run.chunk_size)
+    try:
+        again = sweeper.run(result.inputs)
+    except FloatingPointError as error:
+        raise RuntimeError(f"no fit on all rows is admissible: {error}") from error
+    return again.isel(**{name: 0 for name in axes if name in one})
 
 
 def _winner(again: Sweep) -> tuple[Fit, int]:
     """The best admissible fit of a sweep over restarts alone (or over nothing), and the number of its start."""
-    objective = np.where(again.fits.admissible, again.fits.objective, np.inf)
+    objective = np.where(_selectable(again), again.fits.objective, np.inf)
     if not np.isfinite(objective).any():
         raise RuntimeError(f"no fit on all rows is admissible: {_reasons(again)}; want more restarts or fewer experts")
     position = int(objective.argmin())
@@ -143,10 +154,11 @@ def _winner(again: Sweep) -> tuple[Fit, int]:
 
 
 def _restart_number(result: Sweep, position: Any) -> int:
-    return int(result.axes["restart"][position]) if "restart" in result.axes else 0
+    return int(result.axes["restart"][position] if "restart" in result.axes else result.fixed.get("restart", 0))
 
 
 def _reasons(result: Sweep) -> str:
     status = np.ravel(result.fits.status)
-    counts = {name_of(flag): int((status & int(flag) != 0).sum()) for flag in Status}
+    counts = {name_of(flag): int((status & int(flag) != 0).sum()) for flag in Status if flag & INADMISSIBLE}
+    counts["not finite in the objective"] = int((~np.isfinite(result.fits.objective) & result.fits.admissible).sum())
     return ", ".join(f"{count} of {status.size} {name}" for name, count in counts.items() if count)

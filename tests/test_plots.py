@@ -528,3 +528,16 @@ def test_bad_input_is_named(message):
     with pytest.raises(ValueError, match="; want ") as error:
         BAD[message]()
     assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize("labels", [None, ["first", "second"]])
+def test_a_title_stands_above_the_legend_and_overlaps_nothing(labels):
+    ax = plots.title(plots.training_loss([[3.0, 2.0], [4.0, 1.0]], labels=labels), "all of it")
+    ax.figure.draw_without_rendering()
+    renderer = ax.figure._get_renderer()
+    legend = ax.get_legend()
+    heading = legend.get_title() if legend else ax._left_title
+    assert heading.get_text() == "all of it"
+    box = heading.get_window_extent(renderer)
+    assert box.y0 >= ax.get_window_extent(renderer).y1
+    assert not any(box.overlaps(t.get_window_extent(renderer)) for t in (legend.get_texts() if legend else []))

@@ -1,0 +1,245 @@
+"""Selection from numbers written by hand, and a refit against lone fits on all rows."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import moejax
+from moejax.fit import Fit, Status
+
+N = 12
+X, Y = np.arange(2.0 * N).reshape(N, 2), np.arange(1.0 * N)
+KEY = jax.random.key(0)
+FOLDS = np.array([0] * 6 + [1] * 3 + [2] * 3)
+CONVERGED, STARVED, FLOOR, DIVERGED = (
+    int(s) for s in (Status.CONVERGED, Status.STARVED_EXPERT, Status.SCALE_AT_FLOOR, Status.DIVERGED)
+)
+
+
+def stub(key, x, y, hyper, weights=None):
+    """A solver that tells what it was given; on all rows its best start is number 1."""
+    weights = jnp.ones(len(y)) if weights is None else weights
+    restart = hyper.get("restart", jnp.zeros((), jnp.int32))
+    objective = jnp.abs(restart - 1) + 0.5
+    one = jnp.ones(())
+    return Fit({"hyper": hyper, "weights": weights}, objective, one, jnp.ones(2), one, one, jnp.asarray(CONVERGED))
+
+
+def made(axes, objective, held_out=None, status=CONVERGED, weights=None):
+    """A sweep with the numbers given, in the place of those that `stub` returned."""
+    result = moejax.sweep(stub, axes, chunk_size=4)(KEY, X, Y, weights=weights)
+    fits = result.fits._replace(
+        objective=np.broadcast_to(np.asarray(objective, float), result.shape),
+        status=np.broadcast_to(np.asarray(status), result.shape),
+    )
+    held_out = None if held_out is None else np.broadcast_to(np.asarray(held_out, float), result.shape)
+    return dataclasses.replace(result, fits=fits, held_out=held_out)
+
+
+TUNED = {"l1": [0.1, 0.2], "fold": 3}
+ONE = {"l1": [0.1, 0.2], "restart": [3, 5, 7], "fold": np.where(np.arange(N) < 4, 0, -1)}
+
+
+def one_fold(objective, held_out, status=CONVERGED):
+    """Of two penalties and three restarts, given as (2, 3)."""
+    objective, held_out, status = (np.asarray(v)[..., None] if np.ndim(v) else v for v in (objective, held_out, status))
+    return made(ONE, objective, held_out, status)
+
+
+# ---- choosing -------------------------------------------------------------------------------------------------------
+
+OBJECTIVE = [[3.0, 1.0, 2.0], [2.0, 3.0, 4.0]]
+HELD_OUT = [[0.1, 5.0, 0.2], [4.0, 0.0, 9.0]]  # of the restarts that the objective prefers: 5.0 and 4.0
+CHOICES = [
+    # status, held out, penalty chosen, restart chosen
+    (CONVERGED, HELD_OUT, 0.2, 3),
+    (CONVERGED, [[0.1, 3.0, 0.2], [4.0, 0.0, 9.0]], 0.1, 5),
+    ([[CONVERGED] * 3, [STARVED, CONVERGED, CONVERGED]], HELD_OUT, 0.2, 5),
+    ([[CONVERGED] * 3, [FLOOR | CONVERGED, DIVERGED, CONVERGED]], HELD_OUT, 0.1, 5),
+    ([[CONVERGED] * 3, [STARVED] * 3], [[8.0] * 3, [0.0] * 3], 0.1, 5),
+    ([[DIVERGED, DIVERGED, int(Status.OUT_OF_STEPS)], [STARVED] * 3], HELD_OUT, 0.1, 7),
+    (int(Status.SEPARATED_GATE | Status.RANK_DEFICIENT | Status.OUT_OF_STEPS), HELD_OUT, 0.2, 3),
+    (CONVERGED, [[0.1, np.nan, 0.2], [4.0, 0.0, 9.0]], 0.2, 3),
+]
+
+
+@pytest.mark.parametrize(("status", "held_out", "penalty", "restart"), CHOICES)
+def test_restarts_by_objective_and_penalties_by_held_out_loss(status, held_out, penalty, restart):
+    selection = moejax.select(one_fold(OBJECTIVE, held_out, status), refit=False)
+    assert selection.chosen == {"l1": penalty}
+    assert selection.restart == restart
+    assert selection.params["hyper"]["restart"] == restart
+    np.testing.assert_allclose(selection.params["hyper"]["l1"], penalty, rtol=1e-6)
+    i, j = ONE["l1"].index(penalty), ONE["restart"].index(restart)
+    assert selection.fit.objective == OBJECTIVE[i][j]
+    assert selection.refit is None
+
+
+def test_a_fit_without_a_finite_objective_is_not_chosen():
+    selection = moejax.select(one_fold([[np.nan, 1.0, 2.0], [-np.inf, 3.0, 4.0]], HELD_OUT), refit=False)
+    assert (selection.chosen, selection.restart) == ({"l1": 0.2}, 5)
+    with pytest.raises(RuntimeError, match="no fit is admissible: 6 of 6 not finite in the objective; want"):
+        moejax.select(one_fold(np.nan, HELD_OUT), refit=False)
+
+
+AXES = {"fold": FOLDS, "l1": [0.1, 0.2], "restart": 3}
+LOSSES = np.array([[1.0, 2.0], [4.0, 2.5], [7.0, 3.0]])  # fold by penalty: plain means 4.0 and 2.5
+
+
+@pytest.mark.parametrize("case_weights", [None, np.where(FOLDS == 0, 1.0, np.where(FOLDS == 1, 2.0, 6.0))])
+def test_held_out_mean_weighs_rows_and_has_the_standard_error_of_the_formula(case_weights):
+    result = made(AXES, [3.0, 1.0, 2.0], np.stack([LOSSES * 0, LOSSES, LOSSES * 0], axis=-1), weights=case_weights)
+    table = moejax.select(result).table
+    share = np.array([6, 3, 3]) / 12 if case_weights is None else np.array([6, 6, 18]) / 30
+    mean = (share[:, None] * LOSSES).sum(axis=0)
+    np.testing.assert_allclose(table["held_out"], mean, rtol=1e-12)
+    variance = (share[:, None] * (LOSSES - mean) ** 2).sum(axis=0) / 2
+    np.testing.assert_allclose(table["standard_error"], np.sqrt(variance), rtol=1e-12)
+
+
+def test_standard_error_of_equal_folds_is_that_of_a_mean():
+    axes = {**AXES, "fold": np.arange(N) % 3}
+    table = moejax.select(made(axes, 1.0, LOSSES[..., None])).table
+    np.testing.assert_allclose(table["standard_error"], LOSSES.std(axis=0, ddof=1) / np.sqrt(3), rtol=1e-12)
+
+
+def test_rows_and_not_folds_decide():
+    # By folds the second penalty is better, 2.5 against 3.0; by rows the first, 2.25 against 2.5.
+    losses = np.array([[0.0, 2.5], [4.0, 2.5], [5.0, 2.5]])
+    assert moejax.select(made(AXES, 1.0, losses[..., None])).chosen == {"l1": 0.1}
+    equal = {**AXES, "fold": np.arange(N) % 3}
+    assert moejax.select(made(equal, 1.0, losses[..., None])).chosen == {"l1": 0.2}
+
+
+def test_table_has_a_row_for_each_combination():
+    axes = {"l1": [0.1, 0.2], "fold": FOLDS, "restart": [4, 9], "l2": [1.0, 2.0, 3.0]}
+    rng = np.random.default_rng(0)
+    objective, held_out = rng.uniform(size=(2, 2, 3, 2, 3))
+    status = np.full(objective.shape, CONVERGED)
+    status[0, 1, 0, 2] = STARVED
+    status[1, 2, :, 1] = DIVERGED
+    selection = moejax.select(made(axes, objective, held_out, status))
+    table = selection.table
+    names = ["l1", "l2", "held_out", "standard_error", "objective", "restart", "admissible", "chosen"]
+    assert list(table) == names
+    assert {len(column) for column in table.values()} == {6}
+    losses = []
+    for row in range(6):
+        i, k = divmod(row, 3)
+        assert (table["l1"][row], table["l2"][row]) == (axes["l1"][i], axes["l2"][k])
+        fits = [
+            [(objective[i, f, r, k], held_out[i, f, r, k], r) for r in (0, 1) if status[i, f, r, k] == 1] for f in range(3)
+        ]
+        assert table["admissible"][row] == pytest.approx(sum(map(len, fits)) / 6)
+        if (i, k) == (1, 1):
+            assert np.isnan(table["held_out"][row])
+            assert np.isinf(table["objective"][row])
+            continue
+        best = [min(f) for f in fits]
+        losses.append(np.average([b[1] for b in best], weights=[6, 3, 3]))
+        assert table["held_out"][row] == pytest.approx(losses[-1])
+        assert table["objective"][row] == pytest.approx(np.mean([b[0] for b in best]))
+        assert table["restart"][row] == axes["restart"][best[-1][2]]
+    assert table["chosen"].sum() == 1
+    assert table["held_out"][table["chosen"]] == pytest.approx(min(losses))
+    assert selection.chosen == {name: table[name][table["chosen"]].item() for name in ("l1", "l2")}
+
+
+def test_restarts_alone_need_no_fold():
+    selection = moejax.select(made({"restart": [3, 5, 7]}, [2.0, 1.0, 3.0]))
+    assert (selection.chosen, selection.restart, selection.refit) == ({}, 5, None)
+    assert selection.fit.objective == 1.0
+    assert selection.table["objective"].tolist() == [1.0]
+    assert np.isnan(selection.table["held_out"]).all()  # there is none, and an objective is no substitute
+    assert moejax.select(made({"l1": [0.3]}, 1.0)).chosen == {"l1": 0.3}
+
+
+# ---- refusals -------------------------------------------------------------------------------------------------------
+
+
+def not_fits():
+    result = made({"restart": 2}, 1.0)
+    return dataclasses.replace(result, fits=result.fits.params)
+
+
+REFUSED = [
+    (lambda: made({"l1": [0.1, 0.2], "restart": 2}, 1.0), {}, ValueError, "'l1'.*want the axis 'fold'"),
+    (lambda: made({"bootstrap": 2, "restart": 2}, 1.0), {}, ValueError, "bootstrap"),
+    (lambda: made({"bootstrap": 2, "fold": 3}, 1.0, 1.0), {}, ValueError, "bootstrap"),
+    (lambda: made(TUNED, 1.0), {}, ValueError, "score"),
+    (lambda: made(TUNED, 1.0, 1.0), {"refit": False}, ValueError, "^refit: False was given for 3"),
+    (not_fits, {}, ValueError, "^result:.*dict"),
+    (
+        lambda: made(
+            {"l1": [0.1, 0.2], "fold": 3}, 1.0, 1.0, [[STARVED, STARVED | FLOOR, CONVERGED | STARVED], [DIVERGED] * 3]
+        ),
+        {},
+        RuntimeError,
+        "no fit is admissible: 3 of 6 diverged, 1 of 6 scale at floor, 3 of 6 starved expert; want",
+    ),
+    (
+        lambda: made(TUNED, 1.0, 1.0, [[1, 1, STARVED], [STARVED, 1, 1]]),
+        {},
+        RuntimeError,
+        "no combination has an admissible fit in every fold: 2 of 6 starved expert; want",
+    ),
+]
+
+
+@pytest.mark.parametrize(("result", "options", "error", "words"), REFUSED)
+def test_refusals(result, options, error, words):
+    with pytest.raises(error, match=words):
+        moejax.select(result(), **options)
+
+
+# ---- refitting ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weights", [None, np.where(np.arange(N) % 5 == 0, 0.0, 2.0)])
+def test_refit_is_on_all_rows_from_every_restart(weights):
+    losses = np.array([3.0, 1.0, 2.0])[:, None, None]
+    result = made({"l1": [0.1, 0.2, 0.3], "fold": FOLDS, "restart": 3}, 1.0, losses, weights=weights)
+    selection = moejax.select(result)
+    assert selection.chosen == {"l1": 0.2}
+    assert selection.refit.axes["restart"].tolist() == [0, 1, 2]
+    assert selection.refit.shape == (3,)
+    every = np.ones(N) if weights is None else weights
+    np.testing.assert_array_equal(selection.refit.fits.params["weights"], np.broadcast_to(every, (3, N)))
+    np.testing.assert_allclose(selection.refit.fits.params["hyper"]["l1"], [0.2] * 3, rtol=1e-6)
+    assert (selection.restart, selection.fit.objective) == (1, 0.5)
+    assert selection.params["hyper"]["restart"] == 1
+
+
+def test_refit_keeps_what_was_selected_before():
+    losses = np.array([3.0, 1.0])[:, None, None]
+    result = made({"l2": [0.5, 0.7], "l1": [0.1, 0.2], "fold": FOLDS, "restart": [2, 6]}, 1.0, losses)
+    params = moejax.select(result.sel(l2=0.7, restart=6)).params
+    assert float(params["hyper"]["l2"]) == pytest.approx(0.7)
+    assert float(params["hyper"]["l1"]) == pytest.approx(0.2)
+    assert params["hyper"]["restart"] == 6
+    assert moejax.select(result.sel(l2=0.7, restart=6)).restart == 6
+    assert moejax.select(result.sel(l2=0.5)).restart == 2
+
+
+def test_selection_of_real_fits():
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(60, 3))
+    y = np.where(x[:, 0] > 0, 2.0, -1.0) * x[:, 1] + 0.3 * rng.normal(size=60)
+    fit = moejax.fit_gradient(moejax.moe(moejax.experts.linear(), moejax.gates.softmax(), 2), steps=40, learning_rate=0.1)
+    result = moejax.sweep(fit, {"l1_experts": [0.0, 3.0], "restart": 4, "fold": 3}, chunk_size=8)(KEY, x, y)
+    selection = moejax.select(result)
+    assert selection.chosen == {"l1_experts": 0.0}  # a penalty of 3 leaves nothing of a signal of this size
+    lone = [fit(KEY, x, y, {"l1_experts": 0.0, "restart": r}) for r in range(4)]
+    objectives = [float(f.objective) for f in lone]
+    np.testing.assert_allclose(selection.refit.fits.objective, objectives, rtol=1e-3)
+    assert selection.restart == int(np.argmin(objectives))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-3), selection.params, lone[selection.restart].params
+    )
+    assert selection.refit.run.chunk_size == 8
+    assert selection.refit.run.seconds["compile"] < 0.5 * result.run.seconds["compile"]  # by the sweep's own program
