@@ -31,8 +31,8 @@ def finite(name: str, value: Any) -> None:
     if is_traced(value):
         return
     array = np.asarray(value)
-    if array.dtype.kind in "OSUMm":
-        raise ValueError(f"{name}: values of type {array.dtype} were given; want numbers")
+    if array.dtype.kind in "OSUMmc":
+        raise ValueError(f"{name}: values of type {array.dtype} were given; want real numbers")
     bad = ~np.isfinite(array)
     if bad.any():
         first = tuple(int(i) for i in np.argwhere(bad)[0])

@@ -81,9 +81,9 @@ def gaussian(*, shared_scale: bool = False, variance_floor: float = 0.05) -> Gau
     """Normal targets around eta, with a scale for each expert or one for all.
 
     variance_floor: every variance is at least this share of the largest (Hathaway 1985), without which the likelihood
-    of a mixture has no maximum. Raises ValueError unless it lies in (0, 1].
+    of a mixture has no maximum. Raises ValueError unless it lies between 0 and 1.
     """
     _check.positive("variance_floor", variance_floor)
-    if variance_floor > 1:
-        raise ValueError(f"variance_floor: {variance_floor} was given; want a share of the largest variance, at most 1")
+    if variance_floor >= 1:
+        raise ValueError(f"variance_floor: {variance_floor} was given; want a share of the largest variance, below 1")
     return Gaussian(bool(shared_scale), float(variance_floor))

@@ -8,7 +8,7 @@ A gate is any record with two pure functions:
 and, where it helps, `weights(params, x) -> (K, n)`, what multiplies the experts' means in a prediction, up to a factor for
 each row (without it, the probabilities); `prepare(x)`, as for experts; `trainable(params)` and `penalized(params)`, trees of
 booleans; and `hyper`, a mapping from the names of numbers that a fit may set, each an untrained leaf of params, to their
-defaults.
+defaults, with `check_hyper(name, value)` to refuse values that they cannot have.
 """
 
 from __future__ import annotations
@@ -109,6 +109,10 @@ class Softmax:
     def hyper(self) -> dict[str, float]:
         """`temperature`, which divides the logits."""
         return {"temperature": self.temperature}
+
+    def check_hyper(self, name: str, value: Any) -> None:
+        """Raise ValueError for a temperature that is not above 0."""
+        _check.positive(f"hyper[{name!r}]", value)
 
     def init(self, key: jax.Array, n_experts: int, x: jax.Array) -> Params:
         """Weights (K, d), normal with variance init_scale^2 / d, intercepts (K,) of 0; K - 1 of each with a reference."""

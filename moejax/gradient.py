@@ -138,8 +138,10 @@ class GradientFit:
         for name, value in hyper.items():
             if name not in self.hyper:
                 raise ValueError(f"hyper: {name!r} was given; want names among {sorted(self.hyper)}")
-            positive = name == "learning_rate" or name in self.model.hyper
-            (_check.positive if positive else _check.not_negative)(f"hyper[{name!r}]", value)
+            if name in self.model.hyper:
+                self.model.check_hyper(name, value)
+            else:
+                (_check.positive if name == "learning_rate" else _check.not_negative)(f"hyper[{name!r}]", value)
             if name == "restart" and not _check.is_traced(value) and (np.asarray(value) % 1 != 0).any():
                 raise ValueError(f"hyper['restart']: {value!r} was given; want whole numbers")
 
@@ -179,11 +181,13 @@ class GradientFit:
     def _fit(self, key: jax.Array, x: Any, y: jax.Array, hyper: Hyper, weights: Any, offset: Any, start: Any) -> Fit:
         total = jnp.asarray(y.shape[0], y.dtype) if weights is None else weights.sum()
         weights = _normalized(weights, y)
-        data = Data(self.model.prepare(x), y, offset)
         state = self.init_state(key, x, hyper, start)
         batches = None
-        if self.batch_size is not None:
+        if self.batch_size is None:
+            x, y, weights, offset = _padded(x, y, weights, offset)
+        else:
             batches = _Batches(self.model, self.batch_size, jax.random.fold_in(key, _ORDER), x, y, weights, offset)
+        data = Data(self.model.prepare(x), y, offset)
         end = self._train(state, data, weights, hyper, batches)
         return self._finish(end, data, weights, hyper, total)
 
@@ -284,6 +288,7 @@ class _Batches(NamedTuple):
 
 # They treat every number alone, so that all params may be one array to them, updated in one go.
 _ELEMENTWISE = (optax.adam, optax.adamw, optax.adamax, optax.nadam, optax.amsgrad, optax.adagrad, optax.rmsprop, optax.sgd)
+_LANES = 16  # single-precision numbers in the widest vectors of a CPU
 _WORK_ARRAYS = 8  # arrays of (K, n) or (K, n, m) that a step makes
 _ORDER = 0x6F726465  # a stream of the key apart from those of the starts, which are numbered from 0
 
@@ -291,6 +296,13 @@ _ORDER = 0x6F726465  # a stream of the key apart from those of the starts, which
 @partial(jax.jit, static_argnums=0)
 def _compiled(fit: GradientFit, *arguments: Any) -> Fit:
     return fit._fit(*arguments)
+
+
+def _padded(x: Any, y: jax.Array, weights: jax.Array, offset: Any) -> tuple[Any, ...]:
+    """The rows, and copies of the last of weight 0 up to a multiple of 16, with which no loop over them has a remainder."""
+    more = -y.shape[0] % _LANES
+    x, y, offset = jax.tree.map(lambda v: jnp.concatenate([v, jnp.repeat(v[-1:], more, axis=0)]), (x, y, offset))
+    return x, y, jnp.pad(weights, (0, more)), offset
 
 
 def _normalized(weights: Any, y: jax.Array) -> jax.Array:

@@ -162,6 +162,14 @@ class Model:
         """Numbers that a fit may set in a part's params (a temperature), with their defaults."""
         return {name: default for part in PARTS for name, default in getattr(self._part(part), "hyper", {}).items()}
 
+    def check_hyper(self, name: str, value: Any) -> None:
+        """Raise ValueError for a number that the part which has it cannot have: by its `check_hyper`, or if not finite."""
+        part = next(p for p in map(self._part, PARTS) if name in getattr(p, "hyper", {}))
+        if hasattr(part, "check_hyper"):
+            part.check_hyper(name, value)
+        else:
+            _check.finite(f"hyper[{name!r}]", value)
+
     def with_hyper(self, params: Params, hyper: dict[str, Any]) -> Params:
         """Params with the parts' own numbers (see `hyper`) set to those in `hyper`."""
         params = dict(params)

@@ -387,7 +387,8 @@ def title(ax: Axes, text: str) -> Axes:
     if legend is None:
         ax.set_title(text, loc="left", fontsize=_TITLE)
     else:
-        legend.set_title(text, prop={"size": _TITLE})
+        legend.set_title(text)
+        legend.get_title().set_fontsize(_TITLE)
         legend.set_alignment("left")
     return ax
 
