@@ -119,8 +119,8 @@ def entries() -> list[Entry]:
     return [
         Entry("constant_gate", "constant gate", gates.constant(), l1),
         Entry("fixed_proportions", "fixed proportions", gates.fixed(), l1),
-        Entry("softmax_l1", "softmax gate, L1", gates.softmax(), {**l1, "l1_gate": [1e-4]}),
-        Entry("top1_l1", "top-1 gate, L1", gates.top1(), {**l1, "temperature": [0.3]}),
+        Entry("softmax_l1", "softmax gate, L1", gates.softmax(), {**l1, "l1_gate": [1e-4, 1e-2]}),
+        Entry("top1_l1", "top-1 gate, L1", gates.top1(), {**l1, "temperature": [0.3], "l1_gate": [0.0, 1e-2]}),
     ]
 
 
@@ -293,8 +293,9 @@ def panels(count: int, columns: int, size: tuple[float, float], **options: Any) 
     """A figure of `count` Axes in rows of `columns`, without pyplot, which takes long to import."""
     from matplotlib.figure import Figure
 
+    columns = min(count, columns)
     rows = -(-count // columns)
-    figure = Figure(figsize=(size[0] * min(count, columns), size[1] * rows), layout="constrained")
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
     return figure, [figure.add_subplot(rows, columns, i + 1, **options) for i in range(count)]
 
 
@@ -366,7 +367,7 @@ def figure_expert_weights(results: list[Result], task: Task, scale: Scale, **_: 
     result = preferred(results, "softmax_l1")
     found = np.asarray(result.refitted.params["experts"]["weights"])
     shares = np.asarray(result.model.gate_probs(result.refitted.params, scale.x(task.x[task.rows]))).mean(axis=0)
-    found = scale.coefficients(found)
+    found = scale.coefficients(np.where(np.abs(found) > NEAR_ZERO, found, 0.0))
     truth = None if task.problem is None else task.problem.weights
     order = falling_shares(shares) if truth is None else matched(found, truth)
     sets = [(f"found, {result.entry.title}, refitted", found[order], shares[order])]

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import moejax
-from moejax.sweep import Sweep, _compile
+from moejax.sweep import Sweep, compile_for
 
 try:
     import torch
@@ -324,7 +324,7 @@ def compiled_loop(piece: Piece, steps: int) -> Callable[[], Any]:
 
     device = jax.local_devices()[0]
     arrays = tuple(jax.device_put(v, device) for v in piece.arrays)
-    executable = _compile(jax.jit(looped).lower(arrays), device)
+    executable = compile_for(jax.jit(looped).lower(arrays), device)
     return lambda: jax.block_until_ready(executable(arrays))
 
 

@@ -389,7 +389,7 @@ class _Program:
             executable = known = None
         if executable is None:
             jitted = jax.jit(jax.vmap(lambda values, shared: _member(fit, values, shared), in_axes=(0, None)))
-            executable = _compile(jitted.lower(example, self.shared), device)
+            executable = compile_for(jitted.lower(example, self.shared), device)
             if known is not None:
                 _remember(known, executable)
         self.executable = executable
@@ -415,7 +415,8 @@ def _signature(tree: Any) -> Any:
     return structure, tuple((leaf.shape, str(leaf.dtype)) for leaf in map(jnp.asarray, leaves))
 
 
-def _compile(lowered: Any, device: Any) -> Any:
+def compile_for(lowered: Any, device: Any) -> Any:
+    """The executable of a lowered program, compiled as the programs of sweeps on that device are."""
     if device.platform != "cpu":
         return lowered.compile()
     try:

@@ -595,6 +595,6 @@ def test_bad_input_is_one_error_before_anything_compiles(monkeypatch, change, wo
     def compiled(*_):
         pytest.fail("it compiled")
 
-    monkeypatch.setattr(sweeps, "_compile", compiled)
+    monkeypatch.setattr(sweeps, "compile_for", compiled)
     with pytest.raises(ValueError, match=words):
         swept(**{"axes": {"l1_experts": [0.123], "l2_gate": [0.1]}, **change})
