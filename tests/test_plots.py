@@ -167,9 +167,12 @@ def test_the_palette_has_eight_distinct_colours():
 
 
 def test_float32_and_lists_are_taken():
-    plots.training_loss([3, 2, 1])
-    plots.expert_weights(np.ones((2, 3), np.float32))
-    plots.validation_error(np.float32([1e-4, 1e-3, 1e-2]), [1, 2, 3], chosen=1e-4)
+    for ax in (
+        plots.training_loss([3, 2, 1]),
+        plots.expert_weights(np.ones((2, 3), np.float32)),
+        plots.validation_error(np.float32([1e-4, 1e-3, 1e-2]), [1, 2, 3], chosen=1e-4),
+    ):
+        assert ax.has_data()
 
 
 # ------------------------------------------------------------------------------------------------------ training_loss

@@ -49,7 +49,7 @@ def bits(result) -> bytes:
     return b"".join(np.ascontiguousarray(leaf).tobytes() for leaf in jax.tree.leaves((result.fits, result.held_out)))
 
 
-def close(a, b, rtol=2e-4, atol=2e-5):
+def assert_close(a, b, rtol=2e-4, atol=2e-5):
     assert jax.tree.structure(a) == jax.tree.structure(b)
     jax.tree.map(lambda u, v: np.testing.assert_allclose(u, v, rtol=rtol, atol=atol), a, b)
 
@@ -76,7 +76,7 @@ def test_every_member_is_the_lone_fit(grid):
     for i, penalty in enumerate(PENALTIES):
         for restart in range(8):
             lone = FIT(KEY, X, Y, {"l1_experts": penalty, "restart": restart})
-            close(grid.isel(l1_experts=i, restart=restart).fits, jax.tree.map(np.asarray, lone))
+            assert_close(grid.isel(l1_experts=i, restart=restart).fits, jax.tree.map(np.asarray, lone))
     assert len(np.unique(grid.fits.objective)) == 40  # and so none is compared with a copy of itself
 
 
@@ -86,7 +86,7 @@ def test_float64_in_threads():
         result = swept({"l1_experts": PENALTIES[:2], "restart": 2}, x=x, y=y, chunk_size=1, threads=2)
         lone = FIT(KEY, x, y, {"l1_experts": PENALTIES[1], "restart": 1})
     assert {leaf.dtype for leaf in jax.tree.leaves(result.fits.params)} == {np.dtype(np.float64)}
-    close(result.isel(l1_experts=1, restart=1).fits, jax.tree.map(np.asarray, lone), rtol=1e-10, atol=1e-12)
+    assert_close(result.isel(l1_experts=1, restart=1).fits, jax.tree.map(np.asarray, lone), rtol=1e-10, atol=1e-12)
 
 
 def test_restart_gives_every_penalty_the_same_starts():
@@ -95,7 +95,9 @@ def test_restart_gives_every_penalty_the_same_starts():
     for j, restart in enumerate([5, 0, 2]):
         start = jax.jit(MODEL.init)(jax.random.fold_in(KEY, restart), X)
         for i in range(2):
-            close(jax.tree.map(lambda v, at=(i, j): v[at], params), jax.tree.map(np.asarray, start), rtol=1e-6, atol=1e-7)
+            assert_close(
+                jax.tree.map(lambda v, at=(i, j): v[at], params), jax.tree.map(np.asarray, start), rtol=1e-6, atol=1e-7
+            )
 
 
 def test_a_users_own_function():
@@ -237,7 +239,7 @@ def test_a_fold_trains_on_the_other_rows_and_is_scored_on_its_own(cases):
         train, held = fold != LABELS, fold == LABELS
         member = result.sel(l1_experts=0.05, fold=fold)
         lone = FIT(KEY, X[train], Y[train], {"l1_experts": 0.05}, weights=weights[train])
-        close(member.fits, jax.tree.map(np.asarray, lone))
+        assert_close(member.fits, jax.tree.map(np.asarray, lone))
         errors = (predict(member.fits.params, X[held]) - Y[held]) ** 2
         np.testing.assert_allclose(member.held_out, np.average(errors, weights=weights[held]), rtol=1e-5)
 
