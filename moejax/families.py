@@ -7,7 +7,8 @@ A family is any record with
     mean(eta) -> like eta
     sample(key, eta, phi) -> like eta
 
-and, where it helps, `at_floor(phi) -> bool`. A model without a family predicts and has no likelihood.
+and, where it helps, `at_floor(phi) -> bool`, and `check_target(y, shape)`, which raises for targets that it cannot have
+(without it, y has the shape of a prediction). A model without a family predicts and has no likelihood.
 """
 
 from __future__ import annotations

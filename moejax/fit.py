@@ -99,13 +99,15 @@ def _needed(model: Model, params: Any) -> Any:
 def check_data(model: Model, x: Any, y: Any, weights: Any = None, offset: Any = None, start: Any = None) -> int:
     """Raise ValueError unless `model` can be fitted to these; else return the number of rows.
 
-    x: (n, d), or a pytree of arrays with n leading; y: shaped as the model predicts; weights: (n,), none below 0, not all
-    0; offset: like y; start: like the model's params.
+    x: (n, d), or a pytree of arrays with n leading; y: shaped as the model predicts, unless its family has a say; weights:
+    (n,), none below 0, not all 0; offset: like y; start: like the model's params.
     """
     n = _check_inputs(model, x)
     init = jax.eval_shape(_initial(model), x)
     predicted = jax.eval_shape(model.predict, init, jax.eval_shape(lambda x: jax.tree.map(floating, x), x))
-    if np.shape(y) != predicted.shape:
+    if hasattr(model.family, "check_target"):
+        model.family.check_target(y, predicted.shape)
+    elif np.shape(y) != predicted.shape:
         raise ValueError(f"y: shape {np.shape(y)} was given; want {predicted.shape}, what this model predicts for this x")
     _check.finite("y", y)
     if not _check.is_traced(y) and n > 1 and (np.ptp(np.asarray(y, float), axis=0) == 0).any():

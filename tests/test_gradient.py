@@ -669,3 +669,35 @@ def test_a_fit_refuses_before_it_compiles(monkeypatch, changed, message):
 def test_fit_gradient_refuses(options, message):
     with pytest.raises(ValueError, match=message):
         moejax.fit_gradient(model_of(), **options)
+
+
+# ---- a family with targets of its own kind -------------------------------------------------------------------------
+
+
+class Labels(NamedTuple):
+    """Class labels (n,) beside predictors (K, n, classes): a target that is not shaped like a prediction."""
+
+    def init(self, n_experts, eta):
+        return {}
+
+    def log_prob(self, y, eta, phi):
+        return jnp.take_along_axis(jax.nn.log_softmax(eta), y.astype(int)[None, :, None], axis=2)[..., 0]
+
+    def mean(self, eta):
+        return jax.nn.softmax(eta)
+
+    def check_target(self, y, shape):
+        if np.shape(y) != shape[:1]:
+            raise ValueError(f"y: shape {np.shape(y)} was given; want {shape[:1]}, labels")
+
+
+def test_a_family_may_have_targets_of_another_shape():
+    labels = (X[:, 0] > 0).astype(float)
+    model = moejax.moe(experts.linear(2), gates.constant(), 1, family=Labels())
+    fit = moejax.fit_gradient(model, losses.nll(), steps=50, learning_rate=0.1)
+    got = fit(KEY, X, labels, {"l2_experts": 0.01})
+    probs = model.predict(got.params, X)
+    assert probs.shape == (N, 2)
+    assert float(got.log_likelihood) == pytest.approx(np.log(probs[np.arange(N), labels.astype(int)]).sum(), rel=1e-5)
+    with pytest.raises(ValueError, match="labels"):
+        fit(KEY, X, np.zeros((N, 2)))
