@@ -7,7 +7,8 @@ An expert is any record with two pure functions, for all K experts at once:
 
 and, where it helps, `prepare(x)`, run once and shared by all members of a sweep, whose result `apply` then gets in the
 place of x; `trainable(params)` and `penalized(params)`, trees of booleans (see `moejax.model`); and
-`degrees_of_freedom(params) -> (K,)`. `stack` makes such a record of the two functions of a single expert.
+`degrees_of_freedom(params) -> (K,)`, two more rows than which an expert needs so as not to count as starved (without it,
+two). `stack` makes such a record of the two functions of a single expert.
 """
 
 from __future__ import annotations
@@ -20,20 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from moejax import _check
-
-
-def with_intercept(x: jax.Array) -> jax.Array:
-    """(n, d) to (n, d + 1), the last column ones: one product then serves weights and intercept."""
-    return jnp.concatenate([x, jnp.ones((x.shape[0], 1), x.dtype)], axis=1)
-
-
-def predictors(weights: jax.Array, intercept: jax.Array, x: jax.Array) -> jax.Array:
-    """Linear predictors (K, n) of weights (K, d), intercepts (K,) and x as `with_intercept` returns it.
-
-    The rows stay in the order they came in, and the compiler folds the transpose into the product: with samples last
-    instead, the backward product takes half as long again.
-    """
-    return jnp.concatenate([weights, intercept[:, None]], axis=1) @ x.T
+from moejax._linear import predictors, with_intercept
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,13 @@ from moejax.model import Data, Model, floating
 
 
 class Status(enum.IntFlag):
-    """How a fit ended: bits, several of which may be set."""
+    """How a fit ended: bits, several of which may be set.
+
+    CONVERGED: the optimality condition holds to the tolerance, or the objective stopped falling for as long as the solver
+    was told to wait. DIVERGED: a number that is not finite, and none of the two before. STARVED_EXPERT: one with fewer rows
+    to itself than its parameters + 2. SEPARATED_GATE (the inputs separate the experts, and an unpenalised gate has no finite
+    optimum) and RANK_DEFICIENT (collinear columns) are for solvers that solve for coefficients and so can tell.
+    """
 
     CONVERGED = 1
     OUT_OF_STEPS = 2
@@ -48,7 +54,7 @@ class Fit(NamedTuple):
     @property
     def admissible(self) -> Any:
         """Whether a selection may choose it: not diverged, no scale at its floor, no starved expert."""
-        return (np.asarray(self.status) & int(INADMISSIBLE)) == 0
+        return (self.status & int(INADMISSIBLE)) == 0
 
 
 def describe(status: Any) -> str:
@@ -68,7 +74,8 @@ def status_of(
     numbers = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
     diverged = ~(jnp.isfinite(objective) & jnp.stack(numbers).all())
     floor = model.family.at_floor(params["family"]) if likelihood and hasattr(model.family, "at_floor") else False
-    starved = (effective_sizes(model, params, data, weights, likelihood) < _needed(model, params)).any()
+    enough = effective_sizes(model, params, data, weights, likelihood) >= _needed(model, params)
+    starved = (model.active(params) & ~enough).any()
     bits = ((diverged, Status.DIVERGED), (floor, Status.SCALE_AT_FLOOR), (starved & ~diverged, Status.STARVED_EXPERT))
     return sum((jnp.where(flag, int(bit), 0) for flag, bit in bits), jnp.zeros((), jnp.int32))
 
@@ -104,7 +111,7 @@ def check_data(model: Model, x: Any, y: Any, weights: Any = None, offset: Any = 
     """
     n = _check_inputs(model, x)
     init = jax.eval_shape(_initial(model), x)
-    predicted = jax.eval_shape(model.predict, init, jax.eval_shape(lambda x: jax.tree.map(floating, x), x))
+    eta, predicted = _check_parts(model, init, x, n)
     if hasattr(model.family, "check_target"):
         model.family.check_target(y, predicted.shape)
     elif np.shape(y) != predicted.shape:
@@ -115,7 +122,7 @@ def check_data(model: Model, x: Any, y: Any, weights: Any = None, offset: Any = 
     if weights is not None:
         check_weights(weights, n)
     if offset is not None:
-        _check.shape("offset", offset, np.shape(y), "like y")
+        _check.shape("offset", offset, eta.shape[1:], "like one expert's predictors")
         _check.finite("offset", offset)
     if start is not None:
         _check_start(start, init)
@@ -130,12 +137,34 @@ def check_weights(weights: Any, n: int) -> None:
         raise ValueError("weights: all are 0; want at least one row that counts")
 
 
+def check_key(key: Any) -> None:
+    """Raise ValueError for what is no key at all."""
+    if not hasattr(key, "dtype"):
+        raise ValueError(f"key: {key!r} was given; want a key, as from jax.random.key(0)")
+
+
+def _check_parts(model: Model, init: Any, x: Any, n: int) -> tuple[Any, Any]:
+    """Shapes of predictors and prediction; raises where a part does not speak for all experts and rows."""
+
+    def speak(params: Any, x: Any) -> tuple[Any, Any]:
+        inputs = model.prepare(x)
+        return model.eta(params, inputs), model.log_gate(params, inputs)
+
+    eta, log_gate = jax.eval_shape(speak, init, x)
+    if eta.ndim not in (2, 3) or eta.shape[:2] != (model.n_experts, n):
+        raise ValueError(f"expert: apply returned shape {eta.shape}; want {(model.n_experts, n)}, or with m outputs last")
+    _check.shape("gate: log_probs", log_gate, (model.n_experts, n), "experts by rows")
+    return eta, jax.eval_shape(model.predict, init, x)
+
+
 def _initial(model: Model) -> Any:
     return lambda x: model.init(jax.random.key(0), jax.tree.map(floating, x))
 
 
 def _check_inputs(model: Model, x: Any) -> int:
     leaves = jax.tree.leaves(x)
+    if isinstance(x, list | tuple) and leaves and not any(np.ndim(leaf) for leaf in leaves):
+        raise ValueError(f"x: a {type(x).__name__} of numbers was given; want an array (n, d), as from numpy.asarray")
     if not leaves:
         raise ValueError("x: nothing was given; want an array (n, d), or a pytree of arrays with n leading")
     if len(leaves) == 1 and leaves[0] is x:
@@ -146,10 +175,6 @@ def _check_inputs(model: Model, x: Any) -> int:
         raise ValueError(f"x: arrays of shapes {[np.shape(leaf) for leaf in leaves]} were given; want the same n > 0 rows")
     for leaf in leaves:
         _check.finite("x", leaf)
-    for name in ("expert_columns", "gate_columns"):
-        columns = getattr(model, name)
-        if columns is not None and max(columns) >= np.shape(x)[1]:
-            raise ValueError(f"{name}: column {max(columns)} was given; want columns below {np.shape(x)[1]}, those of x")
     return int(np.shape(leaves[0])[0])
 
 

@@ -5,10 +5,16 @@ A gate is any record with two pure functions:
     init(key, n_experts, x) -> params
     log_probs(params, x) -> (K, n)       soft and finite: exp of it sums to 1 over the experts
 
-and, where it helps, `weights(params, x) -> (K, n)`, what multiplies the experts' means in a prediction, up to a factor for
-each row (without it, the probabilities); `prepare(x)`, as for experts; `trainable(params)` and `penalized(params)`, trees of
-booleans; and `hyper`, a mapping from the names of numbers that a fit may set, each an untrained leaf of params, to their
-defaults, with `check_hyper(name, value)` to refuse values that they cannot have.
+and, where it helps,
+
+    weights(params, x) -> (K, n)         what multiplies the experts' means in a prediction, up to a factor for each row;
+                                         without it, the probabilities
+    hard                                 whether `weights` choose one expert rather than give a share to each
+    active(params) -> (K,)               which experts take part at all
+    prepare(x)                           as for experts
+    trainable(params), penalized(params) trees of booleans, see `moejax.model`
+    hyper                                names of numbers that a fit may set, each an untrained leaf of params, with their
+                                         defaults; and check_hyper(name, value), which refuses what they cannot be
 """
 
 from __future__ import annotations
@@ -22,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _check
-from moejax.experts import predictors, with_intercept
+from moejax._linear import predictors, with_intercept
 
 Params = dict[str, jax.Array]
 
@@ -53,6 +59,10 @@ class Fixed:
     def penalized(self, params: Params) -> dict[str, bool]:
         """Nothing."""
         return {"log_proportions": False}
+
+    def active(self, params: Params) -> jax.Array:
+        """Which experts have a proportion above 0, (K,)."""
+        return params["log_proportions"] > jnp.log(jnp.finfo(params["log_proportions"].dtype).tiny) + 1
 
     def log_probs(self, params: Params, x: Any) -> jax.Array:
         """The same for every row, (K, n)."""
@@ -164,6 +174,11 @@ def softmax(*, temperature: float = 1.0, reference: bool = False, init_scale: fl
 @dataclass(frozen=True)
 class Top1(Softmax):
     """One expert a row, chosen by a softmax gate's arg-max; made by `top1`."""
+
+    @property
+    def hard(self) -> bool:
+        """Yes: it chooses."""
+        return True
 
     def weights(self, params: Params, x: jax.Array) -> jax.Array:
         """1 for the most probable expert and 0 for the others, (K, n); its gradient is the softmax's."""

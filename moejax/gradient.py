@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
@@ -14,7 +14,7 @@ import optax
 
 from moejax import _check, losses, penalties
 from moejax._trees import chosen, merge, replaced, split
-from moejax.fit import Fit, Status, check_data, status_of
+from moejax.fit import Fit, Status, check_data, check_key, status_of
 from moejax.model import Data, Model, floating, hashable
 
 Hyper = dict[str, Any]
@@ -86,7 +86,8 @@ class GradientFit:
         weights below 0 or all 0, a constant target, and names in `hyper` that mean nothing here or values they cannot
         have. Returns a `Fit`; once running, nothing raises and its `status` tells.
         """
-        hyper = {} if hyper is None else dict(hyper)
+        check_key(key)
+        hyper = {} if hyper is None else hyper
         self.check_hyper(hyper)
         for name, value in hyper.items():
             _check.shape(f"hyper[{name!r}]", value, (), "one number; `sweep` takes many")
@@ -102,6 +103,7 @@ class GradientFit:
     def init_state(self, key: jax.Array, x: Any, hyper: Hyper | None = None, start: Any = None) -> TrainState:
         """The state before the first step: params drawn from `key` and `hyper["restart"]`, or `start`."""
         hyper = {} if hyper is None else hyper
+        self.check_hyper(hyper)
         if start is None:
             start = self.model.init(jax.random.fold_in(key, hyper.get("restart", 0)), x)
         else:
@@ -115,8 +117,10 @@ class GradientFit:
         self, state: TrainState, x: Any, y: jax.Array, hyper: Hyper | None = None, *, weights: Any = None, offset: Any = None
     ) -> tuple[TrainState, jax.Array]:
         """One step on all rows given: the state after it, and the objective before it. Pure; takes `jit` and `vmap`."""
+        hyper = {} if hyper is None else hyper
+        self.check_hyper(hyper)
         data = Data(self.model.prepare(x), y, offset)
-        return self._step(state, data, _normalized(weights, y), {} if hyper is None else hyper)
+        return self._step(state, data, _normalized(weights, y), hyper)
 
     def objective(self, params: Any, data: Data, weights: jax.Array, hyper: Hyper) -> jax.Array:
         """The weighted mean loss plus penalties. weights: (n,), of sum 1."""
@@ -135,6 +139,8 @@ class GradientFit:
 
     def check_hyper(self, hyper: Hyper) -> None:
         """Raise ValueError for a name that means nothing here, or a number that it cannot have (any shape is taken)."""
+        if not isinstance(hyper, Mapping):
+            raise ValueError(f"hyper: {hyper!r} was given; want a mapping from names to numbers")
         for name, value in hyper.items():
             if name not in self.hyper:
                 raise ValueError(f"hyper: {name!r} was given; want names among {sorted(self.hyper)}")
@@ -142,8 +148,10 @@ class GradientFit:
                 self.model.check_hyper(name, value)
             else:
                 (_check.positive if name == "learning_rate" else _check.not_negative)(f"hyper[{name!r}]", value)
-            if name == "restart" and not _check.is_traced(value) and (np.asarray(value) % 1 != 0).any():
-                raise ValueError(f"hyper['restart']: {value!r} was given; want whole numbers")
+            if name == "restart" and not _check.is_traced(value):
+                numbers = np.asarray(value)
+                if (numbers % 1 != 0).any() or (numbers >= 2**31).any():
+                    raise ValueError(f"hyper['restart']: {value!r} was given; want whole numbers below 2**31")
 
     def check_data(self, x: Any, y: Any, weights: Any = None, offset: Any = None, start: Any = None) -> None:
         """Raise ValueError unless these can be fitted by this model; see `__call__`."""
@@ -174,8 +182,15 @@ class GradientFit:
 
     def _step(self, state: TrainState, data: Data, weights: jax.Array, hyper: Hyper) -> tuple[TrainState, jax.Array]:
         trained, rest = split(state.params, self.model.trainable(state.params))
-        objective, gradient = jax.value_and_grad(lambda t: self.objective(merge(t, rest), data, weights, hyper))(trained)
-        updates, optimizer_state = self._optimizer(hyper).update(gradient, state.optimizer_state, trained)
+
+        def value(trained: Any) -> jax.Array:
+            return self.objective(merge(trained, rest), data, weights, hyper)
+
+        objective, gradient = jax.value_and_grad(value)(trained)
+        # Some optimizers search along a line, or plan by the value; the others ignore it.
+        more = {"value": objective, "grad": gradient, "value_fn": value}
+        optimizer = optax.with_extra_args_support(self._optimizer(hyper))
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, trained, **more)
         return TrainState(merge(optax.apply_updates(trained, updates), rest), optimizer_state), objective
 
     def _fit(self, key: jax.Array, x: Any, y: jax.Array, hyper: Hyper, weights: Any, offset: Any, start: Any) -> Fit:
@@ -183,9 +198,7 @@ class GradientFit:
         weights = _normalized(weights, y)
         state = self.init_state(key, x, hyper, start)
         batches = None
-        if self.batch_size is None:
-            x, y, weights, offset = _padded(x, y, weights, offset)
-        else:
+        if self.batch_size is not None:
             batches = _Batches(self.model, self.batch_size, jax.random.fold_in(key, _ORDER), x, y, weights, offset)
         data = Data(self.model.prepare(x), y, offset)
         end = self._train(state, data, weights, hyper, batches)
@@ -193,25 +206,25 @@ class GradientFit:
 
     def _train(self, state: TrainState, data: Data, weights: jax.Array, hyper: Hyper, batches: Any) -> _Progress:
         n, dtype = data.y.shape[0], data.y.dtype
-        records = -(-self.steps // self.record_every)
+        records = -(-self.steps // self.record_every)  # rounded up
 
         def step(i: jax.Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
-            state, order, first = carry
+            begin, state, order, first = carry
             if batches is None:
                 state, objective = self._step(state, data, weights, hyper)
             else:
-                order = batches.order(i, order)
-                batch, batch_weights = batches.take(i, order)
+                order = batches.order(begin + i, order)
+                batch, batch_weights = batches.take(begin + i, order)
                 state, objective = self._step(state, batch, batch_weights, hyper)
-            return state, order, jnp.where(i % self.record_every == 0, objective, first)
+            return begin, state, order, jnp.where(i == 0, objective, first)
 
-        def block(p: _Progress) -> _Progress:
-            last = jnp.minimum(p.step + self.record_every, self.steps)
-            state, order, objective = jax.lax.fori_loop(p.step, last, step, (p.state, p.order, jnp.zeros((), dtype)))
+        def block(p: _Progress, count: int) -> _Progress:
+            carry = (p.step, p.state, p.order, jnp.zeros((), dtype))
+            _, state, order, objective = jax.lax.fori_loop(0, count, step, carry)
             better = objective < p.best - self.min_improvement * jnp.abs(p.best)
             better = better | ~jnp.isfinite(p.best)
             return _Progress(
-                last,
+                p.step + count,
                 state,
                 order,
                 p.history.at[p.step // self.record_every].set(objective),
@@ -219,19 +232,21 @@ class GradientFit:
                 jnp.where(better, p.step, p.best_step),
             )
 
-        def running(p: _Progress) -> jax.Array:
-            unfinished = p.step < self.steps
-            if self.patience is None:
-                return unfinished
+        def hopeful(p: _Progress) -> jax.Array:
             recorded = (p.step - 1) // self.record_every * self.record_every
-            return unfinished & (recorded - p.best_step < self.patience)
+            return recorded - p.best_step < (self.patience or self.steps)
 
         zero = jnp.zeros((), jnp.int32)
         order = jnp.zeros(0 if batches is None else n, jnp.int32)
         nothing = jnp.full((), jnp.inf, dtype)
-        return jax.lax.while_loop(
-            running, block, _Progress(zero, state, order, jnp.full(records, jnp.nan, dtype), nothing, zero)
-        )
+        begin = _Progress(zero, state, order, jnp.full(records, jnp.nan, dtype), nothing, zero)
+        whole, rest = divmod(self.steps, self.record_every)
+        if self.patience is None:  # a scan, which reverse-mode differentiation takes
+            end, _ = jax.lax.scan(lambda p, _: (block(p, self.record_every), None), begin, length=whole)
+            return block(end, rest) if rest else end
+        until = whole * self.record_every
+        end = jax.lax.while_loop(lambda p: (p.step < until) & hopeful(p), lambda p: block(p, self.record_every), begin)
+        return jax.lax.cond(hopeful(end), lambda: block(end, rest), lambda: end) if rest else end
 
     def _finish(self, end: _Progress, data: Data, weights: jax.Array, hyper: Hyper, total: jax.Array) -> Fit:
         params = end.state.params
@@ -288,7 +303,6 @@ class _Batches(NamedTuple):
 
 # They treat every number alone, so that all params may be one array to them, updated in one go.
 _ELEMENTWISE = (optax.adam, optax.adamw, optax.adamax, optax.nadam, optax.amsgrad, optax.adagrad, optax.rmsprop, optax.sgd)
-_LANES = 16  # single-precision numbers in the widest vectors of a CPU
 _WORK_ARRAYS = 8  # arrays of (K, n) or (K, n, m) that a step makes
 _ORDER = 0x6F726465  # a stream of the key apart from those of the starts, which are numbered from 0
 
@@ -298,16 +312,11 @@ def _compiled(fit: GradientFit, *arguments: Any) -> Fit:
     return fit._fit(*arguments)
 
 
-def _padded(x: Any, y: jax.Array, weights: jax.Array, offset: Any) -> tuple[Any, ...]:
-    """The rows, and copies of the last of weight 0 up to a multiple of 16, with which no loop over them has a remainder."""
-    more = -y.shape[0] % _LANES
-    x, y, offset = jax.tree.map(lambda v: jnp.concatenate([v, jnp.repeat(v[-1:], more, axis=0)]), (x, y, offset))
-    return x, y, jnp.pad(weights, (0, more)), offset
-
-
 def _normalized(weights: Any, y: jax.Array) -> jax.Array:
     if weights is None:
         return jnp.full(y.shape[:1], 1.0 / y.shape[0], y.dtype)
+    weights = jnp.asarray(weights, y.dtype)
+    weights = weights / weights.max()  # whose sum then cannot overflow
     return weights / weights.sum()
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from moejax import _check
 from moejax.model import Data, Model
 
 
@@ -27,7 +28,9 @@ class SquaredError:
 
     def value(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
         """The weighted mean over rows, and plain mean over outputs, of (y - E[y | x])^2."""
-        squares = jnp.square(model.mean(params, data.x, data.offset) - data.y)
+        mean = model.mean(params, data.x, data.offset)
+        _check.shape("y", data.y, mean.shape, "like a prediction")
+        squares = jnp.square(mean - data.y)
         return weights @ (squares.mean(axis=1) if squares.ndim == 2 else squares)
 
 
@@ -43,7 +46,9 @@ class NegativeLogLikelihood:
     has_likelihood = True
 
     def check(self, model: Model) -> None:
-        """Raise for a model without a family."""
+        """Raise for a model without a family, and for a gate that chooses one expert, whose likelihood is another."""
+        if getattr(model.gate, "hard", False):
+            raise ValueError("loss: nll was given for a gate that chooses one expert; want squared_error, or a soft gate")
         if model.family is None:
             raise ValueError("loss: nll was given for a model without a family; want moe(..., family=families.gaussian())")
 
@@ -54,5 +59,5 @@ class NegativeLogLikelihood:
 
 
 def nll() -> NegativeLogLikelihood:
-    """Negative log-likelihood of the mixture, a mean over rows; needs a family."""
+    """Negative log-likelihood of the mixture, a mean over rows; needs a family and a soft gate."""
     return NegativeLogLikelihood()

@@ -60,9 +60,9 @@ class Model:
         """
         x = jax.tree.map(floating, x)
         expert_key, gate_key = jax.random.split(key)
-        seen = _columns(x, self.expert_columns)
+        seen = _columns("expert_columns", x, self.expert_columns)
         experts = self.expert.init(expert_key, self.n_experts, seen)
-        gate = self.gate.init(gate_key, self.n_experts, _columns(x, self.gate_columns))
+        gate = self.gate.init(gate_key, self.n_experts, _columns("gate_columns", x, self.gate_columns))
         if self.family is None:
             return {"experts": experts, "gate": gate, "family": {}}
         eta = jax.eval_shape(lambda p, x: self.expert.apply(p, _prepare(self.expert, x)), experts, seen)
@@ -103,8 +103,8 @@ class Model:
         """Inputs as the methods below want them; what it computes is shared by all members of a sweep."""
         x = jax.tree.map(floating, x)
         return Inputs(
-            _prepare(self.expert, _columns(x, self.expert_columns)),
-            _prepare(self.gate, _columns(x, self.gate_columns)),
+            _prepare(self.expert, _columns("expert_columns", x, self.expert_columns)),
+            _prepare(self.gate, _columns("gate_columns", x, self.gate_columns)),
         )
 
     def eta(self, params: Params, inputs: Inputs, offset: Any = None) -> jax.Array:
@@ -141,6 +141,12 @@ class Model:
         """log g_k(x) + log f(y; eta_k(x), phi_k), (K, n)."""
         family = self._family("log_prob")
         return self.log_gate(params, inputs) + family.log_prob(y, self.eta(params, inputs, offset), params["family"])
+
+    def active(self, params: Params) -> jax.Array:
+        """Which experts take part, (K,): all, unless the gate says otherwise."""
+        if hasattr(self.gate, "active"):
+            return self.gate.active(params["gate"])
+        return jnp.ones(self.n_experts, bool)
 
     # ---- what solvers ask of params -----------------------------------------------------------------------------
 
@@ -294,8 +300,13 @@ def floating(x: Any) -> jax.Array:
     return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(float)
 
 
-def _columns(x: Any, columns: tuple[int, ...] | None) -> Any:
-    return x if columns is None else x[:, np.asarray(columns)]
+def _columns(name: str, x: Any, columns: tuple[int, ...] | None) -> Any:
+    if columns is None:
+        return x
+    _check.shape("x", x, (None, None), f"an array, since {name} was given")
+    if max(columns) >= x.shape[1]:
+        raise ValueError(f"{name}: column {max(columns)} was given; want columns below {x.shape[1]}, those of x")
+    return x[:, np.asarray(columns)]
 
 
 def _prepare(part: Any, x: Any) -> Any:

@@ -73,6 +73,8 @@ def select(result: Sweep, *, refit: bool = True) -> Selection:
 
 
 def _check_axes(result: Sweep, refit: bool) -> None:
+    if not isinstance(result, Sweep):
+        raise ValueError(f"result: {type(result).__name__} was given; want what a sweep returns once it is called with data")
     if not (hasattr(result.fits, "objective") and hasattr(result.fits, "status")):
         raise ValueError(f"result: a sweep of {type(result.fits).__name__} was given; want one whose fits are of type Fit")
     if "bootstrap" in result.axes:

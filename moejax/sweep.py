@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _check
-from moejax.fit import Fit, Status, check_weights, describe
+from moejax.fit import Fit, Status, check_key, check_weights, describe
 from moejax.model import floating
 
 ROW_AXES = ("fold", "bootstrap")  # they change the weights of the rows, and are no fields of `hyper`
@@ -165,6 +165,8 @@ class Sweeper:
         """
         if hasattr(self.fit, "check_data"):
             self.fit.check_data(x, y, weights, offset, start)
+        if start is not None and len(self.axes.get("restart", ())) > 1:
+            raise ValueError("start: params were given beside the axis 'restart', whose members would all start there")
         inputs = _inputs(Inputs(key, x, y, weights, offset, start, self.fold_of_row), self.axes)
         return self.run(inputs)
 
@@ -216,7 +218,7 @@ def sweep(
     members, unless given. devices: JAX devices, each of which gets whole chunks; all local ones unless given. threads:
     chunks that run at once on each device; unless given, the cores divided among the devices on a CPU, and 1 elsewhere.
     progress: a progress bar over chunks; unless given, where standard error is a terminal. checkpoint: a folder that keeps
-    every finished chunk; a sweep that was cut off goes on from there.
+    every finished chunk; a sweep that was cut off goes on from there, in chunks of the size that it began with.
 
     The same key, versions, kind of device and chunk size give the same bits for a member, whatever the order and number
     of members, devices or threads. (Keys of JAX's `rbg` implementation do not draw alike under `vmap`, and are excepted.)
@@ -261,7 +263,8 @@ def _axis_values(name: str, given: Any) -> np.ndarray:
     except ValueError:  # sequences of several lengths
         values = np.empty(0)
     if values.ndim != 1 or not values.size:
-        raise ValueError(f"axes[{name!r}]: {given!r} was given; want a sequence of at least one number")
+        what = repr(given) if np.size(values) < 10 else f"an array of shape {values.shape}"
+        raise ValueError(f"axes[{name!r}]: {what} was given; want a sequence of at least one number")
     _check.finite(f"axes[{name!r}]", values)
     if name in ("restart", "fold", "bootstrap"):
         least = -1 if name == "fold" else 0
@@ -282,8 +285,7 @@ def _fold_labels(given: Any) -> np.ndarray | None:
 
 def _inputs(given: Inputs, axes: dict[str, np.ndarray]) -> Inputs:
     """Inputs as arrays of one precision, with the fold of every row."""
-    if not hasattr(given.key, "dtype"):
-        raise ValueError(f"key: {given.key!r} was given; want a key, as from jax.random.key(0)")
+    check_key(given.key)
     x = jax.tree.map(floating, given.x)
     first = next((leaf for leaf in jax.tree.leaves(x) if leaf.ndim), None)
     if first is None:
@@ -514,7 +516,7 @@ class _Store:
         try:
             with np.load(self._path(start)) as kept:
                 return jax.tree.unflatten(structure, [kept[str(i)] for i in range(len(kept.files))])
-        except (FileNotFoundError, EOFError, zipfile.BadZipFile):  # the last two: cut short by a disk, not by us
+        except (FileNotFoundError, EOFError, ValueError, KeyError, zipfile.BadZipFile):  # all but the first: a disk's fault
             return None
 
     def save(self, start: int, result: Any) -> None:

@@ -701,3 +701,122 @@ def test_a_family_may_have_targets_of_another_shape():
     assert float(got.log_likelihood) == pytest.approx(np.log(probs[np.arange(N), labels.astype(int)]).sum(), rel=1e-5)
     with pytest.raises(ValueError, match="labels"):
         fit(KEY, X, np.zeros((N, 2)))
+
+
+# ---- what a hostile reader tried -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [optax.lbfgs, optax.polyak_sgd, lambda rate: optax.chain(optax.adam(rate), optax.contrib.reduce_on_plateau())],
+    ids=["lbfgs", "polyak_sgd", "reduce_on_plateau"],
+)
+def test_optimizers_that_ask_for_the_value_reach_least_squares(optimizer):
+    model = moejax.moe(experts.linear(), gates.constant(), 1)
+    fit = moejax.fit_gradient(model, optimizer=optimizer, steps=300, learning_rate=0.1)
+    design = np.c_[X, np.ones(N)]
+    best = np.mean((Y - design @ np.linalg.lstsq(design, Y, rcond=None)[0]) ** 2)
+    assert float(fit(KEY, X, Y).objective) == pytest.approx(best, rel=1e-3)
+
+
+def test_a_fit_can_be_differentiated_in_its_penalty(float64):
+    model = moejax.moe(experts.linear(), gates.constant(), 1)
+    fit = moejax.fit_gradient(model, optimizer=optax.sgd, steps=2000, learning_rate=0.1, record_every=10)
+
+    def held(l2):
+        return fit(KEY, X, Y, {"l2_experts": l2}).params["experts"]["weights"].sum()
+
+    # Ridge regression with a free intercept: w = (X'X / n + l2 I)^-1 X'y / n on centred data.
+    x, y = X - X.mean(axis=0), Y - Y.mean()
+    gram, moment = x.T @ x / N + 0.1 * np.eye(x.shape[1]), x.T @ y / N
+    want = -np.linalg.solve(gram, np.linalg.solve(gram, moment)).sum()
+    assert float(jax.grad(held)(0.1)) == pytest.approx(want, rel=1e-6)
+    assert float(held(0.1)) == pytest.approx(np.linalg.solve(gram, moment).sum(), rel=1e-8)
+
+
+@pytest.mark.parametrize("rest", [0, 3])
+def test_steps_that_are_no_multiple_of_the_stride_are_all_made(rest):
+    fit = moejax.fit_gradient(moejax.moe(experts.linear(), gates.constant(), 1), optimizer=optax.sgd, steps=20 + rest)
+    state, objectives = fit.init_state(KEY, X), []
+    for _ in range(20 + rest):
+        state, objective = jax.jit(fit.train_step)(state, X, Y)
+        objectives.append(float(objective))
+    got = fit(KEY, X, Y)
+    assert int(got.steps) == 20 + rest
+    np.testing.assert_allclose(got.history, objectives[::10], rtol=1e-5)
+
+
+def test_huge_weights_weigh_like_equal_ones():
+    fit = moejax.fit_gradient(moejax.moe(experts.linear(), gates.softmax(), 2), steps=5)
+    huge, none = fit(KEY, X, Y, weights=np.full(N, 1e38)), fit(KEY, X, Y)
+    assert float(huge.objective) == pytest.approx(float(none.objective), rel=1e-5)
+
+
+def test_an_expert_of_proportion_zero_is_not_starved():
+    fit = moejax.fit_gradient(moejax.moe(experts.linear(), gates.fixed([0.5, 0.5, 0.0]), 3), steps=5)
+    assert fit(KEY, X, Y).admissible
+    small = moejax.fit_gradient(moejax.moe(experts.linear(), gates.fixed([0.5, 0.499, 0.001]), 3), steps=5)
+    assert not small(KEY, X, Y).admissible
+
+
+def test_admissible_can_be_asked_inside_a_program():
+    fit = moejax.fit_gradient(moejax.moe(experts.linear(), gates.constant(), 1), steps=5)
+    assert bool(jax.jit(lambda x: fit(KEY, x, Y).admissible)(X))
+
+
+def reviewed(**change):
+    """One mistake each, of those that once passed or ended in somebody else's traceback."""
+    usual = {"model": moejax.moe(experts.linear(), gates.softmax(), 2), "key": KEY, "x": X, "y": Y, "hyper": None}
+    return {**usual, **change}
+
+
+class OneExpert(NamedTuple):
+    def init(self, key, n_experts, x):
+        return jnp.zeros(x.shape[1])
+
+    def apply(self, params, x):
+        return (x @ params)[None]
+
+
+MISTAKES = {
+    "key": (reviewed(key=3), "key"),
+    "hyper": (reviewed(hyper=0.1), "hyper"),
+    "restart": (reviewed(hyper={"restart": 2**31}), "restart"),
+    "list": (reviewed(x=X.tolist()), "x: a list"),
+    "complex": (reviewed(y=Y + 1j), "y"),
+    "one expert for all": (reviewed(model=moejax.moe(OneExpert(), gates.softmax(), 2)), "expert"),
+    "one column": (
+        reviewed(model=moejax.moe(experts.linear(), gates.custom(lambda k, m, x: {}, lambda p, x: x[:, :1]), 2)),
+        "gate",
+    ),
+    "dictionary": (reviewed(model=moejax.moe(experts.linear(), gates.softmax(), 2, expert_columns=[0]), x={"a": X}), "x"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_named(name):
+    given, words = MISTAKES[name]
+    with pytest.raises(ValueError, match=words):
+        moejax.fit_gradient(given["model"], steps=1)(given["key"], given["x"], given["y"], given["hyper"])
+
+
+def test_a_gate_that_chooses_has_no_likelihood_of_a_mixture():
+    model = moejax.moe(experts.linear(), gates.top1(), 2, family=families.gaussian())
+    with pytest.raises(ValueError, match="chooses one expert"):
+        moejax.fit_gradient(model, losses.nll())
+
+
+def test_a_step_of_ones_own_is_checked_too():
+    fit = moejax.fit_gradient(moejax.moe(experts.linear(), gates.softmax(), 2))
+    state = fit.init_state(KEY, X)
+    with pytest.raises(ValueError, match=r"^y: shape"):
+        fit.train_step(state, X, Y[:, None])
+    with pytest.raises(ValueError, match="l1_expert"):
+        fit.train_step(state, X, Y, {"l1_expert": 100.0})
+
+
+def test_columns_that_are_not_there_are_named_in_predictions():
+    model = moejax.moe(experts.linear(), gates.softmax(), 2, expert_columns=[0, X.shape[1] - 1])
+    params = model.init(KEY, X)
+    with pytest.raises(ValueError, match="expert_columns"):
+        model.predict(params, X[:, :-1])

@@ -600,3 +600,8 @@ def test_bad_input_is_one_error_before_anything_compiles(monkeypatch, change, wo
     monkeypatch.setattr(sweeps, "compile_for", compiled)
     with pytest.raises(ValueError, match=words):
         swept(**{"axes": {"l1_experts": [0.123], "l2_gate": [0.1]}, **change})
+
+
+def test_a_start_beside_restarts_is_refused():
+    with pytest.raises(ValueError, match="start"):
+        moejax.sweep(FIT, {"restart": 2})(KEY, X, Y, start=MODEL.init(KEY, X))
