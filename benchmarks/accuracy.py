@@ -11,7 +11,6 @@ Writes `accuracy.json` and `accuracy.png` into DIR.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from lambda_grid import cosine_adam, keep_compiled_programs, mse, panels
+from lambda_grid import cosine_adam, keep_compiled_programs, mse, panels, write_json
 
 import moejax
 from moejax import datasets, experts, gates, plots
@@ -108,7 +107,8 @@ def draw(models: list[dict[str, Any]], names: list[str]) -> Any:
         ax.set_yscale("log")
         ax.set_yticks([1, 2, 5, 10, 20, 50, 100, 200], ["1", "2", "5", "10", "20", "50", "100", "200"])
         ax.set_yticks([], minor=True)
-        ax.set_ylim(0.9, 1.3 * max(model["notebook"]["median"], *(row["trained"] for row in model["problems"])))
+        drawn = [row[kind] for row in model["problems"] for kind in ("trained", "refitted")]
+        ax.set_ylim(0.9, 1.3 * max(model["notebook"]["median"], *(ratio for ratio in drawn if np.isfinite(ratio))))
         ax.set_xticks(at, names, rotation=60, ha="right", fontsize=8)
         ax.set_ylabel("squared error / Bayes error")
         ax.grid(True, color="#E4E4E4", linewidth=0.6)
@@ -134,6 +134,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--steps", type=int, default=1000, help="gradient steps of each fit (default: %(default)s)")
     parser.add_argument("--out", metavar="DIR", default="results/accuracy", help="default: %(default)s")
     options = parser.parse_args(arguments)
+    for name, least in (("draws", 0), ("restarts", 1), ("steps", 1)):
+        if getattr(options, name) < least:
+            parser.error(f"--{name}: {getattr(options, name)} was given; want at least {least}")
     keep_compiled_programs()
     started = time.perf_counter()
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in GRIDS}
@@ -141,21 +144,29 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     for sample in samples(options.draws):
         names.append(sample.name)
         for name, (gate, axes) in GRIDS.items():
-            rows[name].append(ratios(sample, gate, axes, options.restarts, options.steps))
+            try:
+                rows[name].append(ratios(sample, gate, axes, options.restarts, options.steps))
+            except (RuntimeError, FloatingPointError) as error:
+                raise RuntimeError(f"{sample.name}, {name} gate: {error}") from error
         print(f"{sample.name}: " + ", ".join(f"{n} {r[-1]['refitted']:.2f}" for n, r in rows.items()), file=sys.stderr)
     models = [summarize(rows[name], name) for name in GRIDS]
     out = Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
-    draw(models, names).savefig(out / "accuracy.png", dpi=100)
     summary = {"problems": names, "models": models, "seconds": time.perf_counter() - started}
-    (out / "accuracy.json").write_text(json.dumps(summary, indent=2) + "\n")
+    write_json(summary, out / "accuracy.json")
     print_table(models, names)
+    draw(models, names).savefig(out / "accuracy.png", dpi=100)
     print(f"written to {out}: accuracy.json, accuracy.png")
     return summary
 
 
-if __name__ == "__main__":
+def cli() -> None:
+    """The benchmark as a command: what went wrong is one line, and exit code 1."""
     try:
         main()
-    except ValueError as error:
+    except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    cli()

@@ -16,6 +16,7 @@ import argparse
 import csv
 import itertools
 import json
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -51,6 +52,7 @@ class Task:
     features: tuple[str, ...]
     split: datasets.Split
     problem: datasets.Problem | None = None
+    target: str = "y"
 
     @property
     def rows(self) -> np.ndarray:
@@ -65,7 +67,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Scale:
-    """Standardisation by the training rows: population standard deviations, 1 for a column that does not vary."""
+    """Standardisation by the training rows: population standard deviations, 1 for a column that does not vary.
+
+    Rounding gives a column of equal numbers a deviation that is not quite 0, so what is next to nothing beside the
+    largest number counts as 0. Raises ValueError for numbers too large to standardise, and for a target that is constant.
+    """
 
     x_mean: np.ndarray
     x_sd: np.ndarray
@@ -74,9 +80,21 @@ class Scale:
 
     @classmethod
     def of(cls, task: Task) -> Scale:
-        x, y = task.x[task.split.train], task.y[task.split.train]
-        sd = x.std(axis=0)
-        return cls(x.mean(axis=0), np.where(sd > 0, sd, 1.0), float(y.mean()), float(y.std()))
+        columns = np.column_stack([task.x, task.y])
+        train = columns[task.split.train]
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean, sd = train.mean(axis=0), train.std(axis=0)
+            varies = sd > 1e-10 * np.abs(train).max(axis=0)
+            sd = np.where(varies, sd, 1.0)
+            largest = (np.abs(columns - mean) / sd).max(axis=0)
+        for j, name in enumerate([*(f"column {name!r}" for name in task.features), f"target {task.target!r}"]):
+            if not (np.isfinite([mean[j], sd[j]]).all() and largest[j] < np.finfo(np.float32).max):
+                most = np.abs(columns[:, j]).max()
+                raise ValueError(f"{name}: numbers up to {most:g} were given, too large to standardise; want other units")
+        if not varies[-1]:
+            what = f"{task.y[task.split.train][0]:g} in each of the {len(train)} training rows was given"
+            raise ValueError(f"target {task.target!r}: {what}; want one that varies there, or another --seed")
+        return cls(mean[:-1], sd[:-1], float(mean[-1]), float(sd[-1]))
 
     def x(self, x: np.ndarray) -> np.ndarray:
         return ((x - self.x_mean) / self.x_sd).astype(np.float32)
@@ -102,15 +120,20 @@ class Entry:
 
 @dataclass(frozen=True)
 class Result:
-    """What came of an entry: the sweep, and the choice, trained on the training rows alone and on validation rows too."""
+    """What came of an entry: the sweep, and the choice, trained on the training rows alone and on validation rows too.
+
+    sweep: None where every fit diverged. trained, refitted: None where no fit can be chosen. seconds: "compile" is None
+    where it is not known apart from "run".
+    """
 
     entry: Entry
     model: Any
+    fits: int
     sweep: Any
     trained: Any
     refitted: Any
     predictions: dict[str, np.ndarray]
-    seconds: dict[str, float]
+    seconds: dict[str, float | None]
     note: str
 
 
@@ -119,7 +142,7 @@ def entries() -> list[Entry]:
     return [
         Entry("constant_gate", "constant gate", gates.constant(), l1),
         Entry("fixed_proportions", "fixed proportions", gates.fixed(), l1),
-        Entry("softmax_l1", "softmax gate, L1", gates.softmax(), {**l1, "l1_gate": [1e-4, 1e-2]}),
+        Entry("softmax_l1", "softmax gate, L1", gates.softmax(), {**l1, "l1_gate": [0.0, 1e-2]}),
         Entry("top1_l1", "top-1 gate, L1", gates.top1(), {**l1, "temperature": [0.3], "l1_gate": [0.0, 1e-2]}),
     ]
 
@@ -136,7 +159,8 @@ def load(path: str | None, target: str | None, indicators: bool, seed: int) -> T
     if target is None:
         raise ValueError("--target: nothing was given with --data; want the name of the column to predict")
     table = datasets.read_csv(path, target, indicators=indicators)
-    return Task(Path(path).stem, table.x, table.y, table.feature_names, datasets.split(len(table.y), seed))
+    split = datasets.split(len(table.y), seed)
+    return Task(Path(path).stem, table.x, table.y, table.feature_names, split, target=table.target_name)
 
 
 # ---- fitting --------------------------------------------------------------------------------------------------------
@@ -153,7 +177,12 @@ def fit_entry(entry: Entry, task: Task, scale: Scale, steps: int, restarts: int,
     model = moejax.moe(experts.linear(), entry.gate, n_experts)
     fit = moejax.fit_gradient(model, optimizer=partial(cosine_adam, steps), steps=steps, learning_rate=entry.learning_rate)
     sweeper = moejax.sweep(fit, {**entry.axes, "restart": restarts, "fold": task.fold})
-    grid = sweeper(jax.random.key(seed), scale.x(task.x[task.rows]), scale.y(task.y[task.rows]))
+    fits = math.prod(len(values) for values in sweeper.axes.values())
+    try:
+        grid = sweeper(jax.random.key(seed), scale.x(task.x[task.rows]), scale.y(task.y[task.rows]))
+    except FloatingPointError as error:
+        unknown = {"compile": None, "run": time.perf_counter() - started}
+        return Result(entry, model, fits, None, None, None, {}, unknown, str(error))
     trained, refitted, note = choose(grid)
     wanted = {"test": task.x[task.split.test]}
     if task.problem is not None:
@@ -167,7 +196,7 @@ def fit_entry(entry: Entry, task: Task, scale: Scale, steps: int, restarts: int,
     }
     spent = time.perf_counter() - started
     seconds = {"compile": grid.run.seconds["compile"], "run": spent - grid.run.seconds["compile"]}
-    return Result(entry, model, grid, trained, refitted, predictions, seconds, note)
+    return Result(entry, model, fits, grid, trained, refitted, predictions, seconds, note)
 
 
 def choose(grid: Any) -> tuple[Any, Any, str]:
@@ -195,9 +224,23 @@ def mse(y: np.ndarray, prediction: np.ndarray) -> float:
     return float(np.mean(np.square(y - prediction)))
 
 
+def plain(value: Any) -> Any:
+    """What JSON has words for: numbers that are not finite become null."""
+    if isinstance(value, dict):
+        return {name: plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_json(value: Any, path: Path) -> None:
+    path.write_text(json.dumps(plain(value), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
 def summarize(result: Result, task: Task, scale: Scale, seed: int) -> dict[str, Any]:
     """The entry of summary.json. Errors are in the user's units; those without "refit" train on the training rows alone."""
-    status = np.ravel(result.sweep.fits.status)
+    diverged = np.full(result.fits, int(Status.DIVERGED))
+    status = diverged if result.sweep is None else np.ravel(result.sweep.fits.status)
     test, fresh = task.y[task.split.test], None if task.problem is None else fresh_rows(task, seed)[1]
     weights = None if result.trained is None else np.asarray(result.trained.params["experts"]["weights"])
     table = None if result.trained is None else result.trained.table
@@ -210,7 +253,7 @@ def summarize(result: Result, task: Task, scale: Scale, seed: int) -> dict[str, 
     return {
         "name": result.entry.name,
         "solver": "gradient",
-        "fits": int(status.size),
+        "fits": result.fits,
         "diverged": int((status & int(Status.DIVERGED) != 0).sum()),
         "inadmissible": int((status & int(INADMISSIBLE) != 0).sum()),
         "selected": {} if result.trained is None else result.trained.chosen,
@@ -225,8 +268,8 @@ def summarize(result: Result, task: Task, scale: Scale, seed: int) -> dict[str, 
 
 
 def write_grid(results: list[Result], path: Path) -> int:
-    """A row for each fit of every model; returns how many."""
-    tables = [(r.entry.name, r.sweep.table()) for r in results]
+    """A row for each fit of every model, but for those whose fits all diverged; returns how many."""
+    tables = [(r.entry.name, r.sweep.table()) for r in results if r.sweep is not None]
     names = list(dict.fromkeys(itertools.chain.from_iterable(table for _, table in tables)))
     count = 0
     with open(path, "w", newline="", encoding="utf-8") as file:
@@ -247,7 +290,7 @@ def show(value: float | None) -> str:
 
 def print_table(summary: dict[str, Any]) -> None:
     """The summary as a table for the terminal."""
-    notebook = summary["data"]["name"] == "three_regressions"
+    notebook = summary["noise_floor"] is not None  # no table of anyone's has one
     head = ["model", "fits", "diverged", "chosen", "validation", "test", *(["notebook's test", "fresh"] if notebook else [])]
     head += ["refitted: test", *(["refitted: fresh"] if notebook else []), "nonzero", "compile s", "run s"]
     rows = [head]
@@ -257,7 +300,8 @@ def print_table(summary: dict[str, Any]) -> None:
         row += [show(NOTEBOOK.get(m["name"])), show(m["fresh_mse"])] if notebook else []
         row += [show(m["refit_test_mse"])] + ([show(m["refit_fresh_mse"])] if notebook else [])
         nonzero = "" if m["nonzero"] is None else f"{m['nonzero']}/{m['coefficients']}"
-        rows.append([*row, nonzero, f"{m['seconds_compile']:.1f}", f"{m['seconds_run']:.1f}"])
+        seconds = ["" if m[name] is None else f"{m[name]:.1f}" for name in ("seconds_compile", "seconds_run")]
+        rows.append([*row, nonzero, *seconds])
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -269,15 +313,45 @@ def print_table(summary: dict[str, Any]) -> None:
     print("test, fresh: trained on the training rows; refitted: on training and validation rows.")
     if summary["noise_floor"] is not None:
         print(f"noise floor (the best possible predictor, in the long run): {summary['noise_floor']:.4g}")
+        print(f"the same predictor on these very test rows: {summary['noise_floor_test']:.4g}")
 
 
 # ---- figures --------------------------------------------------------------------------------------------------------
 
 
-def matched(found: np.ndarray, true: np.ndarray) -> list[int]:
-    """The order of the found experts (K, d) that is closest to the true ones."""
-    orders = itertools.permutations(range(len(found)))
-    return list(min(orders, key=lambda order: float(np.square(found[list(order)] - true).sum())))
+def assignment(cost: np.ndarray) -> dict[int, int]:
+    """A row for each column, or for as many as there are rows, no row twice: the cheapest pair, then the next.
+
+    Greedy: SciPy's exact one takes a third of a second to import.
+    """
+    left = np.array(cost, dtype=float)
+    pairs = {}
+    for _ in range(min(left.shape)):
+        row, column = (int(i) for i in np.unravel_index(left.argmin(), left.shape))
+        pairs[column] = row
+        left[row], left[:, column] = np.inf, np.inf
+    return pairs
+
+
+def matched(found: np.ndarray, true: np.ndarray) -> dict[int, int]:
+    """The found experts (F, d) by the numbers of the true ones (K, d) that they are closest to, in the order of these.
+
+    Found experts beyond the true ones follow, by the numbers beyond theirs.
+    """
+    pairs = assignment(np.square(found[:, None] - true).sum(axis=-1))
+    rest = [k for k in range(len(found)) if k not in pairs.values()]
+    return {**dict(sorted(pairs.items())), **dict(enumerate(rest, len(true)))}
+
+
+def renumbered(found: np.ndarray, true: np.ndarray, n_found: int, n_true: int) -> np.ndarray:
+    """The found expert of each row (n,), by the number of the true one that it has most rows in common with.
+
+    Found experts beyond the true ones get the numbers beyond theirs.
+    """
+    common = np.array([[np.sum((found == f) & (true == k)) for k in range(n_true)] for f in range(n_found)])
+    number = {row: column for column, row in assignment(-common).items()}
+    rest = itertools.count(n_true)
+    return np.array([number[f] if f in number else next(rest) for f in range(n_found)])[found]
 
 
 def preferred(results: list[Result], name: str) -> Result:
@@ -305,6 +379,14 @@ def by_penalty(result: Result) -> Any:
     return result.sweep.sel(**others, fold=0)
 
 
+def best_by_penalty(result: Result) -> tuple[Any, np.ndarray, np.ndarray]:
+    """That sweep, the positions of the penalties that have an admissible fit, and their best restarts by objective."""
+    grid = by_penalty(result)
+    objective = np.where(grid.fits.admissible & np.isfinite(grid.fits.objective), grid.fits.objective, np.inf)
+    there = np.flatnonzero(np.isfinite(objective).any(axis=1))
+    return grid, there, objective[there].argmin(axis=1)
+
+
 def figure_training_loss(results: list[Result], **_: Any) -> Any:
     figure, axes = panels(len(results), 2, (5.5, 3.6))
     for result, ax in zip(results, axes, strict=True):
@@ -319,11 +401,10 @@ def figure_training_loss(results: list[Result], **_: Any) -> Any:
 def figure_validation_error(results: list[Result], scale: Scale, floor: float | None, **_: Any) -> Any:
     figure, axes = panels(len(results), 2, (5.5, 3.9))
     for result, ax in zip(results, axes, strict=True):
-        grid = by_penalty(result)
-        winners = np.where(grid.fits.admissible, grid.fits.objective, np.inf).argmin(axis=1)
+        grid, there, winners = best_by_penalty(result)
         plots.validation_error(
-            grid.axes["l1_experts"],
-            grid.held_out * scale.y_sd**2,
+            grid.axes["l1_experts"][there],
+            grid.held_out[there] * scale.y_sd**2,
             chosen_restart=winners,
             chosen=result.trained.chosen["l1_experts"],
             reference=floor,
@@ -338,12 +419,11 @@ def figure_coefficients(results: list[Result], task: Task, **_: Any) -> Any:
     shown = [r for r in results if r.entry.name in ("softmax_l1", "top1_l1")] or results
     figure, axes = panels(len(shown), 2, (7.0, 4.6))
     for result, ax in zip(shown, axes, strict=True):
-        grid = by_penalty(result)
-        winners = np.where(grid.fits.admissible, grid.fits.objective, np.inf).argmin(axis=1)
-        weights = grid.fits.params["experts"]["weights"][np.arange(len(winners)), winners]
+        grid, there, winners = best_by_penalty(result)
+        weights = grid.fits.params["experts"]["weights"][there, winners]
         weights = np.stack(list(aligned(weights)))
         plots.coefficient_path(
-            grid.axes["l1_experts"],
+            grid.axes["l1_experts"][there],
             weights,
             feature_names=task.features,
             chosen=result.trained.chosen["l1_experts"],
@@ -359,7 +439,7 @@ def aligned(weights: np.ndarray) -> Any:
     """The experts along a path (P, K, d), each set in the order closest to the one before."""
     before = weights[0]
     for now in weights:
-        before = now[matched(now, before)]
+        before = now[list(matched(now, before).values())]
         yield before
 
 
@@ -369,19 +449,26 @@ def figure_expert_weights(results: list[Result], task: Task, scale: Scale, **_: 
     shares = np.asarray(result.model.gate_probs(result.refitted.params, scale.x(task.x[task.rows]))).mean(axis=0)
     found = scale.coefficients(np.where(np.abs(found) > NEAR_ZERO, found, 0.0))
     truth = None if task.problem is None else task.problem.weights
-    order = falling_shares(shares) if truth is None else matched(found, truth)
+    numbered = dict(enumerate(falling_shares(shares))) if truth is None else matched(found, truth)
+    order = list(numbered.values())
     sets = [(f"found, {result.entry.title}, refitted", found[order], shares[order])]
     if task.problem is not None:
-        true_shares = np.bincount(task.problem.expert[task.rows], minlength=len(found)) / len(task.rows)
+        true_shares = np.bincount(task.problem.expert[task.rows], minlength=len(task.problem.weights)) / len(task.rows)
         sets.insert(0, ("true", task.problem.weights, true_shares))
-    figure, axes = panels(len(sets), 1, (9.0, 1.0 + 0.7 * len(found)))
+    figure, axes = panels(len(sets), 1, (9.0, 1.0 + 0.7 * max(len(weights) for _, weights, _ in sets)))
     for (title, weights, share), ax in zip(sets, axes, strict=True):
         plots.expert_weights(weights, feature_names=task.features, shares=share, ax=ax)
         plots.title(ax, title)
+    # Of fewer experts than the true ones, the second found may be the third of the truth.
+    texts = [text.get_text().removeprefix("expert").split(" ", 2)[2] for text in axes[-1].get_yticklabels()]
+    at = axes[-1].get_yticks()
+    axes[-1].set_yticks(at, [f"expert {list(numbered)[int(i)] + 1} {text}" for i, text in zip(at, texts, strict=True)])
     return figure
 
 
 def figure_predictions(results: list[Result], task: Task, **_: Any) -> Any:
+    if np.ptp(task.y[task.split.test]) == 0:
+        return None
     figure, axes = panels(len(results), 2, (4.6, 4.6))
     for result, ax in zip(results, axes, strict=True):
         plots.true_vs_predicted(task.y[task.split.test], result.predictions["refitted_test"], ax=ax)
@@ -391,23 +478,24 @@ def figure_predictions(results: list[Result], task: Task, **_: Any) -> Any:
 
 def figure_sample(results: list[Result], task: Task, scale: Scale, **_: Any) -> Any:
     result = preferred(results, "top1_l1")
-    rows = task.rows
-    probs = np.asarray(result.model.gate_probs(result.refitted.params, scale.x(task.x[rows])))
-    found = probs.argmax(axis=1)
+    x = task.x[task.rows]
+    if x.shape[1] < 2 or not np.ptp(x, axis=0).any():
+        return None
+    found = np.asarray(result.model.gate_probs(result.refitted.params, scale.x(x))).argmax(axis=1)
     title = f"most probable expert, {result.entry.title}"
     sets = [(title, found)]
     if task.problem is not None:
-        true = task.problem.expert[rows]
-        counts = np.array([[np.sum((found == k) & (true == j)) for k in range(probs.shape[1])] for j in range(3)])
-        order = max(itertools.permutations(range(len(counts))), key=lambda o: sum(counts[j, k] for j, k in enumerate(o)))
-        sets = [("true expert", true), (title, np.argsort(order)[found])]
+        true = task.problem.expert[task.rows]
+        found = renumbered(found, true, result.model.n_experts, len(task.problem.weights))
+        sets = [("true expert", true), (title, found)]
     figure, axes = panels(len(sets), 2, (5.6, 5.0), projection="3d")
     for (title, expert), ax in zip(sets, axes, strict=True):
-        plots.sample_3d(task.x[rows], task.y[rows], expert, ax=ax)
+        plots.sample_3d(x, task.y[task.rows], expert, ax=ax)
         plots.title(ax, title)
     return figure
 
 
+# Each returns None where the data have nothing to show in it.
 FIGURES: dict[str, Callable[..., Any]] = {
     "training_loss": figure_training_loss,
     "validation_error": figure_validation_error,
@@ -442,6 +530,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--restarts", type=int, default=10, help="starts for each penalty (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the split, the starts and fresh rows (default: %(default)s)")
     options = parser.parse_args(arguments)
+    if options.data is None and (options.target is not None or options.indicators):
+        parser.error("--target and --indicators are about the table of --data, which was not given")
     keep_compiled_programs()
     task = load(options.data, options.target, options.indicators, options.seed)
     out = Path(options.out)
@@ -451,31 +541,57 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     training = (options.steps, options.restarts, options.experts, options.seed)
     results = [fit_entry(entry, task, scale, *training) for entry in entries()]
     floor = None if task.problem is None else task.problem.bayes_mse()
+    test = task.split.test
+    floor_test = None if task.problem is None else mse(task.y[test], task.problem.bayes(task.x[test]))
     models = [summarize(result, task, scale, options.seed) for result in results]
-    write_grid(results, out / "grid.csv")
-    drawn = [result for result in results if result.trained is not None]
-    for name, draw in FIGURES.items() if drawn else ():
-        draw(drawn, task=task, scale=scale, floor=floor).savefig(out / f"{name}.png", dpi=100)
-    summary = {
-        "data": {"name": task.name, "n": len(task.y), "d": task.x.shape[1]},
-        "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores",
-        "seconds": {
-            "total": time.perf_counter() - STARTED,
-            "import": IMPORTED - STARTED,
-            "compile": sum(m["seconds_compile"] for m in models),
-            "run": sum(m["seconds_run"] for m in models),
-        },
-        "models": models,
-        "noise_floor": floor,
+    seconds = {
+        "total": time.perf_counter() - STARTED,
+        "import": IMPORTED - STARTED,
+        "compile": sum(m["seconds_compile"] or 0.0 for m in models),
+        "run": sum(m["seconds_run"] for m in models),
     }
-    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    summary = plain(
+        {
+            "data": {"name": task.name, "n": len(task.y), "d": task.x.shape[1]},
+            "device": f"{jax.devices()[0].device_kind}, {os.cpu_count()} cores",
+            "seconds": seconds,
+            "models": models,
+            "noise_floor": floor,
+            "noise_floor_test": floor_test,
+        }
+    )
+    written = ["grid.csv", "summary.json"]
+    write_grid(results, out / "grid.csv")
+    write_json(summary, out / "summary.json")  # what took long to compute is safe before anything is drawn
     print_table(summary)
-    print(f"written to {out}: grid.csv, summary.json, {', '.join(f'{name}.png' for name in FIGURES)}")
+    written += write_figures(results, out, task=task, scale=scale, floor=floor)
+    summary["seconds"]["total"] = time.perf_counter() - STARTED
+    write_json(summary, out / "summary.json")
+    print(f"written to {out}: {', '.join(written)}")
     return summary
 
 
-if __name__ == "__main__":
+def write_figures(results: list[Result], out: Path, **known: Any) -> list[str]:
+    """The figures of all models that have something to show; returns the names of the files."""
+    drawn = [result for result in results if result.trained is not None]
+    written = []
+    for name, draw in FIGURES.items():
+        figure = draw(drawn, **known) if drawn else None
+        path = out / f"{name}.png"
+        path.unlink(missing_ok=True)  # one from an earlier run would pass for one of this
+        if figure is not None:
+            figure.savefig(path, dpi=100)
+            written.append(path.name)
+    return written
+
+
+def cli() -> None:
+    """The job as a command: what is wrong with the data or the options is one line, and exit code 1."""
     try:
         main()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    cli()

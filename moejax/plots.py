@@ -12,7 +12,7 @@ where no data can be: let a title be the figure's (`ax.figure.suptitle`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import cycle
 from math import ceil, floor, log10
 from typing import Any
 
@@ -60,15 +60,16 @@ def training_loss(
 ) -> Axes:
     """Training loss against the step, one line a member.
 
-    The loss has a logarithmic axis where all of it is positive and spans more than a decade. Members with a NaN or an
-    infinity are left out, and the legend says how many.
+    The loss has a logarithmic axis where all of it is positive and spans more than a decade. A history that is finite up
+    to some step and NaN from there to the end is of a fit that stopped: it ends early, with a dot. Members with a NaN or an
+    infinity anywhere else are left out. The legend says how many there are of either.
 
     Args:
-        history: (T,) or (M, T), losses in the units of the objective.
+        history: (T,) or (M, T), losses in the units of the objective, as a fit returns them.
         steps: (T,), the step of each loss; 1 to T if None.
         labels: (M,), names of the members. Up to eight members have a colour and a place in the legend each; of more,
             only the highlighted one is named.
-        highlight: index of a member to draw bold; its history must be finite.
+        highlight: index of a member to draw bold; its history must be one that is drawn.
         ax: where to draw; a new figure if None.
 
     Returns:
@@ -81,17 +82,22 @@ def training_loss(
     _check.shape("steps", at, (length,), "one step per column of history")
     _check.finite("steps", at)
     names = None if labels is None else _names("labels", labels, members, "one per member")
-    whole = np.isfinite(lines).all(axis=1)
+    sizes = _finite_beginnings(lines)
+    shown, early = sizes > 0, (sizes > 0) & (sizes < length)
     if highlight is not None:
-        _check_highlight(highlight, whole)
+        _check_highlight(highlight, shown)
     ax = _axes(ax, (6.4, 4.0))
     named = names is not None and members <= _MOST_NAMED
-    rest = np.flatnonzero(whole & (np.arange(members) != (-1 if highlight is None else highlight)))
+    rest = np.flatnonzero(shown & (np.arange(members) != (-1 if highlight is None else highlight)))
     crowd = rest.size > _MOST_NAMED
-    segments = _segments(at, lines[rest])
+    segments = _segments(at, lines[rest], sizes[rest])
     colours = [PALETTE[i % len(PALETTE)] for i in rest] if named else ["#5B6B7A" if crowd else PALETTE[0]]
     width, alpha = (0.6, float(np.clip(20.0 / rest.size, 0.12, 0.5))) if crowd else (1.2, 0.8)
-    ax.add_collection(LineCollection(segments, colors=colours, linewidths=width, alpha=alpha))  # type: ignore[arg-type]
+    ax.add_collection(LineCollection(segments, colors=colours, linewidths=width, alpha=alpha))
+    ends = np.array([segment[-1] for segment, i in zip(segments, rest, strict=True) if early[i]])
+    if ends.size:
+        dots = [colour for colour, i in zip(cycle(colours), rest, strict=False) if early[i]]
+        ax.scatter(ends[:, 0], ends[:, 1], s=5.0 if crowd else 14.0, c=dots, alpha=max(alpha, 0.4), linewidths=0)
     keys: list[Line2D] = []
     if names is not None and named:
         keys += [Line2D([], [], color=PALETTE[i], linewidth=1.5, label=names[i]) for i in rest]
@@ -101,10 +107,18 @@ def training_loss(
     if highlight is not None:
         colour = PALETTE[highlight] if named else PALETTE[1]
         name = f"member {highlight}" if names is None else names[highlight]
-        keys += ax.plot(at, lines[highlight], color=colour, linewidth=2.4, label=name, zorder=3)
-    if not whole.all():
-        keys.append(_note(f"{np.sum(~whole)} of {members} not finite, left out"))
-    _axis_of_values(ax, lines[whole])
+        size, dot = sizes[highlight], "o" if early[highlight] else ""
+        ax.plot(
+            at[:size], lines[highlight, :size], color=colour, linewidth=2.4, marker=dot, markevery=[int(size) - 1],
+            markersize=5.0, zorder=3,
+        )  # fmt: skip
+        keys.append(Line2D([], [], color=colour, linewidth=2.4, label=name))
+    if early.any():
+        text = f"{early.sum()} of {members} end early"
+        keys.append(Line2D([], [], linestyle="", marker="o", markersize=4, color=_GREY, label=text))
+    if not shown.all():
+        keys.append(_note(f"{np.sum(~shown)} of {members} not finite, left out"))
+    _axis_of_values(ax, np.concatenate([lines[i, : sizes[i]] for i in range(members)]))
     ax.autoscale_view()
     _finish(ax, "training step", "training loss", keys)
     return ax
@@ -638,7 +652,10 @@ def _plain(value: float, position: int | None = None) -> str:
 
 def _chosen_line(ax: Any, chosen: float) -> Line2D:
     """A vertical line at the chosen penalty."""
-    return ax.axvline(float(chosen), color=_CHOSEN, linewidth=1.4, zorder=2, label=f"chosen: {float(chosen):.3g}")
+    # Not `axvline`, which widens the limits of the data by rounding: a 0 may come back as 2e-16, a penalty like any other.
+    at, across = [float(chosen)] * 2, ax.get_xaxis_transform()
+    line = Line2D(at, [0, 1], transform=across, color=_CHOSEN, linewidth=1.4, zorder=2, label=f"chosen: {float(chosen):.3g}")
+    return ax.add_artist(line)
 
 
 def _ring(ax: Any, grid: np.ndarray, line: np.ndarray | None, chosen: float) -> None:
@@ -651,19 +668,31 @@ def _ring(ax: Any, grid: np.ndarray, line: np.ndarray | None, chosen: float) -> 
 # ------------------------------------------------------------------------------------------------- the single figures
 
 
-def _segments(at: np.ndarray, lines: np.ndarray) -> np.ndarray:
-    """Vertices (M, V, 2) of lines (M, T), thinned to the smallest and largest of each stretch of steps if too many."""
-    members, length = lines.shape
-    if lines.size <= _MOST_VERTICES or length < 8:
-        return np.stack([np.broadcast_to(at, lines.shape), lines], axis=-1)
-    stretches = max(2, min(length // 2, _MOST_VERTICES // (2 * members)))
-    edges = np.linspace(0, length, stretches + 1).astype(int)
-    index = np.stack(
-        [np.sort([lines[:, a:b].argmin(axis=1) + a, lines[:, a:b].argmax(axis=1) + a], axis=0) for a, b in pairwise(edges)]
-    )
-    index = np.moveaxis(index, 2, 0).reshape(members, -1)
-    index[:, 0], index[:, -1] = 0, length - 1  # both ends of a curve are what readers look for
-    return np.stack([at[index], np.take_along_axis(lines, index, axis=1)], axis=-1)
+def _finite_beginnings(lines: np.ndarray) -> np.ndarray:
+    """How many finite numbers, with nothing but NaN behind them, each of lines (M, T) begins with; 0 for any other line."""
+    finite = np.isfinite(lines)
+    sizes = finite.sum(axis=1)
+    behind = np.arange(lines.shape[1]) >= sizes[:, None]
+    return np.where(np.where(behind, np.isnan(lines), finite).all(axis=1), sizes, 0)
+
+
+def _segments(at: np.ndarray, lines: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
+    """The vertices (V, 2) of the first `sizes` (M,) numbers of each of the lines (M, T).
+
+    If they are too many, they are thinned to the smallest and largest of each stretch of steps, and to both ends of a line,
+    which are what readers look for.
+    """
+    if sizes.sum() <= _MOST_VERTICES:
+        return [np.column_stack([at[:size], line[:size]]) for line, size in zip(lines, sizes, strict=True)]
+    stretches = max(1, _MOST_VERTICES // (2 * len(lines)) - 1)
+    segments = []
+    for line, size in zip(lines, sizes, strict=True):
+        width = -(-int(size) // stretches)
+        parts = np.pad(line[:size], (0, -int(size) % width), mode="edge").reshape(-1, width)
+        starts = width * np.arange(len(parts))
+        index = np.unique([0, *(starts + parts.argmin(axis=1)), *(starts + parts.argmax(axis=1)), size - 1])
+        segments.append(np.column_stack([at[index], line[index]]))
+    return segments
 
 
 def _cell_in_points(ax: Any, columns: float, rows: int) -> tuple[float, float]:

@@ -70,6 +70,9 @@ def curves(ax):
 
 TYPICAL = {
     "loss": lambda ax=None: plots.training_loss(HISTORY, highlight=3, ax=ax),
+    "loss early": lambda ax=None: plots.training_loss(
+        np.where(np.arange(100) < RNG.integers(5, 120, (30, 1)), HISTORY, np.nan), highlight=3, ax=ax
+    ),
     "loss named": lambda ax=None: plots.training_loss(HISTORY[:6], labels=LONG[:6], ax=ax),
     "weights": lambda ax=None: plots.expert_weights(WEIGHTS[:3, :10], shares=[0.4, 0.3, 0.3], ax=ax),
     "weights long": lambda ax=None: plots.expert_weights(
@@ -194,13 +197,51 @@ def test_training_loss_draws_every_member_and_the_highlighted_one_bold():
 
 def test_training_loss_counts_the_members_it_leaves_out():
     history = HISTORY.copy()
-    history[4, 50:] = np.nan
+    history[4, 50] = np.nan
     history[7, 99] = np.inf
     ax = plots.training_loss(history)
     assert "2 of 30 not finite, left out" in legend(ax)
     assert len(one(ax, LineCollection).get_segments()) == 28
     ax = drawn(plots.training_loss(np.full((2, 5), np.nan)))
     assert legend(ax) == ["2 of 2 not finite, left out"]
+
+
+@pytest.mark.parametrize(
+    ("row", "size"),
+    [
+        ([3.0, 2.0, 1.0, 0.5], 4),
+        ([3.0, 2.0, np.nan, np.nan], 2),
+        ([3.0, np.nan, np.nan, np.nan], 1),
+        ([np.nan, np.nan, np.nan, np.nan], 0),
+        ([3.0, np.nan, 1.0, np.nan], 0),
+        ([np.nan, 2.0, 1.0, 0.5], 0),
+        ([3.0, 2.0, 1.0, np.inf], 0),
+        ([3.0, np.inf, np.nan, np.nan], 0),
+        ([3.0, np.nan, np.nan, -np.inf], 0),
+    ],
+)
+def test_training_loss_draws_the_finite_beginning_of_a_history(row, size):
+    ax = drawn(plots.training_loss([row, [4.0, 3.0, 2.0, 1.0]]))
+    first, *others = one(ax, LineCollection).get_segments()
+    wanted = [row[:size], [4.0, 3.0, 2.0, 1.0]] if size else [[4.0, 3.0, 2.0, 1.0]]
+    assert [list(segment[:, 1]) for segment in (first, *others)] == wanted
+    assert ("1 of 2 end early" in legend(ax)) == (0 < size < 4)
+    assert ("1 of 2 not finite, left out" in legend(ax)) == (size == 0)
+    dots = [each for each in ax.collections if isinstance(each, PathCollection)]
+    assert [each.get_offsets().tolist() for each in dots] == ([[[size, row[size - 1]]]] if 0 < size < 4 else [])
+
+
+def test_a_highlighted_history_may_end_early_and_so_may_all():
+    history = HISTORY.copy()
+    history[:, 60:] = np.nan
+    ax = drawn(plots.training_loss(history, highlight=3, steps=np.arange(0, 1000, 10)))
+    (bold,) = ax.lines
+    np.testing.assert_array_equal(bold.get_ydata(), HISTORY[3, :60])
+    assert bold.get_marker() == "o"
+    assert bold.get_markevery() == [59]
+    assert legend(ax) == ["29 other members", "member 3", "30 of 30 end early"]
+    assert ax.get_yscale() == plots.training_loss(HISTORY[:, :60]).get_yscale()
+    assert len(one(ax, PathCollection).get_offsets()) == 29
 
 
 def test_training_loss_is_logarithmic_only_where_it_can_and_should_be():
@@ -230,6 +271,22 @@ def test_long_histories_are_thinned_without_losing_ends_or_spikes():
         assert steps[0] == 0
         assert steps[-1] == 19_999
     assert segments[5][:, 1].max() == 77.0
+
+
+def test_histories_that_end_early_are_thinned_to_where_they_end():
+    history = np.ones((100, 20_000)) + np.linspace(1, 0, 20_000)
+    sizes = np.linspace(1, 20_000, 100).astype(int)
+    for member, size in enumerate(sizes):
+        history[member, size:] = np.nan
+    history[50, [3, 7_000]] = -1.0, 77.0
+    segments = one(plots.training_loss(history), LineCollection).get_segments()
+    assert sum(map(len, segments)) <= 250_000
+    for member, segment in enumerate(segments):
+        steps = segment[:, 0].astype(int) - 1
+        np.testing.assert_array_equal(segment[:, 1], history[member, steps])
+        assert (np.diff(steps) > 0).all()
+        assert (steps[0], steps[-1]) == (0, sizes[member] - 1)
+    assert (segments[50][:, 1].min(), segments[50][:, 1].max()) == (-1.0, 77.0)
 
 
 # ----------------------------------------------------------------------------------------------------- expert_weights
@@ -384,6 +441,14 @@ def test_penalty_zero_has_a_tick_and_a_place_of_its_own():
     assert plots.validation_error(GRID[1:], ERRORS[1:, 0]).get_xscale() == "log"
 
 
+@pytest.mark.parametrize("place", [1, 2])
+def test_a_chosen_penalty_of_zero_leaves_the_axis_alone(place):
+    ax = Figure(figsize=(14, 4.6), layout="constrained").add_subplot(1, 2, place)
+    plots.coefficient_path(GRID, PATHS, chosen=0.0, ax=ax)
+    assert ax.dataLim.minposx == GRID[1]
+    assert [line.get_xdata() for line in ax.lines if line.get_label() == "chosen: 0"] == [[0.0, 0.0]]
+
+
 def test_one_penalty_alone_is_drawn():
     assert [t.get_text() for t in tick_texts(drawn(plots.validation_error([0.0], [1.0])).xaxis)] == ["0"]
     assert [t.get_text() for t in tick_texts(drawn(plots.validation_error([0.3], [1.0])).xaxis)] == ["0.3"]
@@ -481,7 +546,7 @@ BAD = {
     "highlight: 30 was given": lambda: plots.training_loss(HISTORY, highlight=30),
     "highlight: -1 was given": lambda: plots.training_loss(HISTORY, highlight=-1),
     "highlight: True was given": lambda: plots.training_loss(HISTORY, highlight=True),
-    "highlight: 0 was given, whose": lambda: plots.training_loss([[1.0, np.nan], [1.0, 1.0]], highlight=0),
+    "highlight: 0 was given, whose": lambda: plots.training_loss([[np.nan, 1.0], [1.0, 1.0]], highlight=0),
     "ax: Figure was given": lambda: plots.training_loss([1.0], ax=Figure()),
     "ax: Axes of projection 3d": lambda: plots.training_loss([1.0], ax=Figure().add_subplot(projection="3d")),
     "weights: shape (3,)": lambda: plots.expert_weights(NAN),
