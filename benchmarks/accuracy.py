@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from lambda_grid import cosine_adam, keep_compiled_programs, mse, panels, write_json
+from lambda_grid import cosine_adam, keep_compiled_programs, mse, panels, run_command, write_json
 
 import moejax
 from moejax import datasets, experts, gates, plots
@@ -161,11 +161,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
 
 
 def cli() -> None:
-    """The benchmark as a command: what went wrong is one line, and exit code 1."""
-    try:
-        main()
-    except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f"error: {error}")
+    run_command(main)
 
 
 if __name__ == "__main__":

@@ -392,7 +392,8 @@ def figure_training_loss(results: list[Result], **_: Any) -> Any:
     for result, ax in zip(results, axes, strict=True):
         chosen = by_penalty(result).sel(l1_experts=result.trained.chosen["l1_experts"])
         history = chosen.fits.history
-        plots.training_loss(history, steps=np.arange(history.shape[1]) * 10, highlight=result.trained.restart, ax=ax)
+        steps = np.arange(history.shape[1]) * chosen.sweeper.fit.record_every
+        plots.training_loss(history, steps=steps, highlight=result.trained.restart, ax=ax)
         ax.set_ylabel("objective (standardised y)")
         plots.title(ax, result.entry.title)
     return figure
@@ -585,12 +586,16 @@ def write_figures(results: list[Result], out: Path, **known: Any) -> list[str]:
     return written
 
 
-def cli() -> None:
-    """The job as a command: what is wrong with the data or the options is one line, and exit code 1."""
+def run_command(main: Callable[[], Any]) -> None:
+    """Run `main` as a command: what is wrong with the data or the options is one line, and exit code 1."""
     try:
         main()
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"error: {error}")
+
+
+def cli() -> None:
+    run_command(main)
 
 
 if __name__ == "__main__":

@@ -703,7 +703,7 @@ def test_a_family_may_have_targets_of_another_shape():
         fit(KEY, X, np.zeros((N, 2)))
 
 
-# ---- what a hostile reader tried -----------------------------------------------------------------------------------
+# ---- what optimizers, differentiation and mistakes ask of a fit ----------------------------------------------------
 
 
 @pytest.mark.parametrize(
