@@ -452,18 +452,14 @@ def figure_expert_weights(results: list[Result], task: Task, scale: Scale, **_: 
     truth = None if task.problem is None else task.problem.weights
     numbered = dict(enumerate(falling_shares(shares))) if truth is None else matched(found, truth)
     order = list(numbered.values())
-    sets = [(f"found, {result.entry.title}, refitted", found[order], shares[order])]
+    sets = [(f"found, {result.entry.title}, refitted", found[order], shares[order], list(numbered))]
     if task.problem is not None:
         true_shares = np.bincount(task.problem.expert[task.rows], minlength=len(task.problem.weights)) / len(task.rows)
-        sets.insert(0, ("true", task.problem.weights, true_shares))
-    figure, axes = panels(len(sets), 1, (9.0, 1.0 + 0.7 * max(len(weights) for _, weights, _ in sets)))
-    for (title, weights, share), ax in zip(sets, axes, strict=True):
-        plots.expert_weights(weights, feature_names=task.features, shares=share, ax=ax)
+        sets.insert(0, ("true", task.problem.weights, true_shares, None))
+    figure, axes = panels(len(sets), 1, (9.0, 1.0 + 0.7 * max(len(weights) for _, weights, *_ in sets)))
+    for (title, weights, share, numbers), ax in zip(sets, axes, strict=True):
+        plots.expert_weights(weights, feature_names=task.features, shares=share, numbers=numbers, ax=ax)
         plots.title(ax, title)
-    # Of fewer experts than the true ones, the second found may be the third of the truth.
-    texts = [text.get_text().removeprefix("expert").split(" ", 2)[2] for text in axes[-1].get_yticklabels()]
-    at = axes[-1].get_yticks()
-    axes[-1].set_yticks(at, [f"expert {list(numbered)[int(i)] + 1} {text}" for i, text in zip(at, texts, strict=True)])
     return figure
 
 

@@ -81,7 +81,10 @@ class Model:
         return jnp.exp(self.log_gate(params, self.prepare(x))).T
 
     def log_prob(self, params: Params, x: Any, y: Any, offset: Any = None) -> jax.Array:
-        """log p(y | x), the mixture's log density or log mass for each row: (n,). Raises without a family."""
+        """log p(y | x), the mixture's log density or log mass for each row: (n,). The gate is soft, also one that chooses.
+
+        Raises ValueError without a family.
+        """
         return jax.nn.logsumexp(self.log_joint(params, self.prepare(x), jnp.asarray(y), offset), axis=0)
 
     def responsibilities(self, params: Params, x: Any, y: Any, offset: Any = None) -> jax.Array:
@@ -89,7 +92,7 @@ class Model:
         return jax.nn.softmax(self.log_joint(params, self.prepare(x), jnp.asarray(y), offset), axis=0).T
 
     def sample(self, key: jax.Array, params: Params, x: Any, offset: Any = None) -> jax.Array:
-        """A draw of y for each row: (n,) or (n, m). Raises without a family."""
+        """A draw of y for each row: (n,) or (n, m), from the density of `log_prob`. Raises ValueError without a family."""
         family = self._family("sample")
         inputs = self.prepare(x)
         expert_key, family_key = jax.random.split(key)

@@ -130,6 +130,7 @@ def expert_weights(
     feature_names: Sequence[str] | None = None,
     intercept: Any = None,
     shares: Any = None,
+    numbers: Sequence[int] | None = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Heat map of the experts' coefficients: experts are rows, features columns, and white is 0.
@@ -142,6 +143,7 @@ def expert_weights(
         feature_names: (d,); x1 to xd if None.
         intercept: (K,), in units of y.
         shares: (K,), the share of samples of each expert, 0 to 1; shown in its label.
+        numbers: (K,), the number of each expert, from 0; shown in its label counted from 1. The order of the rows if None.
         ax: where to draw; a new figure if None.
 
     Returns:
@@ -156,7 +158,7 @@ def expert_weights(
         constants = _numbers("intercept", intercept, 1)
         _check.shape("intercept", constants, (experts,), "one number per expert")
         _check.finite("intercept", constants)
-    rows = _expert_names(experts, shares)
+    rows = _expert_names(experts, shares, numbers)
     inches = float(np.clip(2.4 + 0.52 * features, 4.5, 13.0))
     longest = 0.04 * max(len(name) for name in names)  # slanted names take room from the rows
     ax = _axes(ax, (inches, float(np.clip(1.1 + longest + 0.45 * experts, 2.3, 9.0))))
@@ -444,8 +446,10 @@ def _labels(expert: Any, samples: int) -> np.ndarray:
     return labels.astype(int)
 
 
-def _expert_names(experts: int, shares: Any) -> list[str]:
-    names = [f"expert {k + 1}" for k in range(experts)]
+def _expert_names(experts: int, shares: Any, numbers: Sequence[int] | None) -> list[str]:
+    if numbers is not None:
+        _check.shape("numbers", numbers, (experts,), "one number per expert")
+    names = [f"expert {k + 1}" for k in (range(experts) if numbers is None else numbers)]
     if shares is None:
         return names
     parts = _numbers("shares", shares, 1)

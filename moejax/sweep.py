@@ -34,8 +34,9 @@ ROW_AXES = ("fold", "bootstrap")  # they change the weights of the rows, and are
 EVERY_ROW = -2  # on the axis `fold`: trains on all rows
 _STREAMS = {"fold": 0x666F6C64, "bootstrap": 0x626F6F74}  # of the key, apart from those that a fit draws
 
-# XLA's default way of grouping reductions costs these programs a quarter of their speed, and its vectors are half as wide
-# as many processors'. A version that lacks one of these options runs without them.
+# XLA groups reductions into library calls, which suits some of these programs (a constant gate loses a fifth of its speed
+# without) and harms others (a softmax gate gains a little, a top-1 gate half as much again, and these are the ones that take
+# long); and its vectors are half as wide as many processors'. A version that lacks one of these options runs without them.
 _CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "", "xla_cpu_prefer_vector_width": 512}
 # By kind of device, what the work arrays of a chunk should fit into (a core's cache; a part of an accelerator's memory),
 # and the least and most members that it may have.

@@ -609,3 +609,10 @@ def test_a_title_stands_above_the_legend_and_overlaps_nothing(labels):
     box = heading.get_window_extent(renderer)
     assert box.y0 >= ax.get_window_extent(renderer).y1
     assert not any(box.overlaps(t.get_window_extent(renderer)) for t in (legend.get_texts() if legend else []))
+
+
+def test_experts_are_labelled_by_the_numbers_given():
+    ax = plots.expert_weights(np.eye(2), shares=[0.25, 0.75], numbers=[0, 2])
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["expert 1 (25%)", "expert 3 (75%)"]
+    with pytest.raises(ValueError, match="numbers"):
+        plots.expert_weights(np.eye(2), numbers=[1])
