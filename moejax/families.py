@@ -3,88 +3,658 @@
 A family is any record with
 
     init(n_experts, eta) -> phi                    dispersion parameters, a pytree (eta: an array or its shape and dtype)
-    log_prob(y, eta, phi) -> (K, n)                proper, normalised log densities
-    mean(eta) -> like eta
-    sample(key, eta, phi) -> like eta
+    log_prob(y, eta, phi) -> (K, n)                proper, normalised log densities or log masses
+    mean(eta) -> like eta                          class probabilities for `categorical`
+    sample(key, eta, phi) -> like y, K leading     a draw from every expert for every row
 
-and, where it helps, `at_floor(phi) -> bool`, and `check_target(y, shape)`, which raises for targets that it cannot have
-(without it, y has the shape of a prediction). A model without a family predicts and has no likelihood.
+where y is (n,) or (n, m), always floats (counts and class numbers too), and eta is (K, n), or (K, n, m) for m outputs, which
+are independent given the expert. And, where it helps,
+
+    check_target(y, shape)               raises for targets that it cannot have (shape: that of a prediction); without it, y
+                                         has the shape of a prediction
+    penalized(phi), trainable(phi)       trees of booleans, see `moejax.model`
+    at_floor(phi, y) -> bool             whether a constraint holds some dispersion
+    degrees_of_freedom(phi)              free dispersion parameters: of each expert (K,), or of all together if shared, ()
+    curvature(y, eta, phi) -> like eta   no less than 0: the second derivative of -log_prob in eta, its expectation or a
+                                         bound, for quadratic approximations of -log_prob; where log_prob is no sum over the
+                                         last axis of eta (`categorical`), the diagonal of a matrix above the Hessian
+    majorizes                            whether the quadratic of the exact slope and `curvature` is nowhere below -log_prob
+    dispersion(y, eta, phi, weights)     phi that maximises, or at least does not lower, sum(weights * log_prob), for
+                                         weights (K, n) of which an expert may have none
+
+A model without a family predicts and has no likelihood. The families here are finite, with finite slopes, for |eta| to 1e18
+in float32.
+
+The dispersions of `gaussian`, `student_t` and `gamma` are bounded from below, relative to the largest and on their own: the
+likelihood of a mixture has no maximum without (Hathaway 1985). All three have the same M-step, `_log_dispersions`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from moejax import _check
 
 Params = dict[str, jax.Array]
+DF_START, DF_RANGE = 5.0, (1.0, 200.0)
+NEWTON_STEPS = 6  # to float64's precision from a start within log 2, see `_log_dispersions`
+
+
+class _Family:
+    """What families without dispersion parameters share."""
+
+    majorizes: ClassVar[bool] = False
+
+    def init(self, n_experts: int, eta: Any) -> Params:
+        """Nothing to estimate."""
+        return {}
+
+    def penalized(self, phi: Params) -> dict[str, bool]:
+        """Nothing."""
+        return dict.fromkeys(phi, False)
+
+    def at_floor(self, phi: Params, y: jax.Array) -> jax.Array:
+        """Never."""
+        return jnp.zeros((), bool)
+
+    def degrees_of_freedom(self, phi: Params) -> jax.Array:
+        """None."""
+        return jnp.zeros((), int)
+
+    def dispersion(self, y: jax.Array, eta: jax.Array, phi: Params, weights: jax.Array) -> Params:
+        """Phi as it is."""
+        return phi
+
+    def check_target(self, y: Any, shape: tuple[int, ...]) -> None:
+        """Raise ValueError unless y has this shape and values of the family's support."""
+        _check.shape("y", y, shape, "what this model predicts for this x")
+        self._check_support(y)
+
+    def _check_support(self, y: Any) -> None:
+        _check.finite("y", y)
+
+
+# ---- location families: normal and Student t ------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Gaussian:
-    """Normal targets; made by `gaussian`."""
+class _Located(_Family):
+    """Scales around eta, for each expert or for all, none far below the largest."""
 
     shared_scale: bool = False
     variance_floor: float = 0.05
+    majorizes: ClassVar[bool] = True
 
     def init(self, n_experts: int, eta: Any) -> Params:
         """Logarithms of scales of 1: one for each expert (and output), or one for all."""
         tail = eta.shape[2:]
         return {"log_scale": jnp.zeros(tail if self.shared_scale else (n_experts, *tail), eta.dtype)}
 
-    def penalized(self, phi: Params) -> dict[str, bool]:
-        """Nothing."""
-        return {"log_scale": False}
-
     def log_scale(self, phi: Params) -> jax.Array:
-        """Log standard deviations with the floor applied, as they enter the density."""
-        if self.shared_scale:
-            return phi["log_scale"]
-        return jnp.maximum(phi["log_scale"], self._lowest(phi))
-
-    def _lowest(self, phi: Params) -> jax.Array:
-        # The largest scale is a bound for the others, not something that they should pull on.
-        return jax.lax.stop_gradient(phi["log_scale"].max(axis=0)) + 0.5 * math.log(self.variance_floor)
-
-    def log_prob(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
-        """log N(y; eta, scale^2), summed over outputs, (K, n)."""
-        _check.shape("y", y, eta.shape[1:], "like an expert's predictions")
-        log_scale = self._spread(phi, eta)
-        each = -0.5 * ((y - eta) * jnp.exp(-log_scale)) ** 2 - log_scale - 0.5 * math.log(2 * math.pi)
-        return each.sum(axis=2) if eta.ndim == 3 else each
+        """Log scales with the floor applied, as they enter the density."""
+        return _floored(phi["log_scale"], 0.5 * math.log(self.variance_floor), self.shared_scale)
 
     def mean(self, eta: jax.Array) -> jax.Array:
         """eta itself."""
         return eta
 
+    def at_floor(self, phi: Params, y: jax.Array) -> jax.Array:
+        """Whether some scale is held up by the floor, or by what rounding leaves of the target's variance."""
+        log_scale = self.log_scale(phi)
+        held = _touches(log_scale, 0.5 * _least_log_variance(y, log_scale.dtype))
+        if self.shared_scale:
+            return held
+        return held | _touches(phi["log_scale"], _lowest(phi["log_scale"], 0.5 * math.log(self.variance_floor)))
+
+    def degrees_of_freedom(self, phi: Params) -> jax.Array:
+        """One for each leaf and output: (K,), or () if shared."""
+        return _count(phi, self.shared_scale)
+
+    def _spread(self, phi: Params) -> jax.Array:
+        return _beside(self.log_scale(phi), self.shared_scale)
+
+    def _scale_step(self, y: jax.Array, squares: jax.Array, weights: jax.Array) -> jax.Array:
+        """Log scales that maximise sum(weights * (-log scale - squares / (2 scale^2))) within the floors."""
+        least = _least_log_variance(y, squares.dtype)
+        return 0.5 * _log_dispersions(squares, weights, self.variance_floor, least, self.shared_scale)
+
+
+@dataclass(frozen=True)
+class Gaussian(_Located):
+    """Normal targets; made by `gaussian`."""
+
+    def log_prob(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """log N(y; eta, scale^2), summed over outputs, (K, n)."""
+        _check.shape("y", y, eta.shape[1:], "like an expert's predictions")
+        log_scale = self._spread(phi)
+        return _over_outputs(-0.5 * ((y - eta) * jnp.exp(-log_scale)) ** 2 - log_scale - 0.5 * math.log(2 * math.pi))
+
     def sample(self, key: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """A draw from every expert for every row, like eta."""
-        return eta + jnp.exp(self._spread(phi, eta)) * jax.random.normal(key, eta.shape, eta.dtype)
+        return eta + jnp.exp(self._spread(phi)) * jax.random.normal(key, eta.shape, eta.dtype)
 
-    def at_floor(self, phi: Params) -> jax.Array:
-        """Whether some scale is held up by the floor."""
-        if self.shared_scale:
-            return jnp.zeros((), bool)
-        return (phi["log_scale"] <= self._lowest(phi)).any()
+    def curvature(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """1 / scale^2, exact: -log_prob is that quadratic."""
+        return jnp.broadcast_to(jnp.exp(-2 * self._spread(phi)), eta.shape)
 
-    def _spread(self, phi: Params, eta: jax.Array) -> jax.Array:
-        """Scales against eta: (K,) or () beside (K, n), (K, m) or (m,) beside (K, n, m)."""
-        log_scale = self.log_scale(phi)
-        return log_scale if self.shared_scale else jnp.expand_dims(log_scale, 1)
+    def dispersion(self, y: jax.Array, eta: jax.Array, phi: Params, weights: jax.Array) -> Params:
+        """The weighted root mean squares of the residuals, exactly the best ones within the floors."""
+        return {"log_scale": self._scale_step(y, jnp.square(y - eta), weights)}
 
 
 def gaussian(*, shared_scale: bool = False, variance_floor: float = 0.05) -> Gaussian:
     """Normal targets around eta, with a scale for each expert or one for all.
 
     variance_floor: every variance is at least this share of the largest (Hathaway 1985), without which the likelihood
-    of a mixture has no maximum. Raises ValueError unless it lies between 0 and 1.
+    of a mixture has no maximum. Solvers that call `dispersion` also keep variances above what rounding leaves of the
+    target's, 10 eps var(y). Raises ValueError unless variance_floor lies between 0 and 1.
     """
-    _check.positive("variance_floor", variance_floor)
-    if variance_floor >= 1:
-        raise ValueError(f"variance_floor: {variance_floor} was given; want a share of the largest variance, below 1")
+    _check_share("variance_floor", variance_floor, "variance")
     return Gaussian(bool(shared_scale), float(variance_floor))
+
+
+@dataclass(frozen=True)
+class StudentT(_Located):
+    """Student t targets; made by `student_t`."""
+
+    df: float | None = None
+
+    def init(self, n_experts: int, eta: Any) -> Params:
+        """Scales of 1, and 5 degrees of freedom if they are to be estimated, in logarithms."""
+        phi = super().init(n_experts, eta)
+        if self.df is None:
+            phi["log_df"] = jnp.full_like(phi["log_scale"], math.log(DF_START))
+        return phi
+
+    def log_df(self, phi: Params) -> jax.Array:
+        """Log degrees of freedom within their range, as they enter the density."""
+        if self.df is None:
+            return jnp.clip(phi["log_df"], *map(math.log, DF_RANGE))
+        return jnp.full_like(phi["log_scale"], math.log(self.df))
+
+    def log_prob(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """log t((y - eta) / scale; df) - log scale, summed over outputs, (K, n)."""
+        _check.shape("y", y, eta.shape[1:], "like an expert's predictions")
+        return _over_outputs(_log_t(y - eta, self._spread(phi), _beside(self.log_df(phi), self.shared_scale)))
+
+    def sample(self, key: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """A draw from every expert for every row, like eta."""
+        df = jnp.exp(_beside(self.log_df(phi), self.shared_scale))
+        draws = jax.random.t(key, jnp.broadcast_to(df, eta.shape), eta.shape, eta.dtype)
+        return eta + jnp.exp(self._spread(phi)) * draws
+
+    def curvature(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """(df + 1) / (df scale^2 + residual^2), the weights of iteratively reweighted least squares.
+
+        -log_prob is concave in the residual's square, so it lies below its tangent there, a quadratic in eta with
+        the same value and slope.
+        """
+        log_scale, log_df = self._spread(phi), _beside(self.log_df(phi), self.shared_scale)
+        u = _standardized(y - eta, log_scale, log_df)
+        return (1 + jnp.exp(-log_df)) * jnp.exp(-2 * log_scale) / (1 + jnp.square(u))
+
+    def dispersion(self, y: jax.Array, eta: jax.Array, phi: Params, weights: jax.Array) -> Params:
+        """The scales that are best for a quadratic bound (the EM step of Lange, Little and Taylor 1989), then the df."""
+        residual, log_df = y - eta, self.log_df(phi)
+        log_scale, rows_log_df = self._spread(phi), _beside(log_df, self.shared_scale)
+        # residual^2 times its weight, (df + 1) / (df + (residual / scale)^2), in a form that cannot overflow
+        share = 1 - 1 / (1 + jnp.square(_standardized(residual, log_scale, rows_log_df)))
+        squares = (1 + jnp.exp(rows_log_df)) * jnp.exp(2 * log_scale) * share
+        new = {"log_scale": self._scale_step(y, squares, weights)}
+        if self.df is None:
+            new["log_df"] = self._df_step(residual, _beside(new["log_scale"], self.shared_scale), log_df, weights)
+        return new
+
+    def _df_step(self, residual: jax.Array, log_scale: jax.Array, log_df: jax.Array, weights: jax.Array) -> jax.Array:
+        """A Newton step in log df, shrunk for each expert until its likelihood rises; else none."""
+
+        def total(log_df: jax.Array) -> jax.Array:
+            each = _log_t(residual, log_scale, _beside(log_df, self.shared_scale))
+            return (_like(weights, each) * each).sum(axis=(0, 1) if self.shared_scale else 1)
+
+        slope, bend = jax.jvp(jax.grad(lambda v: total(v).sum()), (log_df,), (jnp.ones_like(log_df),))
+        step = jnp.where(bend < 0, -slope / jnp.where(bend < 0, bend, -1), jnp.sign(slope))
+        sizes = jnp.array([0, 1, 1 / 4, 1 / 16], log_df.dtype).reshape(-1, *[1] * log_df.ndim)
+        tries = jnp.clip(log_df + sizes * jnp.clip(step, -1, 1), *map(math.log, DF_RANGE))
+        best = jax.vmap(total)(tries).argmax(axis=0)  # the first of equals: no step
+        return jnp.take_along_axis(tries, best[None], axis=0)[0]
+
+
+def student_t(df: float | None = None, *, shared_scale: bool = False, variance_floor: float = 0.05) -> StudentT:
+    """Targets that are eta + scale * t, robust to outliers, with a scale for each expert or one for all.
+
+    df: the degrees of freedom, or None to estimate them between 1 and 200 wherever there is a scale. eta is the median,
+    and the mean, which exists for df above 1. variance_floor: a bound on scale^2, as in `gaussian`. Raises ValueError for a
+    df that is not above 0 and a variance_floor not between 0 and 1.
+    """
+    if df is not None:
+        _check.positive("df", df)
+    _check_share("variance_floor", variance_floor, "scale^2")
+    return StudentT(bool(shared_scale), float(variance_floor), None if df is None else float(df))
+
+
+def _standardized(residual: jax.Array, log_scale: jax.Array, log_df: jax.Array) -> jax.Array:
+    """residual / (scale * sqrt(df)), held where its square would overflow: the density's slope is 0 there to rounding."""
+    limit = float(jnp.finfo(residual.dtype).max) ** 0.5 / 16
+    return jnp.clip(residual * jnp.exp(-log_scale - 0.5 * log_df), -limit, limit)
+
+
+def _log_t(residual: jax.Array, log_scale: jax.Array, log_df: jax.Array) -> jax.Array:
+    half = 0.5 * jnp.exp(log_df)
+    # log Gamma(half + 1/2) - log Gamma(half) - log(2 half) / 2, whose two large terms would cancel for large df
+    constant = half * jnp.log1p(0.5 / half) - 0.5 + _stirling(half + 0.5) - _stirling(half) - 0.5 * math.log(2 * math.pi)
+    tail = jnp.log1p(jnp.square(_standardized(residual, log_scale, log_df)))
+    return constant - log_scale - (half + 0.5) * tail
+
+
+# ---- discrete families ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Bernoulli(_Family):
+    """Labels 0 and 1; made by `bernoulli`."""
+
+    def log_prob(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """log P(y), summed over outputs, (K, n)."""
+        _check.shape("y", y, eta.shape[1:], "like an expert's predictions")
+        self._check_support(y)
+        return _over_outputs(-jax.nn.softplus((1 - 2 * y) * eta))
+
+    def mean(self, eta: jax.Array) -> jax.Array:
+        """P(y = 1)."""
+        return jax.nn.sigmoid(eta)
+
+    def sample(self, key: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """A label from every expert for every row, like eta."""
+        return jax.random.bernoulli(key, jax.nn.sigmoid(eta)).astype(eta.dtype)
+
+    def curvature(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """p (1 - p), exact."""
+        return jax.nn.sigmoid(eta) * jax.nn.sigmoid(-eta)
+
+    def check_target(self, y: Any, shape: tuple[int, ...]) -> None:
+        """Raise ValueError unless y has this shape and labels 0 and 1, both of them (in every column)."""
+        super().check_target(y, shape)
+        if not _check.is_traced(y) and (np.ptp(np.asarray(y, float), axis=0) == 0).any():
+            raise ValueError("y: labels of a single class were given; want rows of both classes, 0 and 1")
+
+    def _check_support(self, y: Any) -> None:
+        _check_values(y, lambda v: (v == 0) | (v == 1), "the labels 0 and 1")
+
+
+def bernoulli() -> Bernoulli:
+    """Labels 0 and 1 with P(y = 1) = 1 / (1 + exp(-eta))."""
+    return Bernoulli()
+
+
+@dataclass(frozen=True)
+class Categorical(_Family):
+    """Class numbers; made by `categorical`."""
+
+    n_classes: int
+
+    def init(self, n_experts: int, eta: Any) -> Params:
+        """Nothing to estimate; raises ValueError unless eta is (K, n, n_classes)."""
+        self._check_eta(eta)
+        return {}
+
+    def log_prob(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """log P(y), (K, n), for class numbers y (n,) and eta (K, n, C)."""
+        self._check_eta(eta)
+        _check.shape("y", y, eta.shape[1:2], "a class number for each row")
+        self._check_support(y)
+        of_class = y[:, None] == jnp.arange(self.n_classes)
+        return jnp.where(of_class, jax.nn.log_softmax(eta), 0).sum(axis=2)
+
+    def mean(self, eta: jax.Array) -> jax.Array:
+        """Class probabilities, (K, n, C)."""
+        return jax.nn.softmax(eta)
+
+    def sample(self, key: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """A class number from every expert for every row, (K, n), of eta's type."""
+        return jax.random.categorical(key, eta).astype(eta.dtype)
+
+    def curvature(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """2 p (1 - p), (K, n, C): a diagonal matrix above the Hessian, diag(p) - p p'.
+
+        The Hessian is the Laplacian of a graph with weights p_c p_d between classes, v' H v = sum over pairs of
+        p_c p_d (v_c - v_d)^2, and (v_c - v_d)^2 <= 2 v_c^2 + 2 v_d^2. It bounds the Hessian at this eta, not elsewhere.
+        """
+        p = jax.nn.softmax(eta)
+        return 2 * p * (1 - p)
+
+    def check_target(self, y: Any, shape: tuple[int, ...]) -> None:
+        """Raise ValueError unless y (n,) has class numbers of at least two classes; shape: (n, n_classes)."""
+        self._check_outputs(shape[1:])
+        _check.shape("y", y, shape[:1], "a class number for each row")
+        self._check_support(y)
+        if not _check.is_traced(y) and np.ptp(np.asarray(y, float)) == 0:
+            raise ValueError(f"y: class {float(np.asarray(y)[0]):g} alone was given; want rows of at least two classes")
+
+    def _check_support(self, y: Any) -> None:
+        whole = f"class numbers, whole from 0 to {self.n_classes - 1}"
+        _check_values(y, lambda v: (v >= 0) & (v < self.n_classes) & (v == np.floor(v)), whole)
+
+    def _check_eta(self, eta: Any) -> None:
+        self._check_outputs(eta.shape[2:])
+
+    def _check_outputs(self, outputs: tuple[int, ...]) -> None:
+        if outputs != (self.n_classes,):
+            given = f"{outputs[0]} outputs" if outputs else "one output"
+            raise ValueError(
+                f"expert: {given} for {self.n_classes} classes; want one for each, as in experts.linear({self.n_classes})"
+            )
+
+
+def categorical(n_classes: int) -> Categorical:
+    """Class numbers 0, 1, ..., n_classes - 1 as y (n,), with probabilities softmax(eta) for eta (K, n, n_classes).
+
+    Experts need an output for every class, as `experts.linear(n_classes)` has. Raises ValueError for less than 2 classes.
+    """
+    _check.count("n_classes", n_classes, 2)
+    return Categorical(int(n_classes))
+
+
+@dataclass(frozen=True)
+class Poisson(_Family):
+    """Counts; made by `poisson`."""
+
+    def log_prob(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """y eta - exp(eta) - log y!, summed over outputs, (K, n)."""
+        _check.shape("y", y, eta.shape[1:], "like an expert's predictions")
+        self._check_support(y)
+        return _over_outputs(y * eta - _extended(jnp.exp, eta) - jax.lax.lgamma(jnp.asarray(y + 1, eta.dtype)))
+
+    def mean(self, eta: jax.Array) -> jax.Array:
+        """exp(eta), or the largest float."""
+        return _exp(eta)
+
+    def sample(self, key: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """A count from every expert for every row, like eta; rates above 2^30 are drawn as 2^30, for they are integers."""
+        return jax.random.poisson(key, jnp.minimum(_exp(eta), 2.0**30)).astype(eta.dtype)
+
+    def curvature(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """exp(eta), exact."""
+        return jnp.exp(jnp.minimum(eta, _exp_limit(eta.dtype)))
+
+    def _check_support(self, y: Any) -> None:
+        _check_values(y, lambda v: (v >= 0) & (v == np.floor(v)), "counts: whole numbers, none below 0")
+
+
+def poisson() -> Poisson:
+    """Counts 0, 1, 2, ... with rate exp(eta); the logarithm of an exposure goes into the offset."""
+    return Poisson()
+
+
+# ---- gamma ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Gamma(_Family):
+    """Positive targets; made by `gamma`."""
+
+    shared_shape: bool = False
+    dispersion_floor: float = 0.05
+
+    def init(self, n_experts: int, eta: Any) -> Params:
+        """Logarithms of shapes of 1: one for each expert (and output), or one for all."""
+        tail = eta.shape[2:]
+        return {"log_shape": jnp.zeros(tail if self.shared_shape else (n_experts, *tail), eta.dtype)}
+
+    def log_shape(self, phi: Params) -> jax.Array:
+        """Log shapes with the floors of the dispersion, 1 / shape, applied, as they enter the density."""
+        floored = _floored(-phi["log_shape"], math.log(self.dispersion_floor), self.shared_shape)
+        return -jnp.maximum(floored, _least_log_dispersion(floored.dtype))
+
+    def log_prob(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """The log density of mean exp(eta) and variance mean^2 / shape, summed over outputs, (K, n)."""
+        _check.shape("y", y, eta.shape[1:], "like an expert's predictions")
+        self._check_support(y)
+        log_shape, log_y = self._spread(phi), jnp.log(y)
+        shape = jnp.exp(log_shape)
+        # shape log shape - log Gamma(shape), and the mode of the rest, which would cancel for large shapes
+        constant = 0.5 * log_shape - 0.5 * math.log(2 * math.pi) - _stirling(shape)
+        return _over_outputs(constant - 0.5 * shape * _gamma_deviance(log_y, eta) - log_y)
+
+    def mean(self, eta: jax.Array) -> jax.Array:
+        """exp(eta), or the largest float."""
+        return _exp(eta)
+
+    def sample(self, key: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """A draw from every expert for every row, like eta; none is 0."""
+        log_shape = jnp.broadcast_to(self._spread(phi), eta.shape)
+        log_draws = jax.random.loggamma(key, jnp.exp(log_shape), eta.shape, eta.dtype)
+        return jnp.maximum(_exp(eta + log_draws - log_shape), jnp.finfo(eta.dtype).tiny)
+
+    def curvature(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """The shape, which is the expectation of the second derivative, shape y exp(-eta)."""
+        return jnp.broadcast_to(jnp.exp(self._spread(phi)), eta.shape)
+
+    def dispersion(self, y: jax.Array, eta: jax.Array, phi: Params, weights: jax.Array) -> Params:
+        """The shapes that maximise the weighted likelihood within the floors, by Newton's method."""
+        deviance = _gamma_deviance(jnp.log(y), eta)
+        least = _least_log_dispersion(deviance.dtype)
+        return {
+            "log_shape": -_log_dispersions(deviance, weights, self.dispersion_floor, least, self.shared_shape, _stirling)
+        }
+
+    def at_floor(self, phi: Params, y: jax.Array) -> jax.Array:
+        """Whether some dispersion, 1 / shape, is held up by the floor, or by that of rounding."""
+        log_dispersion = -self.log_shape(phi)
+        held = _touches(log_dispersion, _least_log_dispersion(log_dispersion.dtype))
+        if self.shared_shape:
+            return held
+        return held | _touches(-phi["log_shape"], _lowest(-phi["log_shape"], math.log(self.dispersion_floor)))
+
+    def degrees_of_freedom(self, phi: Params) -> jax.Array:
+        """One for each output: (K,), or () if shared."""
+        return _count(phi, self.shared_shape)
+
+    def _spread(self, phi: Params) -> jax.Array:
+        return _beside(self.log_shape(phi), self.shared_shape)
+
+    def _check_support(self, y: Any) -> None:
+        _check_values(y, lambda v: v > 0, "numbers above 0")
+
+
+def gamma(*, shared_shape: bool = False, dispersion_floor: float = 0.05) -> Gamma:
+    """Positive targets of mean exp(eta) and variance mean^2 / shape, with a shape for each expert or one for all.
+
+    dispersion_floor: every 1 / shape is at least this share of the largest, as the variances are in `gaussian`, and at
+    least 10 eps. Raises ValueError unless it lies between 0 and 1.
+    """
+    _check_share("dispersion_floor", dispersion_floor, "dispersion")
+    return Gamma(bool(shared_shape), float(dispersion_floor))
+
+
+def _gamma_deviance(log_y: jax.Array, eta: jax.Array) -> jax.Array:
+    """2 (log(mean / y) + y / mean - 1), no less than 0."""
+    log_ratio = log_y - eta
+    return 2 * (_extended(jnp.expm1, log_ratio) - log_ratio)
+
+
+# ---- dispersions: their floors and their M-step ----------------------------------------------------------------------
+
+
+def _log_dispersions(
+    deviance: jax.Array,
+    weights: jax.Array,
+    floor: float,
+    least: jax.Array | float,
+    shared: bool,
+    remainder: Callable[[jax.Array], jax.Array] | None = None,
+) -> jax.Array:
+    """Log dispersions u, (K,) or (K, m) or, if shared, () or (m,), that maximise the sum over everything of
+
+        weights * l,  l = -(u + deviance exp(-u)) / 2 - remainder(exp(-u)),
+
+    subject to u >= max(u) + log(floor) and u >= least. deviance: (K, n) or (K, n, m); weights: (K, n).
+
+    Each expert's l is concave in u, so the best u are their own maximisers, clipped to [t, t - log(floor)], for the t at
+    which a concave function has its maximum (Fritz, Garcia-Escudero and Mayo-Iscar 2013): its slope tells between which two
+    of the 2 K edges t lies, and which experts are clipped there. What maximises l is close to log(mean deviance): it is that
+    without a remainder, and at most log 2 below with Stirling's, which leaves little to Newton's method.
+    """
+    mean, total = _averages(deviance, weights, shared)
+    tiny = jnp.finfo(mean.dtype).tiny
+    mean = jnp.maximum(mean, jnp.maximum(jnp.finfo(mean.dtype).eps * jnp.exp(least), tiny))  # not log 0 for a perfect fit
+    log_mean = jnp.log(mean)
+
+    def value(u: jax.Array) -> jax.Array:
+        value = -0.5 * (u + jnp.exp(log_mean - u))
+        return (value if remainder is None else value - remainder(jnp.exp(-u))).sum()
+
+    slope = jax.grad(value)
+
+    def newton(start: jax.Array, of: Callable[[jax.Array], jax.Array]) -> jax.Array:
+        u = start
+        for _ in range(NEWTON_STEPS if remainder is not None else 0):
+            slopes, bends = jax.jvp(of, (u,), (jnp.ones_like(u),))
+            u = u - jnp.clip(slopes / jnp.where(bends < 0, bends, -1), -1, 1)
+        return u
+
+    free = newton(log_mean, slope)
+    if shared:
+        return jnp.maximum(free, least)
+
+    span = -math.log(floor)
+    edges = jnp.concatenate([free, free - span])
+
+    def pull(t: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
+        """The slope in t if the experts `low` are held at t and the experts `high` at t + span."""
+        u = jnp.where(low, t, jnp.where(high, t + span, free))
+        return jnp.where((low | high) & (total > 0), total * slope(u), 0).sum(axis=0)
+
+    def held(t: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return free < t, free > t + span
+
+    pulls = jax.vmap(lambda t: pull(t, *held(t)))(edges)
+    below = jnp.where(pulls >= 0, edges, -jnp.inf).max(axis=0)
+    above = jnp.where(pulls <= 0, edges, jnp.inf).min(axis=0)
+    below, above = jnp.maximum(below, edges.min(axis=0)), jnp.minimum(above, edges.max(axis=0))
+    middle = 0.5 * (below + above)
+    low, high = held(middle)
+    size = jnp.where(low | high, total, 0).sum(axis=0)
+    start = jnp.log((total * mean * (low + floor * high)).sum(axis=0) / jnp.where(size > 0, size, 1))
+    t = newton(start, lambda t: pull(t, low, high))
+    t = jnp.where(size > 0, jnp.clip(t, jnp.minimum(below, above), jnp.maximum(below, above)), middle)
+    t = jnp.maximum(t, least)
+    return jnp.clip(free, t, t + span)
+
+
+def _averages(each: jax.Array, weights: jax.Array, shared: bool) -> tuple[jax.Array, jax.Array]:
+    """Weighted means over rows and the sums of weights, (K, ...); over experts too if shared, (...).
+
+    Experts without weight get the mean over all.
+    """
+    sums = (_like(weights, each) * each).sum(axis=1)
+    total = _like(weights, each).sum(axis=1)
+    tiny = jnp.finfo(sums.dtype).tiny
+    pooled, everything = sums.sum(axis=0) / jnp.maximum(total.sum(axis=0), tiny), total.sum(axis=0)
+    if shared:
+        return pooled, everything
+    return jnp.where(total > tiny, sums / jnp.maximum(total, tiny), pooled), jnp.where(total > tiny, total, 0)
+
+
+def _lowest(values: jax.Array, log_share: float) -> jax.Array:
+    # The largest dispersion is a bound for the others, not something that they should pull on.
+    return jax.lax.stop_gradient(values.max(axis=0)) + log_share
+
+
+def _floored(values: jax.Array, log_share: float, shared: bool) -> jax.Array:
+    return values if shared else jnp.maximum(values, _lowest(values, log_share))
+
+
+def _touches(values: jax.Array, bound: Any) -> jax.Array:
+    """Whether some value is at its bound or below, to rounding."""
+    slack = 100 * jnp.finfo(values.dtype).eps * (1 + jnp.abs(bound))
+    return (values <= bound + slack).any()
+
+
+def _least_log_variance(y: jax.Array, dtype: Any) -> jax.Array:
+    """The logarithm of what rounding leaves of the target's variance: 10 eps var(y), of each output."""
+    variance = jnp.var(jnp.asarray(y, dtype), axis=0)
+    return jnp.log(jnp.maximum(10 * jnp.finfo(dtype).eps * variance, jnp.finfo(dtype).tiny))
+
+
+def _least_log_dispersion(dtype: Any) -> float:
+    return math.log(10 * float(jnp.finfo(dtype).eps))
+
+
+def _count(phi: Params, shared: bool) -> jax.Array:
+    """Numbers in phi: of each expert (K,), or all if shared ()."""
+    leaves = list(phi.values())
+    if shared:
+        return jnp.asarray(sum(leaf.size for leaf in leaves))
+    return jnp.full(leaves[0].shape[0], sum(leaf[0].size for leaf in leaves))
+
+
+# ---- shapes, checks and functions ------------------------------------------------------------------------------------
+
+
+def _beside(values: jax.Array, shared: bool) -> jax.Array:
+    """Against eta: (K,) or () beside (K, n), (K, m) or (m,) beside (K, n, m)."""
+    return values if shared else jnp.expand_dims(values, 1)
+
+
+def _like(weights: jax.Array, each: jax.Array) -> jax.Array:
+    return weights[..., None] if each.ndim == 3 else weights
+
+
+def _over_outputs(each: jax.Array) -> jax.Array:
+    return each.sum(axis=2) if each.ndim == 3 else each
+
+
+def _check_share(name: str, value: Any, of: str) -> None:
+    _check.positive(name, value)
+    if value >= 1:
+        raise ValueError(f"{name}: {value} was given; want a share of the largest {of}, below 1")
+
+
+def _check_values(y: Any, good: Callable[[np.ndarray], np.ndarray], want: str) -> None:
+    _check.finite("y", y)
+    if _check.is_traced(y):
+        return
+    values = np.asarray(y, float)
+    bad = ~good(values)
+    if bad.any():
+        raise ValueError(f"y: {values[bad][0]:g} was given ({int(bad.sum())} of {bad.size} are not right); want {want}")
+
+
+def _stirling(a: jax.Array) -> jax.Array:
+    """log Gamma(a) - ((a - 1/2) log a - a + log(2 pi) / 2), what Stirling's formula leaves out, without cancellation.
+
+    By its asymptotic series from a + 8 on, and the recurrence of Gamma; cheaper to compile, with its slopes, than lgamma.
+    """
+    below = a[..., None] + jnp.arange(8, dtype=a.dtype)
+    steps = ((below + 0.5) * jnp.log1p(1 / below) - 1).sum(axis=-1)
+    inverse = 1 / (a + 8)
+    value = jnp.zeros_like(a)
+    for coefficient in (1 / 156, -691 / 360360, 1 / 1188, -1 / 1680, 1 / 1260, -1 / 360, 1 / 12):
+        value = value * jnp.square(inverse) + coefficient
+    return steps + value * inverse
+
+
+def _exp_limit(dtype: Any) -> float:
+    return math.log(float(jnp.finfo(dtype).max)) / 3
+
+
+def _extended(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """`function`, jnp.exp or jnp.expm1, continued along its tangent from exp(x) = 7e12 in float32 (1e102 in float64).
+
+    So that densities, which are 0 to any precision out there, have finite logarithms with slopes that point back.
+    """
+    limit = _exp_limit(x.dtype)
+    return function(jnp.minimum(x, limit)) + math.exp(limit) * jnp.maximum(x - limit, 0)
+
+
+def _exp(x: jax.Array) -> jax.Array:
+    """exp(x), or the largest float."""
+    return jnp.exp(jnp.minimum(x, math.log(float(jnp.finfo(x.dtype).max)) * (1 - 1e-6)))
