@@ -9,9 +9,11 @@
 """
 
 from moejax import datasets, experts, families, gates, handwritten, losses, penalties
+from moejax.em import fit_em
 from moejax.fit import Fit, Status
 from moejax.gradient import fit_gradient
 from moejax.model import Model, moe
+from moejax.path import path
 from moejax.selection import select
 from moejax.sweep import sweep
 
@@ -22,11 +24,13 @@ __all__ = [
     "datasets",
     "experts",
     "families",
+    "fit_em",
     "fit_gradient",
     "gates",
     "handwritten",
     "losses",
     "moe",
+    "path",
     "penalties",
     "select",
     "sweep",

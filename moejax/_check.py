@@ -60,3 +60,13 @@ def count(name: str, value: Any, least: int = 1) -> None:
     """Raise unless `value` is a whole number of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ValueError(f"{name}: {value!r} was given; want a whole number of at least {least}")
+
+
+def whole(name: str, value: Any, least: int, most: int) -> None:
+    """Raise unless every number in `value` is whole and from `least` to `most`."""
+    finite(name, value)
+    if is_traced(value):
+        return
+    numbers = np.asarray(value)
+    if (numbers % 1 != 0).any() or (numbers < least).any() or (numbers > most).any():
+        raise ValueError(f"{name}: {value!r} was given; want whole numbers from {least} to {most}")

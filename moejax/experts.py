@@ -9,6 +9,17 @@ and, where it helps, `prepare(x)`, run once and shared by all members of a sweep
 place of x; `trainable(params)` and `penalized(params)`, trees of booleans (see `moejax.model`); and
 `degrees_of_freedom(params) -> (K,)`, two more rows than which an expert needs so as not to count as starved (without it,
 two). `stack` makes such a record of the two functions of a single expert.
+
+For an M-step of its own in EM (without it, it gets gradient steps on EM's expected objective):
+
+    statistics(rows, curvature) -> statistics            sums over rows; curvature: like eta, of the loss in eta
+    m_step(params, gradient, statistics, penalties) -> params
+    rows(x) -> rows                                      optional: computed once from what `prepare` returned
+    null(params) -> params                               optional: where to begin from given responsibilities
+
+gradient is that of the expected loss in params. penalties: pairs of a penalty and its weight. From sums of rows alone, the
+M-step lowers the quadratic approximation of the expected loss, plus penalties; the solver sees to it that the expected
+objective itself never rises.
 """
 
 from __future__ import annotations
@@ -21,7 +32,7 @@ import jax
 import jax.numpy as jnp
 
 from moejax import _check
-from moejax._linear import predictors, with_intercept
+from moejax._linear import Pairs, collinear, grams, pairs, predictors, stepped, with_intercept
 
 
 @dataclass(frozen=True)
@@ -50,6 +61,26 @@ class Linear:
         if self.outputs is None:
             return predictors(params["weights"], params["intercept"], x)
         return jnp.einsum("kdm,nd->knm", jnp.concatenate([params["weights"], params["intercept"][:, None]], axis=1), x)
+
+    def rows(self, x: jax.Array) -> Pairs:
+        """What `statistics` wants of x as `prepare` returns it, computed once."""
+        return pairs(x)
+
+    def statistics(self, rows: Pairs, curvature: jax.Array) -> jax.Array:
+        """sum over rows of curvature * x x', (K, p, p) or (K, m, p, p), for curvatures (K, n) or (K, n, m)."""
+        return grams(rows, curvature if self.outputs is None else jnp.swapaxes(curvature, 1, 2))
+
+    def m_step(self, params: Any, gradient: Any, statistics: jax.Array, penalties: Any) -> Any:
+        """Params at which the quadratic with that gradient and those statistics, plus penalties, is lower."""
+        return stepped(params, gradient, statistics, penalties)
+
+    def deficient(self, params: dict[str, jax.Array], statistics: jax.Array) -> jax.Array:
+        """Whether the columns with coefficients are collinear in an expert's rows, (K,)."""
+        return collinear(jnp.concatenate([params["weights"], params["intercept"][:, None]], axis=1), statistics)
+
+    def null(self, params: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """Coefficients and intercepts of 0: where EM begins when it is given responsibilities."""
+        return jax.tree.map(jnp.zeros_like, params)
 
     def degrees_of_freedom(self, params: dict[str, jax.Array]) -> jax.Array:
         """Nonzero coefficients and intercepts of each expert, (K,)."""

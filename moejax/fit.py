@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _check
-from moejax.model import Data, Model, floating
+from moejax.losses import of_units
+from moejax.model import Data, Model, floating, leaders
 
 
 class Status(enum.IntFlag):
@@ -40,7 +41,10 @@ class Fit(NamedTuple):
     params: the model's parameters. objective: the mean penalised quantity that the solver lowered. log_likelihood: the
     total over rows of weight * log p(y | x), NaN for a loss that is not a likelihood. history: the objective at a stride
     of steps, NaN after an early stop. steps: updates made. kkt: the largest distance of a trainable number from
-    satisfying the optimality condition of the objective. status: `Status` bits.
+    satisfying the optimality condition of the objective. status: `Status` bits. For a likelihood also
+    degrees_of_freedom: free numbers, of coefficients those that are not 0, intercepts and scales included;
+    classified: the total over rows of weight * log (the share of p(y | x) that the likeliest expert has); and rows: the
+    total weight. They are what the criteria want.
     """
 
     params: Any
@@ -50,6 +54,24 @@ class Fit(NamedTuple):
     steps: Any
     kkt: Any
     status: Any
+    degrees_of_freedom: Any = None
+    classified: Any = None
+    rows: Any = None
+
+    @property
+    def aic(self) -> Any:
+        """-2 log-likelihood + 2 degrees of freedom (Akaike 1974)."""
+        return -2 * self.log_likelihood + 2 * self.degrees_of_freedom
+
+    @property
+    def bic(self) -> Any:
+        """-2 log-likelihood + log(rows) degrees of freedom (Schwarz 1978)."""
+        return -2 * self.log_likelihood + np.log(self.rows) * self.degrees_of_freedom
+
+    @property
+    def icl(self) -> Any:
+        """BIC of the log-likelihood with each row at its likeliest expert (Biernacki, Celeux and Govaert 2000)."""
+        return self.bic - 2 * self.classified
 
     @property
     def admissible(self) -> Any:
@@ -67,17 +89,60 @@ def name_of(flag: Status) -> str:
     return str(flag.name).lower().replace("_", " ")
 
 
-def status_of(
-    model: Model, params: Any, data: Data, weights: jax.Array, objective: jax.Array, likelihood: bool
-) -> jax.Array:
-    """The bits that depend on where a fit ended and not on how it got there. weights: (n,), of sum 1."""
+def finished(
+    model: Model,
+    params: Any,
+    data: Data,
+    weights: jax.Array,
+    total: jax.Array,
+    likelihood: bool,
+    *,
+    objective: jax.Array,
+    history: jax.Array,
+    steps: jax.Array,
+    kkt: jax.Array,
+    converged: jax.Array,
+    flags: Any = 0,
+) -> Fit:
+    """The `Fit` of a solver that ended at params. weights: (n,), of sum 1, and `total` before they were scaled to it.
+
+    likelihood: whether log-likelihood and criteria have a meaning. flags: status bits that only the solver can tell.
+    """
+    nothing = jnp.full_like(objective, jnp.nan)
+    log_likelihood = degrees = classified = nothing
+    if likelihood:
+        log_joint = model.grouped_log_joint(params, data)
+        each = jax.nn.logsumexp(log_joint, axis=0)
+        counted = of_units(weights, data.leader)
+        log_likelihood = total * (counted @ each)
+        classified = total * (counted @ (log_joint.max(axis=0) - each))
+        degrees = degrees_of_freedom(model, params).astype(objective.dtype)
+        share = jnp.exp(log_joint - each)
+    else:
+        share = model.gate_weights(params, data.x)
+        share = share / share.sum(axis=0)
     numbers = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
     diverged = ~(jnp.isfinite(objective) & jnp.stack(numbers).all())
-    floor = model.family.at_floor(params["family"]) if likelihood and hasattr(model.family, "at_floor") else False
-    enough = effective_sizes(model, params, data, weights, likelihood) >= _needed(model, params)
-    starved = (model.active(params) & ~enough).any()
-    bits = ((diverged, Status.DIVERGED), (floor, Status.SCALE_AT_FLOOR), (starved & ~diverged, Status.STARVED_EXPERT))
-    return sum((jnp.where(flag, int(bit), 0) for flag, bit in bits), jnp.zeros((), jnp.int32))
+    floor = likelihood and hasattr(model.family, "at_floor") and model.family.at_floor(model.phi(params), data.y)
+    starved = (model.active(params) & (_sizes(share, weights) < _needed(model, params))).any()
+    bits = (
+        (diverged, Status.DIVERGED),
+        (converged & ~diverged, Status.CONVERGED),
+        (~converged & ~diverged, Status.OUT_OF_STEPS),
+        (floor, Status.SCALE_AT_FLOOR),
+        (starved & ~diverged, Status.STARVED_EXPERT),
+    )
+    status = sum((jnp.where(flag, int(bit), 0) for flag, bit in bits), jnp.asarray(flags, jnp.int32))
+    return Fit(params, objective, log_likelihood, history, steps, kkt, status.astype(jnp.int32), degrees, classified, total)
+
+
+def normalized(weights: Any, y: jax.Array) -> jax.Array:
+    """Weights (n,) scaled to a sum of 1; equal ones for None."""
+    if weights is None:
+        return jnp.full(y.shape[:1], 1.0 / y.shape[0], y.dtype)
+    weights = jnp.asarray(weights, y.dtype)
+    weights = weights / weights.max()  # whose sum then cannot overflow
+    return weights / weights.sum()
 
 
 def effective_sizes(model: Model, params: Any, data: Data, weights: jax.Array, likelihood: bool) -> jax.Array:
@@ -86,10 +151,12 @@ def effective_sizes(model: Model, params: Any, data: Data, weights: jax.Array, l
     By responsibilities for a likelihood, by gate weights otherwise. weights: (n,), of sum 1.
     """
     if likelihood:
-        share = jax.nn.softmax(model.log_joint(params, data.x, data.y, data.offset), axis=0)
-    else:
-        share = model.gate_weights(params, data.x)
-        share = share / share.sum(axis=0)
+        return _sizes(jax.nn.softmax(model.grouped_log_joint(params, data), axis=0), weights)
+    share = model.gate_weights(params, data.x)
+    return _sizes(share / share.sum(axis=0), weights)
+
+
+def _sizes(share: jax.Array, weights: jax.Array) -> jax.Array:
     return share @ weights / jnp.square(weights).sum()
 
 
@@ -100,14 +167,38 @@ def _needed(model: Model, params: Any) -> Any:
     return 2
 
 
+def degrees_of_freedom(model: Model, params: Any) -> jax.Array:
+    """Free numbers of the experts that take part: coefficients that are not 0, and whatever no penalty sees.
+
+    A part's own `degrees_of_freedom` says ((K,), or a number; that of a gate gets which experts take part).
+    """
+    active = model.active(params)
+    marked, trainable = model.penalized(params), model.trainable(params)
+
+    def count(name: str, *more: Any) -> jax.Array:
+        part = {"experts": model.expert, "gate": model.gate, "family": model.family}[name]
+        if hasattr(part, "degrees_of_freedom"):
+            own = part.degrees_of_freedom(params[name], *more)
+            return jnp.where(active, own, 0).sum() if jnp.ndim(own) else jnp.asarray(own)
+        free = jax.tree.map(
+            lambda v, m, t: (v != 0 if m else jnp.ones_like(v, bool)) & t, params[name], marked[name], trainable[name]
+        )
+        return sum((v.sum() for v in jax.tree.leaves(free)), jnp.zeros((), int))
+
+    return count("experts") + count("gate", active) + count("family")
+
+
 # ---- what every solver asks of its data, before anything compiles ---------------------------------------------------
 
 
-def check_data(model: Model, x: Any, y: Any, weights: Any = None, offset: Any = None, start: Any = None) -> int:
+def check_data(
+    model: Model, x: Any, y: Any, weights: Any = None, offset: Any = None, groups: Any = None, start: Any = None
+) -> int:
     """Raise ValueError unless `model` can be fitted to these; else return the number of rows.
 
     x: (n, d), or a pytree of arrays with n leading; y: shaped as the model predicts, unless its family has a say; weights:
-    (n,), none below 0, not all 0; offset: like y; start: like the model's params.
+    (n,), none below 0, not all 0; offset: like y; groups: (n,) whole numbers, in each of which weights are equal; start:
+    like the model's params.
     """
     n = _check_inputs(model, x)
     init = jax.eval_shape(_initial(model), x)
@@ -124,6 +215,8 @@ def check_data(model: Model, x: Any, y: Any, weights: Any = None, offset: Any = 
     if offset is not None:
         _check.shape("offset", offset, eta.shape[1:], "like one expert's predictors")
         _check.finite("offset", offset)
+    if groups is not None:
+        check_groups(groups, weights, n)
     if start is not None:
         _check_start(start, init)
     return n
@@ -135,6 +228,22 @@ def check_weights(weights: Any, n: int) -> None:
     _check.not_negative("weights", weights)
     if not _check.is_traced(weights) and not np.asarray(weights).any():
         raise ValueError("weights: all are 0; want at least one row that counts")
+
+
+def check_groups(groups: Any, weights: Any, n: int) -> None:
+    """Raise ValueError unless groups is (n,) whole numbers, and weights are equal in each group."""
+    _check.shape("groups", groups, (n,), "the group of each row")
+    if _check.is_traced(groups):
+        return
+    if np.asarray(groups).dtype.kind not in "iu":
+        raise ValueError(f"groups: values of type {np.asarray(groups).dtype} were given; want whole numbers")
+    if weights is not None and not _check.is_traced(weights):
+        first = np.asarray(leaders(groups))
+        differ = np.asarray(weights)[first] != np.asarray(weights)
+        if differ.any():
+            raise ValueError(
+                f"weights: row {int(differ.argmax())} has another weight than its group; want equal ones in a group"
+            )
 
 
 def check_key(key: Any) -> None:

@@ -13,12 +13,22 @@ and, where it helps,
     active(params) -> (K,)               which experts take part at all
     prepare(x)                           as for experts
     trainable(params), penalized(params) trees of booleans, see `moejax.model`
+    degrees_of_freedom(params, active)   the free numbers of the experts that take part, for criteria
+    log_joint(params, x) -> (K, n)       log p(expert, x), of a gate that models its inputs too; EM then ascends the joint
+                                         likelihood; with log_proportions(params) -> (K,)
+    log_prior(params)                    of such a gate, added to the mean joint log-likelihood
+    rows(x), null(params)                as for experts
+    statistics(rows, params, probs, responsibilities, weights) -> statistics
+                                         sums over rows for EM; all (K, n) but for weights (n,)
+    m_step(params, gradient, statistics, penalties) -> params
+                                         as for experts; without it, EM makes gradient steps
     hyper                                names of numbers that a fit may set, each an untrained leaf of params, with their
                                          defaults; and check_hyper(name, value), which refuses what they cannot be
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +38,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _check
-from moejax._linear import predictors, with_intercept
+from moejax._linear import Pairs, grams, pairs, predictors, stepped, whitening, with_intercept
 
 Params = dict[str, jax.Array]
 
@@ -96,6 +106,20 @@ class Constant:
         """Nothing: logits without inputs are intercepts."""
         return {"logits": False}
 
+    def statistics(
+        self, rows: Any, params: Params, probs: Any, responsibilities: jax.Array, weights: jax.Array
+    ) -> jax.Array:
+        """Each expert's share of the rows, (K,)."""
+        return responsibilities @ weights
+
+    def m_step(self, params: Params, gradient: Any, statistics: jax.Array, penalties: Any) -> Params:
+        """Proportions that are the shares; one without rows keeps next to nothing, so that its logarithm is finite."""
+        return {"logits": jnp.log(jnp.maximum(statistics, jnp.finfo(statistics.dtype).tiny))}
+
+    def degrees_of_freedom(self, params: Params, active: jax.Array) -> jax.Array:
+        """One less than the experts."""
+        return active.sum() - 1
+
     def log_probs(self, params: Params, x: Any) -> jax.Array:
         """log softmax(logits), the same for every row, (K, n)."""
         log_probs = jax.nn.log_softmax(params["logits"])
@@ -149,6 +173,38 @@ class Softmax:
             logits = jnp.concatenate([logits, jnp.zeros_like(logits[:1])])
         return logits
 
+    def rows(self, x: jax.Array) -> Pairs:
+        """What `statistics` wants of x as `prepare` returns it, computed once."""
+        return pairs(x)
+
+    def statistics(
+        self, rows: Pairs, params: Params, probs: jax.Array, responsibilities: jax.Array, weights: jax.Array
+    ) -> jax.Array:
+        """sum over rows of weight * curvature * x x', (K, p, p), without the reference expert.
+
+        The curvature diag(g) - g g' of the softmax couples experts. 2 g (1 - g), less g times the reference's, is a diagonal
+        that bounds it (as 2 g_k g_l v_k v_l >= -g_k g_l (v_k^2 + v_l^2)), and is exact for two experts; with it each expert's
+        logits are a regression of their own.
+        """
+        free = probs[: probs.shape[0] - self.reference]
+        other = 2 * (1 - free) - (probs[-1] if self.reference else 0)
+        return grams(rows, free * other * weights / params["temperature"] ** 2)
+
+    def m_step(self, params: Params, gradient: Params, statistics: jax.Array, penalties: Any) -> Params:
+        """Params at which the quadratic with that gradient and those statistics, plus penalties, is lower."""
+        return stepped(params, gradient, statistics, penalties)
+
+    def null(self, params: Params) -> Params:
+        """Equal probabilities."""
+        return {**params, "weights": jnp.zeros_like(params["weights"]), "intercept": jnp.zeros_like(params["intercept"])}
+
+    def degrees_of_freedom(self, params: Params, active: jax.Array) -> jax.Array:
+        """Coefficients that are not 0, and intercepts; one less of each where all experts have one, of which one is free."""
+        taking = active[: params["weights"].shape[0], None]
+        nonzero = ((params["weights"] != 0) & taking).sum(axis=0)
+        full = 0 if self.reference else nonzero == taking.sum()
+        return (nonzero - full).sum() + active.sum() - 1
+
     def log_probs(self, params: Params, x: jax.Array) -> jax.Array:
         """log softmax(logits), (K, n)."""
         return jax.nn.log_softmax(self.logits(params, x), axis=0)
@@ -171,6 +227,12 @@ def softmax(*, temperature: float = 1.0, reference: bool = False, init_scale: fl
     return Softmax(float(temperature), bool(reference), float(init_scale))
 
 
+def straight_through(probs: jax.Array) -> jax.Array:
+    """1 for the most probable expert and 0 for the others, (K, n), with the gradient of the probabilities."""
+    hard = jax.nn.one_hot(jnp.argmax(probs, axis=0), probs.shape[0], dtype=probs.dtype, axis=0)
+    return hard + (probs - jax.lax.stop_gradient(probs))
+
+
 @dataclass(frozen=True)
 class Top1(Softmax):
     """One expert a row, chosen by a softmax gate's arg-max; made by `top1`."""
@@ -182,9 +244,7 @@ class Top1(Softmax):
 
     def weights(self, params: Params, x: jax.Array) -> jax.Array:
         """1 for the most probable expert and 0 for the others, (K, n); its gradient is the softmax's."""
-        soft = jax.nn.softmax(self.logits(params, x), axis=0)
-        hard = jax.nn.one_hot(jnp.argmax(soft, axis=0), soft.shape[0], dtype=soft.dtype, axis=0)
-        return hard + (soft - jax.lax.stop_gradient(soft))
+        return straight_through(jax.nn.softmax(self.logits(params, x), axis=0))
 
 
 def top1(*, temperature: float = 1.0, reference: bool = False, init_scale: float = 1.0) -> Top1:
@@ -197,6 +257,117 @@ def top1(*, temperature: float = 1.0, reference: bool = False, init_scale: float
     _check.positive("temperature", temperature)
     _check.not_negative("init_scale", init_scale)
     return Top1(float(temperature), bool(reference), float(init_scale))
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """A mixture of normal distributions of the input; made by `gaussian`."""
+
+    shared: bool = False
+    ridge: float = 0.01
+
+    def init(self, key: jax.Array, n_experts: int, x: jax.Array) -> Params:
+        """Equal proportions, means (K, d) standard normal, and covariances that are the identity.
+
+        log_proportions: (K,), up to a constant. whitening: (K, d, d), or (1, d, d) if shared, the lower triangular W with
+        W' W the inverse covariance, logarithms on its diagonal.
+        """
+        d = x.shape[1]
+        return {
+            "logits": jnp.zeros(n_experts, x.dtype),
+            "means": jax.random.normal(key, (n_experts, d), x.dtype),
+            "whitening": jnp.zeros((1 if self.shared else n_experts, d, d), x.dtype),
+        }
+
+    def penalized(self, params: Params) -> dict[str, bool]:
+        """Nothing."""
+        return dict.fromkeys(params, False)
+
+    def prepare(self, x: jax.Array) -> jax.Array:
+        """What all members share: x with a column of ones, (n, d + 1)."""
+        return with_intercept(x)
+
+    def rows(self, x: jax.Array) -> Pairs:
+        """What `statistics` wants of x as `prepare` returns it, computed once."""
+        return pairs(x)
+
+    def log_proportions(self, params: Params) -> jax.Array:
+        """log P(expert), (K,)."""
+        return jax.nn.log_softmax(params["logits"])
+
+    def log_joint(self, params: Params, x: jax.Array) -> jax.Array:
+        """log P(expert) + log N(x; mean, covariance), (K, n)."""
+        whitening, log_diagonal = _whitening(params)
+        d = whitening.shape[-1]
+        # W x - W mean in one product.
+        shifts = -(whitening @ params["means"][..., None])
+        factors = jnp.concatenate([jnp.broadcast_to(whitening, (len(shifts), d, d)), shifts], axis=2)
+        white = (factors.reshape(-1, d + 1) @ x.T).reshape(-1, d, x.shape[0])
+        constant = self.log_proportions(params) + log_diagonal.sum(axis=1) - 0.5 * d * math.log(2 * math.pi)
+        return constant[:, None] - 0.5 * jnp.square(white).sum(axis=1)
+
+    def log_probs(self, params: Params, x: jax.Array) -> jax.Array:
+        """log P(expert | x) by Bayes' rule, (K, n)."""
+        return jax.nn.log_softmax(self.log_joint(params, x), axis=0)
+
+    def log_prior(self, params: Params) -> jax.Array:
+        """-ridge / 2 times the sum over covariances of trace of the inverse + log determinant."""
+        whitening, log_diagonal = _whitening(params)
+        return -self.ridge * (0.5 * jnp.square(whitening).sum() - log_diagonal.sum())
+
+    def statistics(
+        self, rows: Pairs, params: Params, probs: jax.Array, responsibilities: jax.Array, weights: jax.Array
+    ) -> jax.Array:
+        """sum over rows of weight * responsibility * (x, 1) (x, 1)', (K, d + 1, d + 1)."""
+        return grams(rows, responsibilities * weights)
+
+    def m_step(self, params: Params, gradient: Params, statistics: jax.Array, penalties: Any) -> Params:
+        """The optimum: shares, weighted means, and weighted covariances shrunk to the identity by the ridge."""
+        size = statistics[:, -1, -1]
+        means = statistics[:, :-1, -1] / jnp.maximum(size, jnp.finfo(size.dtype).tiny)[:, None]
+        # An expert without rows stays where it is.
+        means = jnp.where(size[:, None] > 0, means, params["means"])
+        scatter = statistics[:, :-1, :-1] - size[:, None, None] * means[:, :, None] * means[:, None]
+        if self.shared:
+            scatter, weight = scatter.sum(axis=0, keepdims=True), size.sum(keepdims=True)
+        else:
+            weight = size
+        identity = jnp.eye(scatter.shape[1], dtype=scatter.dtype)
+        factor = whitening((scatter + self.ridge * identity) / (weight + self.ridge)[:, None, None])
+        return {
+            "logits": jnp.log(jnp.maximum(size, jnp.finfo(size.dtype).tiny)),
+            "means": means,
+            "whitening": jnp.where(identity > 0, jnp.log(jnp.where(identity > 0, factor, 1)), factor),
+        }
+
+    def degrees_of_freedom(self, params: Params, active: jax.Array) -> jax.Array:
+        """Means, distinct covariances and proportions but one, of the experts that take part."""
+        d = params["means"].shape[1]
+        covariances = 1 if self.shared else active.sum()
+        return active.sum() * (d + 1) - 1 + covariances * (d * (d + 1) // 2)
+
+
+def _whitening(params: Params) -> tuple[jax.Array, jax.Array]:
+    """Lower triangular factors of inverse covariances, (K or 1, d, d), and the logarithms of their diagonals."""
+    raw = params["whitening"]
+    log_diagonal = jnp.diagonal(raw, axis1=1, axis2=2)
+    return jnp.tril(raw, -1) + jnp.exp(log_diagonal)[..., None] * jnp.eye(raw.shape[1], dtype=raw.dtype), log_diagonal
+
+
+def gaussian(*, covariance: str = "own", ridge: float = 0.01) -> Gaussian:
+    """The gate of a mixture of normal distributions of x: P(expert | x) by Bayes' rule (Xu, Jordan and Hinton 1995).
+
+    It is the efficient gate where clusters of inputs separate the experts, and it has a finite optimum there. EM ascends the
+    joint likelihood of x and y with it, in closed form, and a gradient fit that of y given x.
+
+    covariance: "own" for each expert, or "shared", which makes the gate a softmax of linear functions. ridge: weight of
+    the prior that shrinks covariances to the identity (x is best standardised), as if so large a share of all rows had it.
+    Raises ValueError for another covariance, and for a ridge that is not above 0, without which a covariance may collapse.
+    """
+    if covariance not in ("own", "shared"):
+        raise ValueError(f"covariance: {covariance!r} was given; want 'own' or 'shared'")
+    _check.positive("ridge", ridge)
+    return Gaussian(covariance == "shared", float(ridge))
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _check
+from moejax.gates import straight_through
 
 Params = Any
 PARTS = ("experts", "gate", "family")
-FREE_NAMES = ("intercept", "bias", "logits", "log_scale")
+FREE_NAMES = ("intercept", "bias", "logits", "log_scale", "active")
+NEVER = -1e30  # the logarithm of no probability at all, finite so that gradients are
 
 
 class Inputs(NamedTuple):
@@ -33,11 +35,14 @@ class Inputs(NamedTuple):
 
 
 class Data(NamedTuple):
-    """What a loss sees: prepared inputs, the target (n,) or (n, m), and the offset of the linear predictor or None."""
+    """What a loss sees: prepared inputs, the target (n,) or (n, m), the offset of the linear predictor or None, and leader,
+    (n,) or None: the first row of each row's group, where all rows of a group share their expert.
+    """
 
     x: Inputs
     y: jax.Array
     offset: jax.Array | None = None
+    leader: jax.Array | None = None
 
 
 @dataclass(frozen=True)
@@ -87,9 +92,10 @@ class Model:
         """
         return jax.nn.logsumexp(self.log_joint(params, self.prepare(x), jnp.asarray(y), offset), axis=0)
 
-    def responsibilities(self, params: Params, x: Any, y: Any, offset: Any = None) -> jax.Array:
-        """P(expert | x, y): (n, K). Raises without a family."""
-        return jax.nn.softmax(self.log_joint(params, self.prepare(x), jnp.asarray(y), offset), axis=0).T
+    def responsibilities(self, params: Params, x: Any, y: Any, offset: Any = None, groups: Any = None) -> jax.Array:
+        """P(expert | x, y): (n, K). groups: (n,) labels; the rows of a group share their expert. Raises without a family."""
+        data = Data(self.prepare(x), jnp.asarray(y), offset, None if groups is None else leaders(groups))
+        return jax.nn.softmax(self.grouped_log_joint(params, data), axis=0).T
 
     def sample(self, key: jax.Array, params: Params, x: Any, offset: Any = None) -> jax.Array:
         """A draw of y for each row: (n,) or (n, m), from the density of `log_prob`. Raises ValueError without a family."""
@@ -97,7 +103,7 @@ class Model:
         inputs = self.prepare(x)
         expert_key, family_key = jax.random.split(key)
         chosen = jax.random.categorical(expert_key, self.log_gate(params, inputs), axis=0)
-        draws = family.sample(family_key, self.eta(params, inputs, offset), params["family"])
+        draws = family.sample(family_key, self.eta(params, inputs, offset), self.phi(params))
         return draws[chosen, jnp.arange(draws.shape[1])]
 
     # ---- inside: experts lead, rows last ------------------------------------------------------------------------
@@ -122,13 +128,25 @@ class Model:
 
     def log_gate(self, params: Params, inputs: Inputs) -> jax.Array:
         """log P(expert | x), (K, n)."""
-        return self.gate.log_probs(params["gate"], inputs.gate)
+        log_probs = self.gate.log_probs(params["gate"], inputs.gate)
+        return jax.nn.log_softmax(self._masked(params, log_probs), axis=0) if "active" in params else log_probs
+
+    def log_gate_joint(self, params: Params, inputs: Inputs) -> jax.Array:
+        """log p(expert, x) of a gate that models its inputs too, (K, n)."""
+        log_joint = self.gate.log_joint(params["gate"], inputs.gate)
+        if "active" not in params:
+            return log_joint
+        # The proportions of the experts that take part are those of the gate, divided by their sum.
+        share = jax.nn.logsumexp(self._masked(params, self.gate.log_proportions(params["gate"])[:, None]))
+        return self._masked(params, log_joint) - share
 
     def gate_weights(self, params: Params, inputs: Inputs) -> jax.Array:
         """What multiplies the experts' means, up to a factor for each row, (K, n): the gate's `weights` or probabilities."""
-        if hasattr(self.gate, "weights"):
-            return self.gate.weights(params["gate"], inputs.gate)
-        return jnp.exp(self.log_gate(params, inputs))
+        if "active" in params and getattr(self.gate, "hard", False):
+            return straight_through(jnp.exp(self.log_gate(params, inputs)))  # the choice is among those that take part
+        if "active" in params or not hasattr(self.gate, "weights"):
+            return jnp.exp(self.log_gate(params, inputs))
+        return self.gate.weights(params["gate"], inputs.gate)
 
     def mean(self, params: Params, inputs: Inputs, offset: Any = None) -> jax.Array:
         """The weighted mean of the experts' means, (n,) or (n, m)."""
@@ -142,14 +160,52 @@ class Model:
 
     def log_joint(self, params: Params, inputs: Inputs, y: jax.Array, offset: Any = None) -> jax.Array:
         """log g_k(x) + log f(y; eta_k(x), phi_k), (K, n)."""
+        return self.grouped_log_joint(params, Data(inputs, y, offset))
+
+    def grouped_log_joint(self, params: Params, data: Data) -> jax.Array:
+        """`log_joint` where the rows of a group share their expert: log densities added up over the group, beside the gate
+        of its first row; the same numbers for all its rows, (K, n).
+        """
+        return self.pooled(self.log_gate(params, data.x), self.log_density(params, data), data.leader)
+
+    def log_density(self, params: Params, data: Data) -> jax.Array:
+        """log f(y; eta_k(x), phi_k), (K, n)."""
         family = self._family("log_prob")
-        return self.log_gate(params, inputs) + family.log_prob(y, self.eta(params, inputs, offset), params["family"])
+        return family.log_prob(data.y, self.eta(params, data.x, data.offset), self.phi(params))
+
+    def phi(self, params: Params) -> Any:
+        """The family's dispersion parameters, those of the first expert in the place of those that take no part.
+
+        Bounds that one expert's dispersion sets to those of others would otherwise come from experts that are not there.
+        """
+        if "active" not in params:
+            return params["family"]
+        absent = params["active"] == 0
+
+        def present(leaf: jax.Array) -> jax.Array:
+            if leaf.ndim == 0 or leaf.shape[0] != self.n_experts:
+                return leaf
+            return jnp.where(absent.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf[:1], leaf)
+
+        return jax.tree.map(present, params["family"])
+
+    @staticmethod
+    def pooled(log_gate: jax.Array, log_density: jax.Array, leader: jax.Array | None) -> jax.Array:
+        """Their sum, (K, n), densities added up over groups and the gate that of each group's first row."""
+        if leader is None:
+            return log_gate + log_density
+        added = jax.ops.segment_sum(log_density.T, leader, log_density.shape[1]).T
+        return (log_gate + added)[:, leader]
 
     def active(self, params: Params) -> jax.Array:
-        """Which experts take part, (K,): all, unless the gate says otherwise."""
+        """Which experts take part, (K,): all, unless the gate or the number of experts in `hyper` says otherwise."""
+        active = jnp.ones(self.n_experts, bool)
         if hasattr(self.gate, "active"):
-            return self.gate.active(params["gate"])
-        return jnp.ones(self.n_experts, bool)
+            active = self.gate.active(params["gate"])
+        return active & (params["active"] > 0) if "active" in params else active
+
+    def _masked(self, params: Params, logs: jax.Array) -> jax.Array:
+        return jnp.where(params["active"][:, None] > 0, logs, NEVER)
 
     # ---- what solvers ask of params -----------------------------------------------------------------------------
 
@@ -168,11 +224,16 @@ class Model:
 
     @property
     def hyper(self) -> dict[str, float]:
-        """Numbers that a fit may set in a part's params (a temperature), with their defaults."""
-        return {name: default for part in PARTS for name, default in getattr(self._part(part), "hyper", {}).items()}
+        """Numbers that a fit may set in params, with their defaults: `n_experts`, how many of the experts take part, and
+        those of the parts (a temperature).
+        """
+        own = {name: default for part in PARTS for name, default in getattr(self._part(part), "hyper", {}).items()}
+        return {**own, "n_experts": self.n_experts}
 
     def check_hyper(self, name: str, value: Any) -> None:
         """Raise ValueError for a number that the part which has it cannot have: by its `check_hyper`, or if not finite."""
+        if name == "n_experts":
+            return _check.whole("hyper['n_experts']", value, 1, self.n_experts)
         part = next(p for p in map(self._part, PARTS) if name in getattr(p, "hyper", {}))
         if hasattr(part, "check_hyper"):
             part.check_hyper(name, value)
@@ -180,8 +241,11 @@ class Model:
             _check.finite(f"hyper[{name!r}]", value)
 
     def with_hyper(self, params: Params, hyper: dict[str, Any]) -> Params:
-        """Params with the parts' own numbers (see `hyper`) set to those in `hyper`."""
+        """Params with the numbers of `hyper` set to those given; params["active"], (K,), is there if `n_experts` is."""
         params = dict(params)
+        if "n_experts" in hyper:
+            some = next(leaf for leaf in jax.tree.leaves(params) if jnp.issubdtype(leaf.dtype, jnp.inexact))
+            params["active"] = (jnp.arange(self.n_experts) < hyper["n_experts"]).astype(some.dtype)
         for part in PARTS:
             for name in getattr(self._part(part), "hyper", {}):
                 if name in hyper:
@@ -199,7 +263,7 @@ class Model:
                 return getattr(part, method)(params[name])
             return jax.tree_util.tree_map_with_path(otherwise, params[name])
 
-        return {name: mark(name) for name in PARTS}
+        return {name: mark(name) if name in PARTS else False for name in params}
 
     def _family(self, wanted_by: str) -> Any:
         if self.family is None:
@@ -310,6 +374,15 @@ def _columns(name: str, x: Any, columns: tuple[int, ...] | None) -> Any:
     if max(columns) >= x.shape[1]:
         raise ValueError(f"{name}: column {max(columns)} was given; want columns below {x.shape[1]}, those of x")
     return x[:, np.asarray(columns)]
+
+
+def leaders(groups: Any) -> jax.Array:
+    """The first row of each row's group, (n,), for (n,) labels; where traced, these have to be numbers from 0 to n - 1."""
+    if not _check.is_traced(groups):
+        _, first, group = np.unique(np.asarray(groups), return_index=True, return_inverse=True)
+        return jnp.asarray(first[group.ravel()], jnp.int32)
+    rows = jnp.arange(groups.shape[0], dtype=jnp.int32)
+    return jax.ops.segment_min(rows, groups, groups.shape[0])[groups]
 
 
 def _prepare(part: Any, x: Any) -> Any:

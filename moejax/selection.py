@@ -1,7 +1,8 @@
 """Selection: from a sweep to one model. It reads what a sweep returned and fits once more, on all rows.
 
 Restarts compete by their training objective, for the best of them on held-out rows would reward luck; what the penalties
-(and other numbers) are compared by is the held-out loss. Only admissible fits take part.
+(and other numbers) are compared by is the held-out loss, which for a likelihood is minus the mean held-out log-likelihood,
+or an information criterion. Only admissible fits take part.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ import numpy as np
 from moejax.fit import INADMISSIBLE, Fit, Status, name_of
 from moejax.sweep import EVERY_ROW, Sweep
 
+CRITERIA = ("held_out", "aic", "bic", "icl")
+RULES = ("best", "one_standard_error")
+
 
 @dataclass(frozen=True, eq=False)
 class Selection:
@@ -23,8 +27,11 @@ class Selection:
     params: of the chosen model. chosen: the chosen values by axis. fit: the `Fit` that params belong to, on all rows if
     there was a refit. restart: the number of its start. table: columns with a row for each combination of values: the
     values, `held_out` (a mean over the held-out rows) and `standard_error` (of that mean, over folds; NaN for fewer than
-    two), `objective` and `restart` of the best admissible restart (the mean objective over folds, and the restart of the
-    last), `admissible` (the share of its fits), and `chosen`. refit: the sweep on all rows, or None.
+    two), `difference` (how much higher `held_out` is than the lowest) and `difference_se` (its standard error, from the
+    differences within folds), `objective` and `restart` of the best admissible restart (the mean objective over folds, and
+    the restart of the last), `admissible` (the share of its fits), for a likelihood `degrees_of_freedom` and
+    `log_likelihood` of the best admissible restart (means over folds) and, without folds, its `aic`, `bic` and `icl`, and
+    `chosen`. refit: the sweep on all rows, or None.
     """
 
     params: Any
@@ -35,32 +42,49 @@ class Selection:
     refit: Sweep | None = field(repr=False)
 
 
-def select(result: Sweep, *, refit: bool = True) -> Selection:
-    """Choose from a sweep: restarts by training objective, everything else by held-out loss; then refit on all rows.
+def select(result: Sweep, *, refit: bool = True, criterion: str = "held_out", rule: str = "best") -> Selection:
+    """Choose from a sweep: restarts by training objective, everything else by a criterion; then refit on all rows.
 
-    result: from a sweep of `fit_gradient`'s fits over any axes, with `fold` among them unless there is nothing but
-    restarts to choose from. The held-out loss of a combination of values is the mean over all held-out rows, each from
-    the best restart of its fold. refit: fit the chosen combination on all rows, from every restart, and return the best by
-    training objective; if False, that of the sweep's only fold, trained without its held-out rows.
+    result: from a sweep of fits that return a `Fit`, over any axes. refit: fit the chosen combination on all rows, from
+    every restart, and return the best by training objective; if False, that of the sweep's only fold, trained without its
+    held-out rows. criterion, which is lowest for what is chosen:
+
+    - "held_out": the mean loss over all held-out rows, each from the best restart of its fold; for a likelihood this takes
+      the highest held-out log-likelihood. Wants the axis `fold`, unless there is nothing but restarts to choose from;
+    - "aic", "bic", "icl": of the best restart (see `Fit`). Want a likelihood and no axis `fold`; nothing is refitted, for
+      the fits are on all rows already.
+
+    rule, for held-out loss: "best" takes the lowest; "one_standard_error" (Breiman, Friedman, Olshen and Stone 1984) the
+    simplest combination whose loss is higher than the lowest by at most one standard error of this difference, which
+    is taken within folds, for they share what makes a fold hard. The simplest has the fewest degrees of freedom (a mean
+    over folds); where fits have none, the largest weights of penalties and the fewest experts, the first of these axes
+    first. Of equals, that of lower loss.
 
     Raises ValueError where there is nothing to choose by, and for a bootstrap (its members are no candidates); and
     RuntimeError if no fit is admissible.
     """
-    _check_axes(result, refit)
+    _check_choice("criterion", criterion, CRITERIA)
+    _check_choice("rule", rule, RULES)
+    _check_axes(result, refit, criterion)
     tuned = [name for name in result.axes if name not in ("restart", "fold")]
+    simplicity = _check_rule(result, tuned, criterion) if rule == "one_standard_error" else []
     objective, held_out, admissible = _ordered(result, tuned)
     if not admissible.any():
         raise RuntimeError(f"no fit is admissible: {_reasons(result)}; want other penalties, more restarts or fewer experts")
     competing = np.where(admissible, objective, np.inf)
     best = competing.argmin(axis=-1)
     table = _table(result, tuned, competing, held_out, admissible, best)
-    losses = np.where(np.isfinite(table["held_out"]), table["held_out"], np.inf)
+    by = table["held_out" if criterion == "held_out" else criterion]
+    losses = np.where(np.isfinite(by), by, np.inf)
     if not np.isfinite(losses).any():
         raise RuntimeError(f"no combination has an admissible fit in every fold: {_reasons(result)}; want more restarts")
     position = int(losses.argmin())
+    if rule == "one_standard_error":
+        position = _simplest(table, losses, simplicity)
     table["chosen"] = np.arange(losses.size) == position
-    if result.held_out is None:  # restarts alone, which the objective chose among
-        table["held_out"] = np.full_like(table["held_out"], np.nan)
+    if result.held_out is None:  # nothing was held out, and an objective is no substitute
+        for name in ("held_out", "difference"):
+            table[name] = np.full_like(table[name], np.nan)
     at = dict(zip(tuned, (int(i) for i in np.unravel_index(position, competing.shape[:-2])), strict=True))
     chosen = {name: result.axes[name][i].item() for name, i in at.items()}
     if "fold" in result.axes and refit:
@@ -72,14 +96,21 @@ def select(result: Sweep, *, refit: bool = True) -> Selection:
     return Selection(fit.params, chosen, fit, restart, table, None)
 
 
-def _check_axes(result: Sweep, refit: bool) -> None:
+def _check_choice(name: str, given: str, wanted: tuple[str, ...]) -> None:
+    if given not in wanted:
+        raise ValueError(f"{name}: {given!r} was given; want one of {list(wanted)}")
+
+
+def _check_axes(result: Sweep, refit: bool, criterion: str) -> None:
     if not isinstance(result, Sweep):
         raise ValueError(f"result: {type(result).__name__} was given; want what a sweep returns once it is called with data")
     if not (hasattr(result.fits, "objective") and hasattr(result.fits, "status")):
         raise ValueError(f"result: a sweep of {type(result.fits).__name__} was given; want one whose fits are of type Fit")
     if "bootstrap" in result.axes:
         raise ValueError("result: it has the axis 'bootstrap', whose members are no candidates; want a sweep without it")
-    if "fold" not in result.axes:
+    if criterion != "held_out":
+        _check_information(result, criterion)
+    elif "fold" not in result.axes:
         several = [n for n, values in result.axes.items() if n != "restart" and len(values) > 1]
         if several:
             raise ValueError(f"result: {several} cannot be chosen without held-out rows; want the axis 'fold' in the sweep")
@@ -89,15 +120,53 @@ def _check_axes(result: Sweep, refit: bool) -> None:
         raise ValueError(f"refit: False was given for {len(result.axes['fold'])} folds; want True, or a single fold")
 
 
+def _check_information(result: Sweep, criterion: str) -> None:
+    if "fold" in result.axes or "fold" in result.fixed:
+        raise ValueError(f"criterion: {criterion!r} was given for fits by fold; want a sweep without the axis 'fold'")
+    if not _has_likelihood(result):
+        raise ValueError(
+            f"criterion: {criterion!r} was given for fits without a likelihood; want losses.nll(), or criterion='held_out'"
+        )
+
+
+def _has_likelihood(result: Sweep) -> bool:
+    values = [getattr(result.fits, name, None) for name in ("log_likelihood", "degrees_of_freedom", "classified", "rows")]
+    return not any(v is None or np.isnan(v).all() for v in values)
+
+
+def _check_rule(result: Sweep, tuned: list[str], criterion: str) -> list[tuple[str, int]]:
+    """The columns by which combinations are the simpler the lower these are, with a sign; the first counts first."""
+    if criterion != "held_out" or len(result.axes.get("fold", ())) < 2:
+        what = f"criterion={criterion!r}" if criterion != "held_out" else f"{len(result.axes.get('fold', ()))} folds"
+        raise ValueError(f"rule: 'one_standard_error' was given with {what}; want held-out loss in at least two folds")
+    if _has_likelihood(result):
+        return [("degrees_of_freedom", 1)]
+    weights = [penalty.name for penalty in getattr(result.sweeper.fit, "penalties", ())]
+    axes = [(name, -1 if name in weights else 1) for name in tuned if name in (*weights, "n_experts")]
+    if tuned and not axes:
+        raise ValueError(f"rule: 'one_standard_error' knows no simplest of {tuned}; want fits that have degrees of freedom")
+    return axes
+
+
+def _simplest(table: dict[str, np.ndarray], losses: np.ndarray, simplicity: list[tuple[str, int]]) -> int:
+    near = np.flatnonzero(np.isfinite(losses) & (table["difference"] <= table["difference_se"]))
+    keys = [losses, *(sign * table[name] for name, sign in reversed(simplicity))]
+    return int(near[np.lexsort([key[near] for key in keys])[0]])
+
+
 def _ordered(result: Sweep, tuned: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Objective, held-out loss and admissibility with axes (tuned ..., fold, restart), each of length 1 where absent."""
+    """Objective, held-out loss (or else objective) and admissibility, laid out."""
+    held_out = result.fits.objective if result.held_out is None else result.held_out
+    a, b, c = (_laid_out(result, tuned, v) for v in (result.fits.objective, held_out, _selectable(result)))
+    return a, b, c
+
+
+def _laid_out(result: Sweep, tuned: list[str], values: Any) -> np.ndarray:
+    """Values of all members with axes (tuned ..., fold, restart), each of length 1 where absent."""
     names = list(result.axes)
     order = [names.index(n) for n in (*tuned, "fold", "restart") if n in names]
     shape = [len(result.axes[n]) for n in tuned] + [len(result.axes.get(n, [0])) for n in ("fold", "restart")]
-    objective = np.asarray(result.fits.objective)
-    held_out = objective if result.held_out is None else result.held_out
-    a, b, c = (np.transpose(v, order).reshape(shape) for v in (objective, held_out, _selectable(result)))
-    return a, b, c
+    return np.transpose(values, order).reshape(shape)
 
 
 def _selectable(result: Sweep) -> np.ndarray:
@@ -108,20 +177,40 @@ def _table(
     result: Sweep, tuned: list[str], competing: np.ndarray, held_out: np.ndarray, admissible: np.ndarray, best: np.ndarray
 ) -> dict[str, np.ndarray]:
     there = np.isfinite(competing.min(axis=-1))
-    losses = np.where(there, np.take_along_axis(held_out, best[..., None], axis=-1)[..., 0], np.nan)
-    shares = _fold_shares(result)
+
+    def of_best(values: np.ndarray) -> np.ndarray:
+        """Those of the best restart in each fold, NaN where no restart is admissible."""
+        return np.where(there, np.take_along_axis(values, best[..., None], axis=-1)[..., 0], np.nan)
+
+    losses, shares = of_best(held_out), _fold_shares(result)
     grid = np.meshgrid(*(result.axes[n] for n in tuned), indexing="ij")
-    folds = losses.shape[-1]
-    mean = losses @ shares
-    spread = np.sqrt(np.square(losses - mean[..., None]) @ shares / (folds - 1)) if folds > 1 else np.full_like(mean, np.nan)
+    mean, error = _mean_and_error(losses, shares)
+    lowest = np.unravel_index(np.where(np.isfinite(mean), mean, np.inf).argmin(), mean.shape)
+    difference, difference_error = _mean_and_error(losses - losses[lowest], shares)
+    columns = {
+        "held_out": mean,
+        "standard_error": error,
+        "difference": difference,
+        "difference_se": difference_error,
+        "objective": competing.min(axis=-1).mean(axis=-1),
+        "restart": np.reshape([_restart_number(result, i) for i in best[..., -1].ravel()], mean.shape),
+        "admissible": admissible.mean(axis=(-2, -1)),
+    }
+    if _has_likelihood(result):
+        names = ("degrees_of_freedom", "log_likelihood", *(CRITERIA[1:] if "fold" not in result.axes else ()))
+        columns |= {name: of_best(_laid_out(result, tuned, getattr(result.fits, name))).mean(axis=-1) for name in names}
     return {
         **{name: values.ravel() for name, values in zip(tuned, grid, strict=True)},
-        "held_out": mean.ravel(),
-        "standard_error": spread.ravel(),
-        "objective": competing.min(axis=-1).mean(axis=-1).ravel(),
-        "restart": np.asarray([_restart_number(result, i) for i in best[..., -1].ravel()]),
-        "admissible": admissible.mean(axis=(-2, -1)).ravel(),
+        **{name: values.ravel() for name, values in columns.items()},
     }
+
+
+def _mean_and_error(values: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean over folds, the last axis, weighted by their shares, and its standard error (NaN for fewer than two)."""
+    mean, folds = values @ shares, values.shape[-1]
+    if folds < 2:
+        return mean, np.full_like(mean, np.nan)
+    return mean, np.sqrt(np.square(values - mean[..., None]) @ shares / (folds - 1))
 
 
 def _fold_shares(result: Sweep) -> np.ndarray:
@@ -137,12 +226,15 @@ def _refit(result: Sweep, chosen: dict[str, Any]) -> Sweep:
     """The chosen values on all rows, from every restart, by the program that the sweep compiled."""
     one = {**result.fixed, **chosen, "fold": EVERY_ROW}
     axes = {name: np.asarray([one[name]]) if name in one else result.axes[name] for name in result.sweeper.axes}
+    inner = getattr(result.sweeper.fit, "inner_axis", None)
+    if inner is not None:  # all its values again, for each is fitted from those before
+        axes[inner] = result.sweeper.axes[inner]
     sweeper = dataclasses.replace(result.sweeper, axes=axes, checkpoint=None, chunk_size=result.run.chunk_size)
     try:
         again = sweeper.run(result.inputs)
     except FloatingPointError as error:
         raise RuntimeError(f"no fit on all rows is admissible: {error}") from error
-    return again.isel(**{name: 0 for name in axes if name in one})
+    return again.isel(**{n: int(np.argmax(values == one[n])) for n, values in axes.items() if n in one})
 
 
 def _winner(again: Sweep) -> tuple[Fit, int]:

@@ -27,8 +27,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _check
-from moejax.fit import Fit, Status, check_key, check_weights, describe
-from moejax.model import floating
+from moejax.fit import Fit, Status, check_groups, check_key, check_weights, describe
+from moejax.model import floating, leaders
+from moejax.path import is_count, sequence
 
 ROW_AXES = ("fold", "bootstrap")  # they change the weights of the rows, and are no fields of `hyper`
 EVERY_ROW = -2  # on the axis `fold`: trains on all rows
@@ -44,7 +45,9 @@ _CHUNK_BYTES = {"cpu": (2**20, 8, 128), "other": (2**32, 1, 1024)}
 
 
 class Inputs(NamedTuple):
-    """What all members share. fold_of_row: the fold in which each row is held out, -1 for none."""
+    """What all members share. fold_of_row: the fold in which each row is held out, -1 for none. leader: the first row of
+    each row's group. inner: the values of the axis that the fit takes all at once.
+    """
 
     key: jax.Array
     x: Any
@@ -53,6 +56,8 @@ class Inputs(NamedTuple):
     offset: Any = None
     start: Any = None
     fold_of_row: Any = None
+    leader: Any = None
+    inner: Any = None
 
 
 @dataclass(frozen=True)
@@ -145,7 +150,10 @@ class Sweep:
 
 @dataclass(frozen=True, eq=False)
 class Sweeper:
-    """A sweep, configured by `sweep`; call it with what a single fit is called with."""
+    """A sweep, configured by `sweep`; call it with what a single fit is called with.
+
+    axes: the values by name; where a number of weights was asked for, that number, of no dimension, until it is called.
+    """
 
     fit: Callable[..., Any]
     axes: dict[str, np.ndarray]
@@ -157,39 +165,58 @@ class Sweeper:
     checkpoint: Path | None
 
     def __call__(
-        self, key: jax.Array, x: Any, y: Any, *, weights: Any = None, offset: Any = None, start: Any = None
+        self,
+        key: jax.Array,
+        x: Any,
+        y: Any,
+        *,
+        weights: Any = None,
+        offset: Any = None,
+        groups: Any = None,
+        start: Any = None,
     ) -> Sweep:
         """Fit every member of the product of the axes; all of them share these arguments, which are those of a fit.
 
-        Raises ValueError, before anything compiles, for what a fit refuses and for a fold without rows; and
-        FloatingPointError if every member diverged.
+        The rows of a group share their expert, and so are held out together and drawn together.
+
+        Raises ValueError, before the sweep compiles, for what a fit refuses, for a fold without rows and for one that holds
+        a part of a group; and FloatingPointError if every member diverged.
         """
         if hasattr(self.fit, "check_data"):
-            self.fit.check_data(x, y, weights, offset, start)
+            self.fit.check_data(x, y, weights, offset, groups, start)
         if start is not None and len(self.axes.get("restart", ())) > 1:
             raise ValueError("start: params were given beside the axis 'restart', whose members would all start there")
-        inputs = _inputs(Inputs(key, x, y, weights, offset, start, self.fold_of_row), self.axes)
-        return self.run(inputs)
+        inputs = _inputs(Inputs(key, x, y, weights, offset, start, self.fold_of_row, groups), self.axes)
+        more = {"weights": weights, "offset": offset, "groups": groups, "start": start}
+        axes = _with_sequences(self.fit, self.axes, inputs, more)
+        return dataclasses.replace(self, axes=axes).run(inputs)
 
     def run(self, inputs: Inputs) -> Sweep:
         """The sweep on inputs that were checked before."""
-        members = _members(self.axes)
-        count = len(next(iter(members.values())))
+        inner = getattr(self.fit, "inner_axis", None)
+        if inner is not None:
+            inputs = inputs._replace(inner=_typed({inner: self.axes[inner]}, inputs)[inner])
+        outer = {name: values for name, values in self.axes.items() if name != inner}
+        shape = tuple(len(v) for v in outer.values())
+        count = int(np.prod(shape))
+        members = _members(outer)
         devices = self.devices or tuple(jax.local_devices())
         started = time.perf_counter()
         store = _Store(self.checkpoint, _identity(self, inputs, devices[0].platform)) if self.checkpoint else None
         chunk = (store and store.chunk_size) or self.chunk_size or _chunk_size(self.fit, inputs, devices[0].platform)
         threads = self.threads or _threads_per_device(devices)
-        programs = [_Program(self.fit, tuple(self.axes), inputs, chunk, device) for device in devices]
+        programs = [_Program(self.fit, tuple(outer), inputs, chunk, device) for device in devices]
         compiled = time.perf_counter()
         if store:
             store.begin(chunk)
         starts = range(0, count, chunk)
         outputs = _run_chunks(programs, threads, members, chunk, starts, store, self.progress)
         seconds = {"compile": compiled - started, "run": time.perf_counter() - compiled}
-        shape = tuple(len(v) for v in self.axes.values())
         fits, held_out = jax.tree.map(lambda *v: np.concatenate(v)[:count].reshape(shape + v[0].shape[1:]), *outputs)
-        _refuse_if_all_diverged(fits, count)
+        if inner is not None:  # it leads the result of each member, and goes to its place among the axes
+            place = list(self.axes).index(inner)
+            fits, held_out = jax.tree.map(lambda v: np.moveaxis(v, len(shape), place), (fits, held_out))
+        _refuse_if_all_diverged(fits)
         run = Run(chunk, tuple(str(d) for d in devices), threads, seconds)
         return Sweep(dict(self.axes), fits, held_out, self, inputs, run)
 
@@ -207,13 +234,20 @@ def sweep(
     """A fit over the product of named axes, compiled once.
 
     fit: from `fit_gradient`, or any pure function fit(key, x, y, hyper, **more) -> pytree of arrays, where more are the
-    `weights`, `offset` and `start` that the sweep has. axes, by name:
+    `weights`, `offset`, `groups` and `start` that the sweep has. One that has an `inner_axis`, like those of `path`, takes
+    all values of that axis at once, and its results have them leading; in the sweep it is an axis like the others, with
+    the default of `hyper` where it is not given. axes, by name:
 
     - any field of the fit's `hyper`: a sequence of numbers, which reach the fit in the type of x (`restart`, the number
-      of a start, is whole and may be given as how many; every penalty then has the same starts);
+      of a start, is whole and may be given as how many; every penalty then has the same starts). The weight of a penalty
+      may be given as how many, at least 2: from the critical weight, at which on all rows all its coefficients are 0, down
+      to a thousandth of it (or to the ratio of the path), the same for all members. Other fields count there with their
+      only value, or their default;
     - `fold`: how many folds (drawn from the key, of sizes that differ by at most 1), or (n,) whole numbers: the fold in
       which each row is held out, -1 for rows that never are. Members train on the other rows, by weights;
     - `bootstrap`: how many samples with replacement (Efron 1979), as weights.
+
+    Where rows come in groups, whole groups are held out and drawn in the place of rows.
 
     chunk_size: members a call of the program, the last call padded; chosen from the number of rows, never from that of
     members, unless given. devices: JAX devices, each of which gets whole chunks; all local ones unless given. threads:
@@ -224,8 +258,8 @@ def sweep(
     The same key, versions, kind of device and chunk size give the same bits for a member, whatever the order and number
     of members, devices or threads. (Keys of JAX's `rbg` implementation do not draw alike under `vmap`, and are excepted.)
 
-    Returns a function (key, x, y, *, weights=None, offset=None, start=None) -> Sweep. Raises ValueError for an axis that
-    is empty, unknown, or has values it cannot have.
+    Returns a function (key, x, y, *, weights=None, offset=None, groups=None, start=None) -> Sweep. Raises ValueError for an
+    axis that is empty, unknown, or has values it cannot have.
     """
     if not callable(fit):
         raise ValueError(f"fit: {fit!r} was given; want a function, as from fit_gradient")
@@ -237,9 +271,13 @@ def sweep(
         _check.count("threads", threads)
     if devices is not None and not len(devices):
         raise ValueError("devices: none were given; want at least one, or None for all local ones")
-    values = {name: _axis_values(name, given) for name, given in axes.items()}
+    inner = getattr(fit, "inner_axis", None)
+    if inner is not None and inner not in axes:
+        axes = {**axes, inner: fit.hyper[inner]}  # type: ignore[attr-defined]
+    countable = {penalty.name for penalty in getattr(fit, "penalties", ())}
+    values = {name: _axis_values(name, given, name in countable) for name, given in axes.items()}
     if hasattr(fit, "check_hyper"):
-        fit.check_hyper({name: v for name, v in values.items() if name not in ROW_AXES})
+        fit.check_hyper({name: v for name, v in values.items() if name not in ROW_AXES and v.ndim})
     return Sweeper(
         fit,
         values,
@@ -255,7 +293,10 @@ def sweep(
 # ---- axes and what members share ------------------------------------------------------------------------------------
 
 
-def _axis_values(name: str, given: Any) -> np.ndarray:
+def _axis_values(name: str, given: Any, countable: bool = False) -> np.ndarray:
+    if countable and is_count(given):
+        _check.count(f"axes[{name!r}]", given, 2)
+        return np.asarray(given)
     if name in ("restart", "fold", "bootstrap") and np.ndim(given) == 0:
         _check.count(name, given, 2 if name == "fold" else 1)
         return np.arange(given)
@@ -284,8 +325,17 @@ def _fold_labels(given: Any) -> np.ndarray | None:
     return None if given is None or np.ndim(given) == 0 else np.asarray(given)
 
 
+def _with_sequences(fit: Any, axes: dict[str, np.ndarray], inputs: Inputs, more: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The axes, with weights where how many of them were asked for; from all rows, and so the same for all folds."""
+    only = {n: v[0] for n, v in axes.items() if n not in ("restart", *ROW_AXES) and v.shape == (1,)}
+    return {
+        name: values if values.ndim else sequence(fit, name, int(values), inputs.key, inputs.x, inputs.y, only, **more)
+        for name, values in axes.items()
+    }
+
+
 def _inputs(given: Inputs, axes: dict[str, np.ndarray]) -> Inputs:
-    """Inputs as arrays of one precision, with the fold of every row."""
+    """Inputs as arrays of one precision, with the fold of every row, and the leader of its group where there are groups."""
     check_key(given.key)
     x = jax.tree.map(floating, given.x)
     first = next((leaf for leaf in jax.tree.leaves(x) if leaf.ndim), None)
@@ -295,23 +345,36 @@ def _inputs(given: Inputs, axes: dict[str, np.ndarray]) -> Inputs:
     if given.weights is not None:
         check_weights(given.weights, n)
     y, weights, offset = (None if v is None else jnp.asarray(v, dtype) for v in given[2:5])
+    leader = None
+    if given.leader is not None:  # labels, as the user has them
+        check_groups(given.leader, given.weights, n)
+        leader = leaders(given.leader)
     labels = given.fold_of_row
     if "fold" in axes:
-        labels = _drawn_folds(given.key, n, len(axes["fold"])) if labels is None else labels
+        labels = _drawn_folds(given.key, n, len(axes["fold"]), leader) if labels is None else labels
         _check.shape("axes['fold']", labels, (n,), "the fold of every row")
-        _check_folds(labels, axes["fold"], weights)
+        _check_folds(labels, axes["fold"], weights, leader)
     if ROW_AXES[0] in axes or ROW_AXES[1] in axes:
         weights = jnp.ones(n, dtype) if weights is None else weights
-    return Inputs(given.key, x, y, weights, offset, given.start, None if labels is None else jnp.asarray(labels, jnp.int32))
+    labels = None if labels is None else jnp.asarray(labels, jnp.int32)
+    return Inputs(given.key, x, y, weights, offset, given.start, labels, leader)
 
 
-def _drawn_folds(key: jax.Array, n: int, folds: int) -> np.ndarray:
-    if folds > n:
-        raise ValueError(f"axes['fold']: {folds} folds were given for {n} rows; want at most one for each row")
-    return np.random.default_rng([*_key_words(key), _STREAMS["fold"]]).permutation(n) % folds
+def _drawn_folds(key: jax.Array, n: int, folds: int, leader: Any) -> np.ndarray:
+    unit = np.arange(n) if leader is None else np.unique(np.asarray(leader), return_inverse=True)[1].ravel()
+    units, what = int(unit.max()) + 1, "row" if leader is None else "group"
+    if folds > units:
+        raise ValueError(f"axes['fold']: {folds} folds were given for {units} {what}s; want at most one for each {what}")
+    return np.random.default_rng([*_key_words(key), _STREAMS["fold"]]).permutation(units)[unit] % folds
 
 
-def _check_folds(labels: np.ndarray, folds: np.ndarray, weights: Any) -> None:
+def _check_folds(labels: np.ndarray, folds: np.ndarray, weights: Any, leader: Any) -> None:
+    if leader is not None and (apart := labels != labels[np.asarray(leader)]).any():
+        row = int(np.argmax(apart))
+        raise ValueError(
+            f"axes['fold']: row {row} is in fold {labels[row]} and row {int(leader[row])} of its group in fold "
+            f"{labels[int(leader[row])]}; want whole groups in each fold"
+        )
     counted = np.ones(len(labels), bool) if weights is None else np.asarray(weights) > 0
     for fold in folds:
         held = counted & (np.asarray(labels) == fold)
@@ -326,16 +389,15 @@ def _key_words(key: jax.Array) -> list[int]:
 
 
 def _members(axes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The value of every member on every axis, the last axis fastest."""
+    """The value of every member on every axis, the last axis fastest; without axes there is one member."""
     grid = np.meshgrid(*axes.values(), indexing="ij")
     return {name: np.ravel(values) for name, values in zip(axes, grid, strict=True)}
 
 
 def _slice(members: dict[str, np.ndarray], start: int, chunk: int) -> dict[str, np.ndarray]:
     """The members of one chunk, the last of them repeated where there are too few."""
-    count = len(next(iter(members.values())))
-    index = np.minimum(np.arange(start, start + chunk), count - 1)
-    return {name: values[index] for name, values in members.items()}
+    index = np.arange(start, start + chunk)
+    return {name: values[np.minimum(index, len(values) - 1)] for name, values in members.items()}
 
 
 # ---- the program ----------------------------------------------------------------------------------------------------
@@ -348,20 +410,34 @@ def _member(fit: Callable[..., Any], values: dict[str, jax.Array], shared: Input
         held = weights * (shared.fold_of_row == values["fold"])
         weights = weights * (shared.fold_of_row != values["fold"])
     if "bootstrap" in values:
-        weights = weights * _bootstrap_counts(shared.key, values["bootstrap"], weights)
-    more = {"weights": weights, "offset": shared.offset, "start": shared.start}
+        weights = weights * _bootstrap_counts(shared.key, values["bootstrap"], weights, shared.leader)
+    more = {"weights": weights, "offset": shared.offset, "groups": shared.leader, "start": shared.start}
     hyper = {name: value for name, value in values.items() if name not in ROW_AXES}
+    if shared.inner is not None:
+        hyper[fit.inner_axis] = shared.inner  # type: ignore[attr-defined]
     result = fit(shared.key, shared.x, shared.y, hyper, **{name: v for name, v in more.items() if v is not None})
     if held is None or not hasattr(fit, "score"):
         return result, None
-    return result, fit.score(result.params, shared.x, shared.y, held, shared.offset)
+    grouped = {} if shared.leader is None else {"groups": shared.leader}
+    return result, fit.score(result.params, shared.x, shared.y, held, shared.offset, **grouped)
 
 
-def _bootstrap_counts(key: jax.Array, sample: jax.Array, weights: jax.Array) -> jax.Array:
-    """How often each row is drawn, among those of positive weight and as many times as there are such rows."""
+def _bootstrap_counts(key: jax.Array, sample: jax.Array, weights: jax.Array, leader: jax.Array | None) -> jax.Array:
+    """How often each row is drawn, among those of positive weight and as many times as there are such rows.
+
+    leader: the first row of each row's group, where groups are drawn in the place of rows.
+    """
+    counts = _drawn_counts(key, sample, weights, weights > 0 if leader is None else _first(leader) & (weights > 0))
+    return counts if leader is None else counts[leader]
+
+
+def _first(leader: jax.Array) -> jax.Array:
+    return leader == jnp.arange(leader.shape[0])
+
+
+def _drawn_counts(key: jax.Array, sample: jax.Array, weights: jax.Array, there: jax.Array) -> jax.Array:
     key = jax.random.fold_in(jax.random.fold_in(key, _STREAMS["bootstrap"]), sample)
     n = weights.shape[0]
-    there = weights > 0
     rank = jax.random.randint(key, (n,), 0, there.sum(), jnp.int32)
     rows = jnp.argsort(~there, stable=True)[rank]
     return jnp.zeros_like(weights).at[rows].add(jnp.where(jnp.arange(n) < there.sum(), 1.0, 0.0).astype(weights.dtype))
@@ -391,7 +467,9 @@ class _Program:
         except TypeError:  # a function that cannot be hashed is compiled for each call
             executable = known = None
         if executable is None:
-            jitted = jax.jit(jax.vmap(lambda values, shared: _member(fit, values, shared), in_axes=(0, None)))
+            jitted = jax.jit(
+                jax.vmap(lambda values, shared: _member(fit, values, shared), in_axes=(0, None), axis_size=chunk)
+            )
             executable = compile_for(jitted.lower(example, self.shared), device)
             if known is not None:
                 _remember(known, executable)
@@ -486,8 +564,9 @@ def _run_chunks(
         pool.shutdown(cancel_futures=True)
 
 
-def _refuse_if_all_diverged(fits: Any, count: int) -> None:
+def _refuse_if_all_diverged(fits: Any) -> None:
     if isinstance(fits, Fit) and (fits.status & int(Status.DIVERGED)).all():
+        count = fits.status.size
         raise FloatingPointError(
             f"all {count} members of the sweep diverged; want a smaller learning rate, or inputs of a smaller scale"
         )
@@ -537,7 +616,8 @@ class _Store:
 
 def _identity(sweeper: Sweeper, inputs: Inputs, platform: str) -> str:
     """A digest of all that the results depend on, but for the chunk size, which is kept beside it."""
-    one = _typed({name: values[0] for name, values in sweeper.axes.items()}, inputs)
+    inner = getattr(sweeper.fit, "inner_axis", None)
+    one = _typed({name: values[0] for name, values in sweeper.axes.items() if name != inner}, inputs)
     # The program itself, for the names of functions do not tell one optimizer, closure or version of the code from another.
     program = jax.jit(lambda values, shared: _member(sweeper.fit, values, shared)).lower(one, inputs).as_text()
     parts = [jax.__version__, platform, program, repr(_key_words(inputs.key))]

@@ -624,7 +624,7 @@ OUTPUTS = moejax.fit_gradient(moejax.moe(experts.linear(2), gates.softmax(), K))
         *(({"hyper": {name: np.ones(2)}}, rf"^hyper\['{name}'\]: shape \(2,\) was given") for name in SHORT.hyper),
         ({"hyper": {"restart": 1.5}}, r"^hyper\['restart'\]: 1.5 was given"),
         ({"hyper": {"restart": -1}}, r"^hyper\['restart'\]: -1 was given"),
-        ({"hyper": {"l1": 0.1}}, r"^hyper: 'l1' was given; want names among \['l1_experts', "),
+        ({"hyper": {"l1": 0.1}}, r"^hyper: 'l1' was given; want names among \['group_experts', "),
         ({"start": {}}, r"^start: params of structure"),
         ({"start": {"experts": START["experts"], "gate": START["gate"]}}, r"^start: params of structure"),
         ({"start": START | {"gate": {"logits": np.zeros(K)}}}, r"^start: params of structure"),

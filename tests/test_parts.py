@@ -337,7 +337,7 @@ def test_densities_and_responsibilities_are_those_of_bayes(gate, log_scale):
     np.testing.assert_allclose(model.responsibilities(params, X, Y), want, rtol=1e-9, atol=1e-300)
     shift = np.linspace(-1, 1, N)
     np.testing.assert_allclose(model.log_prob(params, X, Y + shift, shift), np.log(joint.sum(axis=1)), rtol=1e-10)
-    assert bool(model.family.at_floor(params["family"])) is bool(log_scale.min() < -1.6)
+    assert bool(model.family.at_floor(params["family"], Y)) is bool(log_scale.min() < -1.6)
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -355,7 +355,7 @@ def test_gaussian_densities(shared, outputs, floor):
     np.testing.assert_allclose(family.log_prob(y, eta, phi), each.sum(axis=2) if outputs else each, rtol=1e-10)
     np.testing.assert_array_equal(family.mean(eta), eta)
     if shared:
-        assert not family.at_floor(phi)
+        assert not family.at_floor(phi, y)
 
 
 @pytest.mark.parametrize("log_scale", SPREADS)
@@ -453,7 +453,8 @@ def test_values_are_sums_and_l1_is_flat_at_zero():
         for got, leaf in zip(jax.grad(penalty.value)(leaves), tree, strict=True):
             np.testing.assert_array_equal(got, slope(leaf))
         assert penalty.value([]) == 0
-    assert [p.name for p in penalties.standard()] == ["l1_experts", "l2_experts", "l1_gate", "l2_gate"]
+    names = ["l1_experts", "group_experts", "l2_experts", "l1_gate", "group_gate", "l2_gate"]
+    assert [p.name for p in penalties.standard()] == names
 
 
 WEIGHTS = {"l1_experts": 0.3, "l2_experts": 0.7, "l1_gate": 0.11, "l2_gate": 0.05}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -126,8 +127,8 @@ def test_table_has_a_row_for_each_combination():
     status[1, 2, :, 1] = DIVERGED
     selection = moejax.select(made(axes, objective, held_out, status))
     table = selection.table
-    names = ["l1", "l2", "held_out", "standard_error", "objective", "restart", "admissible", "chosen"]
-    assert list(table) == names
+    names = ["held_out", "standard_error", "difference", "difference_se", "objective", "restart", "admissible"]
+    assert list(table) == ["l1", "l2", *names, "chosen"]
     assert {len(column) for column in table.values()} == {6}
     losses = []
     for row in range(6):
@@ -160,6 +161,117 @@ def test_restarts_alone_need_no_fold():
     assert moejax.select(made({"l1": [0.3]}, 1.0)).chosen == {"l1": 0.3}
 
 
+# ---- within one standard error --------------------------------------------------------------------------------------
+
+FOUR = {"l1": [0.1, 0.2, 0.3, 0.4], "fold": FOLDS}
+# Fold by penalty. The second is the best; the third is worse by about as much in each fold, and so surely; the first
+# and fourth by amounts that vary, though not by more on the whole.
+BY_FOLD = np.array([[1.0, 0.9, 1.0, 1.5], [5.0, 4.9, 5.0, 4.3], [3.2, 2.8, 3.0, 2.6]])
+
+
+def with_penalties(result, *names):
+    fit = Named(tuple(SimpleNamespace(name=name) for name in names))
+    return dataclasses.replace(result, sweeper=dataclasses.replace(result.sweeper, fit=fit))
+
+
+@dataclasses.dataclass(frozen=True)
+class Named:
+    """`stub` as a record with penalties."""
+
+    penalties: tuple
+
+    def __call__(self, *arguments, **more):
+        return stub(*arguments, **more)
+
+
+def with_numbers(result, degrees, log_likelihood=-10.0, classified=-1.0, rows=float(N)):
+    numbers = {"degrees_of_freedom": degrees, "log_likelihood": log_likelihood, "classified": classified, "rows": rows}
+    numbers = {name: np.broadcast_to(np.asarray(v, float), result.shape) for name, v in numbers.items()}
+    return dataclasses.replace(result, fits=result.fits._replace(**numbers))
+
+
+def test_differences_are_within_folds():
+    table = moejax.select(made(FOUR, 1.0, BY_FOLD.T)).table
+    share = np.array([6, 3, 3]) / 12
+    differences = BY_FOLD - BY_FOLD[:, 1:2]
+    mean = share @ differences
+    np.testing.assert_allclose(table["difference"], mean, atol=1e-12)
+    np.testing.assert_allclose(table["difference"], table["held_out"] - table["held_out"][1], atol=1e-12)
+    np.testing.assert_allclose(table["difference_se"], np.sqrt(share @ (differences - mean) ** 2 / 2), atol=1e-12)
+    # By hand: 0.1, 0.1, 0.4 and 0.6, -0.6, -0.2 with shares 1/2, 1/4, 1/4.
+    np.testing.assert_allclose(table["difference"][[0, 3]], [0.175, 0.1])
+    np.testing.assert_allclose(table["difference_se"][[0, 3]], np.sqrt([0.016875 / 2, (0.125 + 0.1225 + 0.0225) / 2]))
+    assert (table["standard_error"] > table["difference_se"].max()).all()
+
+
+RULED = [
+    # degrees of freedom by penalty (or by fold and penalty), chosen
+    ([4, 3, 2, 1], 0.4),
+    ([4, 3, 1, 2], 0.4),  # the third is worse by more than an error of the difference
+    ([4, 3, 1, 5], 0.2),
+    ([1, 3, 2, 3], 0.2),  # of equals the better one; the first is too bad
+    ([[9, 5, 0, 1], [9, 5, 0, 5], [9, 5, 0, 8]], 0.4),  # on average 14 / 3
+    ([[9, 5, 0, 1], [9, 5, 0, 5], [9, 5, 0, 10]], 0.2),
+]
+
+
+@pytest.mark.parametrize(("degrees", "chosen"), RULED)
+def test_one_standard_error_takes_the_fewest_degrees_of_freedom(degrees, chosen):
+    result = with_numbers(made(FOUR, 1.0, BY_FOLD.T), np.broadcast_to(degrees, (3, 4)).T)
+    assert moejax.select(result, rule="one_standard_error").chosen == {"l1": chosen}
+    assert moejax.select(result).chosen == {"l1": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("order", "losses", "chosen"),
+    [
+        (("l1", "rate"), 1.0, {"l1": 0.2, "rate": 3.0}),  # a rate is no matter of simplicity: the first of equals
+        (("rate", "l1"), [[1.0, 1.5], [1.0, 1.5]], {"l1": 0.1, "rate": 3.0}),
+        (("l1", "n_experts"), 1.0, {"l1": 0.2, "n_experts": 1.0}),
+        (("n_experts", "l1"), [[1.0, 2.0], [1.0, 1.0]], {"l1": 0.1, "n_experts": 1.0}),
+        (("l1", "n_experts"), [[1.0, 1.0], [2.0, 1.0]], {"l1": 0.2, "n_experts": 2.0}),
+    ],
+)
+def test_without_degrees_of_freedom_the_largest_penalties_are_simplest(order, losses, chosen):
+    values = {"l1": [0.1, 0.2], "rate": [3.0, 1.0], "n_experts": [1.0, 2.0]}
+    axes = {**{name: values[name] for name in order}, "fold": 2}
+    result = made(axes, 1.0, np.broadcast_to(losses, (2, 2))[..., None])
+    assert moejax.select(with_penalties(result, "l1", "l2"), rule="one_standard_error").chosen == chosen
+
+
+# ---- by information criteria ----------------------------------------------------------------------------------------
+
+
+def test_information_criteria_are_those_of_their_formulas():
+    #           restarts of the first penalty, and of the second
+    objective = [[2.0, 1.0, 3.0], [5.0, 6.0, 4.0]]
+    log_likelihood = [[0.0, -20.0, 0.0], [0.0, 0.0, -18.5]]
+    degrees, classified = [[0, 5, 0], [0, 0, 6]], [[0, -1.0, 0], [0, 0, -4.0]]
+    result = made({"l1": [0.1, 0.2], "restart": [3, 5, 7]}, objective)
+    result = with_numbers(result, degrees, log_likelihood, classified)
+    wanted = {"aic": [50, 49], "bic": [40 + 5 * np.log(12), 37 + 6 * np.log(12)]}
+    wanted["icl"] = [wanted["bic"][0] + 2, wanted["bic"][1] + 8]
+    for criterion, penalty, restart in (("aic", 0.2, 7), ("bic", 0.2, 7), ("icl", 0.1, 5)):
+        selection = moejax.select(result, criterion=criterion)
+        assert (selection.chosen, selection.restart, selection.refit) == ({"l1": penalty}, restart, None)
+        assert selection.fit.objective == min(objective[0 if penalty == 0.1 else 1])
+        for name, values in wanted.items():
+            np.testing.assert_allclose(selection.table[name], values)
+        assert selection.table["degrees_of_freedom"].tolist() == [5, 6]
+        assert selection.table["log_likelihood"].tolist() == [-20, -18.5]
+        assert np.isnan(selection.table["held_out"]).all()
+
+
+def test_information_criteria_pass_over_what_is_not_admissible():
+    status = [[STARVED, CONVERGED], [FLOOR, DIVERGED]]
+    result = made({"l1": [0.1, 0.2], "restart": 2}, [[1.0, 2.0], [1.0, 1.0]], status=np.asarray(status))
+    selection = moejax.select(with_numbers(result, [[1, 9], [1, 1]]), criterion="bic")
+    assert (selection.chosen, selection.restart) == ({"l1": 0.1}, 1)
+    assert np.isnan(selection.table["bic"][1])
+    with pytest.raises(RuntimeError, match="no fit is admissible: 1 of 2 diverged, 1 of 2 scale at floor; want"):
+        moejax.select(with_numbers(result, 1).isel(l1=1), criterion="aic")
+
+
 # ---- refusals -------------------------------------------------------------------------------------------------------
 
 
@@ -169,6 +281,30 @@ def not_fits():
 
 
 REFUSED = [
+    (lambda: made(TUNED, 1.0, 1.0), {"criterion": "cv"}, ValueError, "^criterion: 'cv' was given; want one of"),
+    (lambda: made(TUNED, 1.0, 1.0), {"rule": "1se"}, ValueError, "^rule: '1se' was given; want one of"),
+    (lambda: with_numbers(made(TUNED, 1.0, 1.0), 1), {"criterion": "bic"}, ValueError, "^criterion: 'bic'.*'fold'"),
+    (lambda: with_numbers(made(TUNED, 1.0, 1.0), 1).isel(fold=0), {"criterion": "aic"}, ValueError, "'fold'"),
+    (lambda: made({"l1": [0.1, 0.2]}, 1.0), {"criterion": "aic"}, ValueError, "^criterion: 'aic' .*without a likelihood"),
+    (
+        lambda: with_numbers(made({"l1": [0.1, 0.2]}, 1.0), np.nan),
+        {"criterion": "icl"},
+        ValueError,
+        "^criterion: 'icl' .*without a likelihood",
+    ),
+    (
+        lambda: with_numbers(made({"l1": [0.1, 0.2]}, 1.0), 1),
+        {"criterion": "bic", "rule": "one_standard_error"},
+        ValueError,
+        "^rule: .*criterion='bic'",
+    ),
+    (
+        lambda: made(ONE, 1.0, 1.0),
+        {"rule": "one_standard_error", "refit": False},
+        ValueError,
+        "^rule: .*1 folds; want .*at least two",
+    ),
+    (lambda: made(TUNED, 1.0, 1.0), {"rule": "one_standard_error"}, ValueError, "^rule: .*no simplest of .'l1'"),
     (lambda: made({"l1": [0.1, 0.2], "restart": 2}, 1.0), {}, ValueError, "'l1'.*want the axis 'fold'"),
     (lambda: made({"bootstrap": 2, "restart": 2}, 1.0), {}, ValueError, "bootstrap"),
     (lambda: made({"bootstrap": 2, "fold": 3}, 1.0, 1.0), {}, ValueError, "bootstrap"),

@@ -312,6 +312,96 @@ def test_bootstrap_within_folds_draws_training_rows_alone():
         np.testing.assert_array_equal(weights[fold].sum(axis=1), (fold != LABELS).sum())
 
 
+# ---- groups of rows -------------------------------------------------------------------------------------------------
+
+GROUPS = 40 - np.arange(N) % 13
+SOFT = moejax.fit_gradient(MODEL, moejax.losses.nll(), steps=15)
+
+
+def grouped(key, x, y, hyper, weights, groups):
+    return {"weights": weights, "groups": groups}
+
+
+def test_a_fit_gets_the_first_row_of_each_group():
+    result = moejax.sweep(grouped, {"a": [1], "bootstrap": 1})(KEY, X, Y, groups=GROUPS)
+    first = [int(np.argmax(g == GROUPS)) for g in GROUPS]
+    np.testing.assert_array_equal(result.fits["groups"][0, 0], first)
+
+
+def test_drawn_folds_and_samples_take_whole_groups():
+    weights = np.where(GROUPS == 33, 0.0, 1.0 + GROUPS % 2).astype(np.float32)
+    sweeper = moejax.sweep(grouped, {"fold": 4, "bootstrap": 50, "a": [1]}, chunk_size=32)
+    result = sweeper(KEY, X, Y, groups=GROUPS, weights=weights).fits["weights"][:, :, 0]
+    counts = result[:, :, weights > 0] / weights[weights > 0]
+    kept = GROUPS[weights > 0]
+    by_group = np.stack([counts[:, :, kept == g].max(axis=2) for g in np.unique(kept)], axis=-1)
+    np.testing.assert_array_equal(counts, by_group[:, :, np.searchsorted(np.unique(kept), kept)])
+    held = (by_group == 0).all(axis=1)  # in no sample: held out
+    assert (held.sum(axis=0) == 1).all()
+    assert held.sum(axis=1).max() - held.sum(axis=1).min() <= 1 + 1  # of 13 groups, one of which has no weight
+    np.testing.assert_array_equal(by_group.sum(axis=2), np.broadcast_to((~held).sum(axis=1)[:, None], (4, 50)))
+
+
+def test_a_fold_of_groups_trains_on_the_other_groups_and_is_scored_on_its_own():
+    labels = np.where(GROUPS == 40, -1, GROUPS % 3)
+    result = moejax.sweep(SOFT, {"fold": labels}, chunk_size=8)(KEY, X, Y, groups=GROUPS)
+    train, held = labels != 1, labels == 1
+    lone = SOFT(KEY, X[train], Y[train], groups=GROUPS[train])
+    assert_close(result.sel(fold=1).fits, jax.tree.map(np.asarray, lone))
+    score = SOFT.score(lone.params, X[held], Y[held], np.ones(held.sum()), None, GROUPS[held])
+    np.testing.assert_allclose(result.sel(fold=1).held_out, score, rtol=1e-4)
+    plain = moejax.sweep(SOFT, {"fold": labels}, chunk_size=8)(KEY, X, Y)
+    assert (np.abs(plain.held_out - result.held_out) > 1e-3).all()
+
+
+BAD_GROUPS = [
+    ({"fold": LABELS}, {}, r"^axes\['fold'\]: row \d+ is in fold .* of its group in fold"),
+    ({"fold": 14}, {}, "fold.*14 folds were given for 13 groups"),
+    ({"fold": 3}, {"groups": GROUPS[1:]}, "^groups: shape"),
+    ({"fold": 3}, {"groups": GROUPS / 2}, "^groups: .*whole"),
+    ({"fold": 3}, {"weights": CASES + 1}, "^weights: row"),
+]
+
+
+@pytest.mark.parametrize(("axes", "more", "words"), BAD_GROUPS)
+@pytest.mark.parametrize("fit", [SOFT, grouped], ids=["fit", "function"])
+def test_bad_groups_are_one_error(fit, axes, more, words):
+    with pytest.raises(ValueError, match=words):
+        moejax.sweep(fit, axes)(KEY, X, Y, **{"groups": GROUPS, **more})
+
+
+# ---- numbers of experts ---------------------------------------------------------------------------------------------
+
+
+def test_fewer_experts_of_a_model_are_a_model_of_fewer():
+    def fit(n_experts):
+        model = moejax.moe(moejax.experts.linear(), moejax.gates.constant(), n_experts, family=moejax.families.gaussian())
+        return moejax.fit_gradient(model, moejax.losses.nll(), steps=1200, learning_rate=0.05)
+
+    def best(fits):
+        return np.where(fits.admissible, fits.objective, np.inf).min(axis=-1)
+
+    x = X[:, 1:2]
+    y = 2 * np.sign(X[:, 0]) * x[:, 0] + 0.5 * np.random.default_rng(0).normal(size=N).astype(np.float32)
+    result = moejax.sweep(fit(3), {"n_experts": [1, 2, 3], "restart": 4}, chunk_size=12)(KEY, x, y)
+    lone = moejax.sweep(fit(2), {"restart": 4}, chunk_size=8)(KEY, x, y)
+    variance = np.mean((y - np.polyval(np.polyfit(x[:, 0], y, 1), x[:, 0])) ** 2)
+    wanted = [0.5 * np.log(2 * np.pi * np.e * variance), best(lone.fits)]
+    np.testing.assert_allclose(best(result.fits)[:2], wanted, rtol=1e-4)
+    # Two coefficients and a scale each, and the proportions but one.
+    np.testing.assert_array_equal(result.fits.degrees_of_freedom, np.repeat([[3], [7], [11]], 4, axis=1))
+    for i, number in enumerate((1, 2, 3)):
+        params = jax.tree.map(lambda v, i=i: v[i, 0], result.fits.params)
+        probs = np.asarray(fit(3).model.gate_probs(params, x))
+        assert (probs[:, number:] == 0).all()
+        assert (probs[:, :number] > 0).all()
+    assert moejax.select(result, criterion="bic").chosen == {"n_experts": 2}
+    result = moejax.sweep(fit(3), {"n_experts": [1, 2], "fold": 3, "restart": 2}, chunk_size=12)(KEY, x, y)
+    assert moejax.select(result).chosen == {"n_experts": 2}
+    with pytest.raises(ValueError, match=r"n_experts.*whole numbers from 1 to 3"):
+        moejax.sweep(fit(3), {"n_experts": [4]})
+
+
 # ---- labels and tables ----------------------------------------------------------------------------------------------
 
 
@@ -354,7 +444,8 @@ def test_sel_takes_the_nearest_value():
 def test_table_and_csv(tmp_path):
     result = swept({"l1_experts": [0.0, 0.05], "fold": LABELS})
     table = result.table()
-    assert list(table) == ["l1_experts", "fold", "objective", "log_likelihood", "steps", "kkt", "status", "held_out"]
+    numbers = ["objective", "log_likelihood", "steps", "kkt", "status", "degrees_of_freedom", "classified", "rows"]
+    assert list(table) == ["l1_experts", "fold", *numbers, "held_out"]
     assert {len(column) for column in table.values()} == {6}
     row = int(np.flatnonzero((table["l1_experts"] == 0.05) & (table["fold"] == 2))[0])
     member = result.sel(l1_experts=0.05, fold=2)

@@ -1,0 +1,88 @@
+"""What all solvers share: the call of a fit, its checks, and what penalties add to objective and optimality.
+
+A fit here is a record with `model`, `loss`, `penalties`, `hyper` (names with defaults), `check_hyper` and `check_data`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from moejax import _check, penalties
+from moejax._trees import chosen
+from moejax.fit import check_key, normalized
+from moejax.model import PARTS, Data, floating, hashable, leaders
+
+Hyper = dict[str, Any]
+
+
+def arguments(
+    fit: Any, key: Any, x: Any, y: Any, hyper: Hyper | None, weights: Any, offset: Any, groups: Any, start: Any
+) -> tuple[Any, ...]:
+    """What a fit was called with, checked and in arrays of the type of x: key, x, y, hyper, weights, offset, leader, start."""
+    check_key(key)
+    hyper = {} if hyper is None else hyper
+    fit.check_hyper(hyper)
+    for name, value in hyper.items():
+        _check.shape(f"hyper[{name!r}]", value, (), "one number; `sweep` takes many")
+    fit.check_data(x, y, weights, offset, groups, start)
+    x = jax.tree.map(floating, x)
+    dtype = jax.tree.leaves(x)[0].dtype
+    y, weights, offset = (None if v is None else jnp.asarray(v, dtype) for v in (y, weights, offset))
+    hyper = {name: jnp.asarray(value, jnp.int32 if name == "restart" else dtype) for name, value in hyper.items()}
+    return key, x, y, hyper, weights, offset, None if groups is None else leaders(groups), start
+
+
+def check_hyper(fit: Any, hyper: Hyper) -> None:
+    """Raise ValueError for a name that means nothing to the fit, or a number that it cannot have (any shape is taken)."""
+    if not isinstance(hyper, Mapping):
+        raise ValueError(f"hyper: {hyper!r} was given; want a mapping from names to numbers")
+    for name, value in hyper.items():
+        if name not in fit.hyper:
+            raise ValueError(f"hyper: {name!r} was given; want names among {sorted(fit.hyper)}")
+        if name in fit.model.hyper:
+            fit.model.check_hyper(name, value)
+        elif name == "restart":
+            _check.whole("hyper['restart']", value, 0, 2**31 - 1)
+        else:
+            (_check.positive if name == "learning_rate" else _check.not_negative)(f"hyper[{name!r}]", value)
+
+
+def score(model: Any, loss: Any, params: Any, x: Any, y: jax.Array, weights: Any, offset: Any, groups: Any) -> jax.Array:
+    """The weighted mean loss without penalties, by which selection compares: lower is better."""
+    data = Data(model.prepare(x), y, offset, None if groups is None else leaders(groups))
+    return loss.value(model, params, data, normalized(weights, y))
+
+
+def used(fit: Any, hyper: Hyper, part: str | None = None) -> list[tuple[Any, Any]]:
+    """Penalties whose weight is set, with it. One that nobody set costs nothing: it is not even in the program."""
+    return [(p, hyper[p.name]) for p in fit.penalties if p.name in hyper and part in (None, p.part)]
+
+
+def penalty(fit: Any, params: Any, hyper: Hyper, part: str | None = None) -> Any:
+    """What penalties add to the objective, those of one part or of all."""
+    marked = fit.model.penalized(params)
+    return sum((w * p.value(chosen(params[p.part], marked[p.part])) for p, w in used(fit, hyper, part)), 0.0)
+
+
+def kkt(fit: Any, params: Any, gradient: Any, hyper: Hyper) -> jax.Array:
+    """The largest move that a proximal gradient step of size 1 would make: 0 where, and only where, optimal."""
+    marked, trainable = fit.model.penalized(params), fit.model.trainable(params)
+    free = jax.tree.map(lambda t, m: t and not m, trainable, marked)
+    moves = [penalties.kkt(chosen(params, free), chosen(gradient, free))]
+    for part in PARTS:
+        coefficients, slopes = (chosen(tree[part], marked[part]) for tree in (params, gradient))
+        moves.append(penalties.kkt(coefficients, slopes, used(fit, hyper, part)))
+    return jnp.stack(moves).max()
+
+
+def checked_penalties(given: Any) -> tuple[Any, ...]:
+    """Penalties as a tuple, one of them alone too. Raises ValueError for what is none."""
+    given = given if isinstance(given, list | tuple) and not hasattr(given, "prox") else (given,)
+    for p in given:
+        if not all(hasattr(p, name) for name in ("name", "part", "value", "prox")):
+            raise ValueError(f"penalty: {p!r} was given; want records as in moejax.penalties")
+    return tuple(hashable(p) for p in given)

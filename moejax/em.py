@@ -1,0 +1,540 @@
+"""The EM solver: maximum likelihood with exact zeros, by parts that bring their own statistics and M-steps.
+
+An iteration (Dempster, Laird and Rubin 1977; for mixtures of experts Jordan and Jacobs 1994) takes the responsibilities at
+the present params and then lowers the expected objective once for the experts, once for the family's dispersion and once
+for the gate, each given the others (Meng and Rubin 1993). None of these has to reach its optimum, since the next iteration
+goes on from there; what none may do is raise the expected objective, which makes the objective itself fall.
+
+Between iterations Anderson's extrapolation from the last few (Anderson 1965; for EM, Henderson and Varadhan 2019) guesses
+where they lead. A guess at which the objective is higher is dropped for the iterate that it was made from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+
+from moejax import _check, _solver, losses, penalties, starts
+from moejax._trees import chosen, merge, replaced, split
+from moejax.fit import Fit, Status, check_data, finished, normalized
+from moejax.losses import of_units
+from moejax.model import Data, Model
+
+Hyper = dict[str, Any]
+_MEMORY = 3  # iterations that the extrapolation looks back on
+_HALVINGS = 30  # of a step that would raise the expected objective, before it is given up
+_GRADIENT_STEPS = 5  # an iteration, of a part without an M-step
+_START_STEPS = 3  # M-steps that make params of given responsibilities
+_WORK_ARRAYS = 12  # arrays of (K, n) or (K, n, m) that an iteration makes
+_CERTAIN = 0.99  # a gate that is this sure of its expert in every row separates them
+
+
+class _Problem(NamedTuple):
+    """What every iteration sees beside params."""
+
+    data: Data
+    weights: jax.Array  # (n,) of sum 1
+    units: jax.Array  # (n,), of rows or of the first rows of groups
+    expert_rows: Any
+    gate_rows: Any
+    hyper: Hyper
+
+
+class _Measured(NamedTuple):
+    """What an E-step tells of the params that it was made at."""
+
+    responsibilities: jax.Array  # (K, n)
+    objective: jax.Array
+    gradient: Any  # of the expected loss, which is that of the loss
+    kkt: jax.Array
+
+
+class _End(NamedTuple):
+    """Where the iterations ended."""
+
+    params: Any
+    history: jax.Array
+    steps: jax.Array
+
+
+class _Progress(NamedTuple):
+    """What the compiled loop carries. Numbers that are trained are one vector in it."""
+
+    step: jax.Array
+    here: jax.Array  # where the next iteration begins
+    safe: jax.Array  # where the last one led, to which a bad guess returns
+    guessed: jax.Array  # whether `here` is a guess
+    known: jax.Array  # how many of the rows below are filled
+    points: jax.Array  # (memory + 1, p), where iterations began, the last first
+    moves: jax.Array  # (memory + 1, p), how far each led
+    sizes: dict[str, jax.Array]  # of gradient steps, of parts without an M-step
+    history: jax.Array
+    objective: jax.Array
+    kkt: jax.Array
+
+
+@dataclass(frozen=True)
+class EMFit:
+    """A fit by EM, configured by `fit_em`; call it, or hand it to `sweep` or `path`.
+
+    Hashed by its configuration: building it again compiles nothing anew.
+    """
+
+    model: Model
+    penalties: tuple[Any, ...]
+    init: str
+    max_iter: int
+    tol: float | None
+    record_every: int
+
+    @property
+    def loss(self) -> losses.NegativeLogLikelihood:
+        """What EM lowers the weighted mean of (see `moejax.losses.likelihood_of`)."""
+        return losses.likelihood_of(self.model)
+
+    @property
+    def hyper(self) -> dict[str, Any]:
+        """The names that `hyper` may hold, with their defaults."""
+        return {**{p.name: 0.0 for p in self.penalties}, **self.model.hyper, "restart": 0}
+
+    def __call__(
+        self,
+        key: jax.Array,
+        x: Any,
+        y: Any,
+        hyper: Hyper | None = None,
+        *,
+        weights: Any = None,
+        offset: Any = None,
+        groups: Any = None,
+        start: Any = None,
+    ) -> Fit:
+        """Fit once. Pure: takes `jit` and `vmap`, and compiles itself when called outside of them.
+
+        key: the only source of randomness. x: (n, d), or a pytree of arrays with n leading. y: (n,), or (n, m) for m
+        outputs. hyper: numbers by name (see the property `hyper`), each of which may be traced; `restart` numbers the
+        starts that `key` yields. weights: (n,) of the rows, None for equal ones. offset: added to every expert's
+        predictor, shaped like y. groups: (n,) whole numbers; the rows of a group share their expert. start: params to
+        start from in the place of drawn ones, or responsibilities (n, K).
+
+        Raises ValueError, before anything compiles, for numbers that are NaN or infinite, shapes that do not fit, targets
+        that the family cannot have, weights below 0 or all 0, more experts than distinct rows, and names in `hyper` that
+        mean nothing here or values they cannot have. Returns a `Fit`; once running, nothing raises and its `status` tells.
+        """
+        return _compiled(self, *_solver.arguments(self, key, x, y, hyper, weights, offset, groups, start))
+
+    def objective(self, params: Any, data: Data, weights: jax.Array, hyper: Hyper) -> jax.Array:
+        """What EM lowers: the weighted mean of the negative log-likelihood plus penalties. weights: (n,), of sum 1."""
+        return self.loss.value(self.model, params, data, weights) + _solver.penalty(self, params, hyper)
+
+    def score(self, params: Any, x: Any, y: jax.Array, weights: Any, offset: Any = None, groups: Any = None) -> jax.Array:
+        """The weighted mean of -log p(y | x), by which selection compares: lower is better."""
+        return _solver.score(self.model, losses.NegativeLogLikelihood(), params, x, y, weights, offset, groups)
+
+    def work_bytes(self, y: jax.Array) -> int:
+        """About how much memory an iteration of one fit works in, by which a sweep chooses how many to run at once."""
+        return _WORK_ARRAYS * self.model.n_experts * y.size * y.dtype.itemsize
+
+    def check_hyper(self, hyper: Hyper) -> None:
+        """Raise ValueError for a name that means nothing here, or a number that it cannot have (any shape is taken)."""
+        _solver.check_hyper(self, hyper)
+        penalties.check_order([p for p, _ in _solver.used(self, hyper)])
+
+    def check_data(
+        self, x: Any, y: Any, weights: Any = None, offset: Any = None, groups: Any = None, start: Any = None
+    ) -> None:
+        """Raise ValueError unless these can be fitted by this model; see `__call__`."""
+        shares = _is_responsibilities(start)
+        n = check_data(self.model, x, y, weights, offset, groups, None if shares else start)
+        if shares:
+            starts.check_responsibilities("start", start, n, self.model.n_experts)
+        starts.check_init(self.init, x)
+        starts.check_distinct(x, y, self.model.n_experts)
+
+    # ---- inside the compiled program ----------------------------------------------------------------------------
+
+    def _fit(self, key: Any, x: Any, y: Any, hyper: Hyper, weights: Any, offset: Any, leader: Any, start: Any) -> Fit:
+        total = jnp.asarray(y.shape[0], y.dtype) if weights is None else weights.sum()
+        weights = normalized(weights, y)
+        inputs = self.model.prepare(x)
+        problem = _Problem(
+            Data(inputs, y, offset, leader),
+            weights,
+            of_units(weights, leader),
+            _rows(self.model.expert, inputs.expert),
+            _rows(self.model.gate, inputs.gate),
+            hyper,
+        )
+        end = self._descend(*self._start(key, x, problem, start), problem)
+        reached = self._measured(end.params, problem)
+        return finished(
+            self.model,
+            end.params,
+            problem.data,
+            weights,
+            total,
+            True,
+            objective=reached.objective,
+            history=end.history,
+            steps=end.steps,
+            kkt=reached.kkt,
+            converged=reached.kkt <= self._tolerance(y.dtype),
+            flags=self._flags(end.params, reached.responsibilities, problem),
+        )
+
+    def _tolerance(self, dtype: Any) -> float:
+        if self.tol is not None:
+            return self.tol
+        return 1e-7 if dtype == jnp.float64 else 1e-4
+
+    def _flags(self, params: Any, r: jax.Array, problem: _Problem) -> jax.Array:
+        """What a solver for coefficients can tell: collinear columns, and a gate without a finite optimum."""
+        model, bits = self.model, jnp.zeros((), jnp.int32)
+        if hasattr(model.expert, "deficient"):
+            deficient = model.expert.deficient(params["experts"], self._expert_statistics(params, r, problem))
+            curved = _curved(_solver.used(self, problem.hyper, "experts"), problem.weights)
+            deficient = (deficient & model.active(params)).any() & ~curved
+            bits = bits | jnp.where(deficient, int(Status.RANK_DEFICIENT), 0)
+        if any(jax.tree.leaves(model.penalized(params)["gate"])):
+            free = sum((w for _, w in _solver.used(self, problem.hyper, "gate")), jnp.zeros(())) == 0
+            certain = jnp.exp(model.log_gate(params, problem.data.x)).max(axis=0) > _CERTAIN
+            separated = (certain | (problem.units == 0)).all() & (model.active(params).sum() > 1) & free
+            bits = bits | jnp.where(separated, int(Status.SEPARATED_GATE), 0)
+        return bits
+
+    # ---- starts ---------------------------------------------------------------------------------------------------
+
+    def _start(self, key: jax.Array, x: Any, problem: _Problem, start: Any) -> tuple[Any, jax.Array | None]:
+        """Params to begin with and, unless they are `start`, the responsibilities (K, n) of the first iterations."""
+        number = problem.hyper.get("restart", jnp.zeros((), jnp.int32))
+        key = jax.random.fold_in(key, number)
+        drawn = self.model.init(key, x)
+        if start is not None and not _is_responsibilities(start):
+            start = {name: leaf for name, leaf in start.items() if name != "active"}
+            start = jax.tree.map(lambda leaf, wanted: jnp.asarray(leaf, wanted.dtype), start, drawn)
+            return self.model.with_hyper(start, problem.hyper), None
+        null = {
+            "experts": _null(self.model.expert, drawn["experts"]),
+            "gate": _null(self.model.gate, drawn["gate"]),
+            "family": drawn["family"],
+        }
+        null = self.model.with_hyper(null, problem.hyper)
+        if start is None:
+            r = starts.draw(self.init, number, key, x, problem.data.y, problem.weights, self.model.active(null))
+        else:
+            r = jnp.asarray(start, problem.weights.dtype).T
+        return null, r if problem.data.leader is None else r[:, problem.data.leader]
+
+    # ---- iterations -----------------------------------------------------------------------------------------------
+
+    def _sizes(self, problem: _Problem) -> dict[str, jax.Array]:
+        """Sizes of the first gradient steps of parts without an M-step."""
+        parts = {"experts": (self.model.expert, "m_step"), "gate": (self.model.gate, "m_step")}
+        parts["family"] = (self.model.family, "dispersion")
+        return {n: jnp.asarray(0.1, problem.weights.dtype) for n, (part, own) in parts.items() if not hasattr(part, own)}
+
+    def _descend(self, params: Any, given: jax.Array | None, problem: _Problem) -> _End:
+        """Iterations from params until they are optimal, or as many as there may be.
+
+        given: responsibilities (K, n) in the place of E-steps in a few iterations before the first, or None.
+        """
+        dtype, records = problem.weights.dtype, -(-self.max_iter // self.record_every)
+        tol = self._tolerance(dtype)
+        trained, rest = split(params, self.model.trainable(params))
+        begin, unravel = ravel_pytree(trained)
+
+        def at(vector: jax.Array) -> Any:
+            return merge(unravel(vector), rest)
+
+        marks = jax.tree.map(lambda leaf, mark: jnp.full(leaf.shape, mark), params, self.model.penalized(params))
+        penalized = ravel_pytree(split(marks, self.model.trainable(params))[0])[0]
+
+        def iterate(p: _Progress) -> _Progress:
+            measured = self._measured(at(p.here), problem, given, p.step < 0)
+            # Near the optimum, rounding alone moves the objective.
+            slack = 4 * jnp.finfo(dtype).eps * jnp.maximum(1, jnp.abs(p.objective))
+            failed = p.guessed & ~(measured.objective <= p.objective + slack)
+            new, sizes = self._m_step(at(p.here), p.sizes, measured, problem)
+            led = ravel_pytree(split(new, self.model.trainable(new))[0])[0]
+            points = jnp.roll(p.points, 1, axis=0).at[0].set(p.here)
+            moves = jnp.roll(p.moves, 1, axis=0).at[0].set(led - p.here)
+            known = jnp.minimum(p.known + 1, _MEMORY + 1)
+            guess = _extrapolated(points, moves, known)
+            guess = jnp.where(penalized & (led == 0), 0, guess)  # zeros stay exact
+            usable = (known > 1) & jnp.isfinite(guess).all()
+            begun = p.step >= 0
+            usable, known = usable & begun, jnp.where(begun, known, 0)
+            record = jnp.maximum(p.step, 0) // self.record_every
+            objective = jnp.where(failed, p.objective, measured.objective)
+            first = p.step % self.record_every == 0
+            after = _Progress(
+                p.step + 1,
+                jnp.where(usable, guess, led),
+                led,
+                usable,
+                known,
+                points,
+                moves,
+                sizes,
+                p.history,
+                jnp.where(begun, objective, p.objective),
+                jnp.where(begun, measured.kkt, p.kkt),
+            )
+            back = p._replace(step=p.step + 1, here=p.safe, guessed=jnp.zeros((), bool), known=jnp.zeros_like(p.known))
+            after = jax.tree.map(partial(jnp.where, failed), back, after)
+            history = p.history.at[record].set(jnp.where(first, objective, p.history[record]))
+            return after._replace(history=history)
+
+        def going(p: _Progress) -> jax.Array:
+            return (p.step < self.max_iter) & ~(p.kkt <= tol / 2) & ~jnp.isnan(p.objective)
+
+        before = 0 if given is None else -_START_STEPS
+        zero, no, infinite = jnp.zeros((), jnp.int32), jnp.zeros((), bool), jnp.asarray(jnp.inf, dtype)
+        memory, history = jnp.zeros((_MEMORY + 1, begin.size), begin.dtype), jnp.full(records, jnp.nan, dtype)
+        first = _Progress(
+            zero + before, begin, begin, no, zero, memory, memory, self._sizes(problem), history, infinite, infinite
+        )
+        end = jax.lax.while_loop(going, iterate, first)
+        # An iteration has exact zeros and is no worse than where it began, which may have been a guess.
+        return _End(at(end.safe), end.history, end.step)
+
+    def _measured(self, params: Any, problem: _Problem, given: jax.Array | None = None, early: Any = False) -> _Measured:
+        """The objective at params, responsibilities (or those given, if early), and the gradient of the expected loss."""
+        log_joint = self.model.pooled(
+            self._log_gate(params, problem), self.model.log_density(params, problem.data), problem.data.leader
+        )
+        r = self.loss.responsibilities(log_joint)
+        r = r if given is None else jnp.where(early, given, r)
+        loss = -problem.units @ self.loss.each(log_joint) + self._prior(params["gate"])
+        trained, rest = split(params, self.model.trainable(params))
+
+        def expected(trained: Any) -> jax.Array:
+            params = merge(trained, rest)
+            gate = self._gate_loss(params["gate"], params, r, problem)
+            return gate + self._density_loss(params, r * problem.weights, problem)
+
+        gradient = merge(jax.grad(expected)(trained), jax.tree.map(jnp.zeros_like, rest))
+        slopes = gradient
+        if hasattr(self.model.family, "at_floor"):
+            # A scale that the floor holds up has a slope that no optimum could get rid of.
+            held = self.model.family.at_floor(self.model.phi(params), problem.data.y)
+            slopes = {**gradient, "family": jax.tree.map(lambda v: jnp.where(held, 0, v), gradient["family"])}
+        kkt = _solver.kkt(self, params, slopes, problem.hyper)
+        return _Measured(r, loss + _solver.penalty(self, params, problem.hyper), gradient, kkt)
+
+    def _log_gate(self, params: Any, problem: _Problem) -> jax.Array:
+        return self.loss.log_gate(self.model, params, problem.data)
+
+    def _prior(self, gate: Any) -> Any:
+        """What the gate itself adds to the loss."""
+        return self.loss.prior(self.model, gate)
+
+    def _gate_loss(self, gate: Any, params: Any, r: jax.Array, problem: _Problem) -> jax.Array:
+        log_gate = self._log_gate({**params, "gate": gate}, problem)
+        return self._prior(gate) - jnp.sum(r * problem.units * log_gate)
+
+    def _density_loss(self, params: Any, w: jax.Array, problem: _Problem) -> jax.Array:
+        return -jnp.sum(w * self.model.log_density(params, problem.data))
+
+    # ---- the M-step: part by part, none of which may raise the expected objective -----------------------------------
+
+    def _m_step(self, params: Any, sizes: Any, measured: _Measured, problem: _Problem) -> tuple[Any, Any]:
+        """New params, and sizes of the next gradient steps."""
+        params, sizes = self._experts_step(params, sizes, measured, problem)
+        params, sizes = self._dispersion_step(params, sizes, measured, problem)
+        return self._gate_step(params, sizes, measured, problem)
+
+    def _experts_step(self, params: Any, sizes: Any, measured: _Measured, problem: _Problem) -> tuple[Any, Any]:
+        w = measured.responsibilities * problem.weights
+
+        def smooth(experts: Any) -> jax.Array:
+            return self._density_loss({**params, "experts": experts}, w, problem)
+
+        if "experts" in sizes:
+            return self._gradient_steps("experts", smooth, params, sizes, problem)
+        terms = _solver.used(self, problem.hyper, "experts")
+        statistics = self._expert_statistics(params, measured.responsibilities, problem)
+        new = self.model.expert.m_step(params["experts"], measured.gradient["experts"], statistics, terms)
+        if not getattr(self.model.family, "majorizes", False):
+            new = _not_higher(self._penalised("experts", smooth, params, problem), params["experts"], new)
+        return {**params, "experts": new}, sizes
+
+    def _expert_statistics(self, params: Any, r: jax.Array, problem: _Problem) -> Any:
+        eta = self.model.eta(params, problem.data.x, problem.data.offset)
+        curvature = _curvature(self.model.family, problem.data.y, eta, self.model.phi(params))
+        w = r * problem.weights
+        return self.model.expert.statistics(problem.expert_rows, curvature * (w if eta.ndim == 2 else w[..., None]))
+
+    def _dispersion_step(self, params: Any, sizes: Any, measured: _Measured, problem: _Problem) -> tuple[Any, Any]:
+        w = measured.responsibilities * problem.weights
+        if "family" in sizes:
+            smooth = lambda phi: self._density_loss({**params, "family": phi}, w, problem)  # noqa: E731
+            return self._gradient_steps("family", smooth, params, sizes, problem)
+        eta = self.model.eta(params, problem.data.x, problem.data.offset)
+        phi = self.model.family.dispersion(problem.data.y, eta, self.model.phi(params), w)
+        return {**params, "family": phi}, sizes
+
+    def _gate_step(self, params: Any, sizes: Any, measured: _Measured, problem: _Problem) -> tuple[Any, Any]:
+        gate, r = self.model.gate, measured.responsibilities
+
+        def smooth(gate_params: Any) -> jax.Array:
+            return self._gate_loss(gate_params, params, r, problem)
+
+        if "gate" in sizes:
+            return self._gradient_steps("gate", smooth, params, sizes, problem)
+        probs = jnp.exp(self.model.log_gate(params, problem.data.x))
+        statistics = gate.statistics(problem.gate_rows, params["gate"], probs, r, problem.units)
+        terms = _solver.used(self, problem.hyper, "gate")
+        new = gate.m_step(params["gate"], measured.gradient["gate"], statistics, terms)
+        new = _not_higher(self._penalised("gate", smooth, params, problem), params["gate"], new)
+        return {**params, "gate": new}, sizes
+
+    def _penalised(self, part: str, smooth: Any, params: Any, problem: _Problem) -> Callable[[Any], jax.Array]:
+        return lambda new: smooth(new) + _solver.penalty(self, {**params, part: new}, problem.hyper, part)
+
+    def _gradient_steps(self, part: str, smooth: Any, params: Any, sizes: Any, problem: _Problem) -> tuple[Any, Any]:
+        """Proximal gradient steps for a part without an M-step: generalised EM. One that would raise the objective is not
+        taken, and the next is smaller.
+        """
+        trainable = self.model.trainable(params)[part]
+        if not any(jax.tree.leaves(trainable)):
+            return params, sizes
+        marked = self.model.penalized(params)[part]
+        terms = _solver.used(self, problem.hyper, part)
+        value = self._penalised(part, smooth, params, problem)
+
+        def step(_: Any, carry: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
+            here, size = carry
+            trained, rest = split(here, trainable)
+            gradient = jax.grad(lambda trained: smooth(merge(trained, rest)))(trained)
+            new = merge(jax.tree.map(lambda v, g: v - size * g, trained, gradient), rest)
+            for p, weight in terms:
+                new = replaced(new, marked, p.prox(chosen(new, marked), size * weight))
+            lower = value(new) <= value(here)
+            return jax.tree.map(partial(jnp.where, lower), new, here), size * jnp.where(lower, 1.5, 0.3)
+
+        new, size = jax.lax.fori_loop(0, _GRADIENT_STEPS, step, (params[part], sizes[part]))
+        return {**params, part: new}, {**sizes, part: size}
+
+
+def _extrapolated(points: jax.Array, moves: jax.Array, known: jax.Array) -> jax.Array:
+    """Where iterations lead to, from where the last ones began and how far they moved, newest first (Anderson 1965).
+
+    points, moves: (m + 1, p), of which `known` count. The combination of them whose moves cancel best.
+    """
+    steps, turns = points[:1] - points[1:], moves[:1] - moves[1:]
+    counts = (jnp.arange(len(steps)) < known - 1)[:, None]
+    steps, turns = jnp.where(counts, steps, 0), jnp.where(counts, turns, 0)
+    products = turns @ turns.T
+    ridge = 10 * jnp.finfo(moves.dtype).eps * jnp.trace(products) + jnp.finfo(moves.dtype).tiny
+    products = products + jnp.diag(jnp.where(counts[:, 0], ridge, 1))
+    share = _solved(products, turns @ moves[0])
+    return points[0] + moves[0] - share @ (steps + turns)
+
+
+def _solved(a: jax.Array, b: jax.Array) -> jax.Array:
+    """The solution of a few positive definite equations, by elimination."""
+    rows = [jnp.append(row, right) for row, right in zip(a, b, strict=True)]
+    for i, row in enumerate(rows):
+        row = row / row[i]
+        rows = [row if j == i else other - other[i] * row for j, other in enumerate(rows)]
+    return jnp.stack(rows)[:, -1]
+
+
+def _not_higher(value: Callable[[Any], jax.Array], old: Any, new: Any) -> Any:
+    """`new`, or as far on the way there from `old` as does not raise the value; `old` where nothing helps."""
+    before = value(old)
+
+    def at(share: jax.Array) -> Any:
+        return jax.tree.map(lambda a, b: jnp.where(share == 1, b, a + share * (b - a)), old, new)
+
+    def higher(share: jax.Array) -> jax.Array:
+        return ~(value(at(share)) <= before) & (share > 0)
+
+    def halved(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        share = jnp.where(carry[0] > 0.5**_HALVINGS, carry[0] / 2, 0.0)
+        return share, higher(share)
+
+    # The first round tries the whole way.
+    share, _ = jax.lax.while_loop(lambda carry: carry[1], halved, (jnp.full((), 2, before.dtype), jnp.ones((), bool)))
+    return jax.tree.map(lambda a, b: jnp.where(share == 0, a, b), old, at(share))
+
+
+def _curvature(family: Any, y: jax.Array, eta: jax.Array, phi: Any) -> jax.Array:
+    """The second derivative of -log f in eta, or what the family has in its place."""
+    if hasattr(family, "curvature"):
+        return family.curvature(y, eta, phi)
+    slope = jax.grad(lambda eta: -family.log_prob(y, eta, phi).sum())
+    return jnp.maximum(jax.jvp(slope, (eta,), (jnp.ones_like(eta),))[1], 0)
+
+
+def _curved(terms: Any, like: jax.Array) -> jax.Array:
+    """Whether penalties alone determine every coefficient, as a ridge does."""
+    bends = [w * jnp.min(p.curvature(jnp.ones((1, 1), like.dtype))) for p, w in terms if hasattr(p, "curvature")]
+    return sum(bends, jnp.zeros((), like.dtype)) > 0
+
+
+def _rows(part: Any, x: Any) -> Any:
+    return part.rows(x) if hasattr(part, "rows") else x
+
+
+def _null(part: Any, params: Any) -> Any:
+    return part.null(params) if hasattr(part, "null") else params
+
+
+def _is_responsibilities(start: Any) -> bool:
+    return start is not None and np.ndim(start) == 2 if not isinstance(start, dict) else False
+
+
+@partial(jax.jit, static_argnums=0)
+def _compiled(fit: EMFit, *arguments: Any) -> Fit:
+    return fit._fit(*arguments)
+
+
+def fit_em(
+    model: Model,
+    loss: Any = None,
+    *,
+    penalty: Sequence[Any] | None = None,
+    init: str = "mixed",
+    max_iter: int = 500,
+    tol: float | None = None,
+    record_every: int = 10,
+) -> EMFit:
+    """A fit of the mixture's likelihood by EM, with exact zeros.
+
+    model: from `moe`, with a family. Its gate says what is ascended: log p(y | x); log p(x, y) for a gate that models its
+    inputs; for one that chooses an expert, the sum over rows of max over k of log g_k(x) f_k(y) (classification EM, Celeux
+    and Govaert 1992). loss: None, or that very loss. penalty: from `moejax.penalties`, in the order of their proximal
+    steps; L1, group lasso over experts and L2, on experts and on gate, unless given, of weight 0 until `hyper` sets them.
+
+    init: how a start is drawn: "kmeans" (clusters of x), "residuals" (clusters of what one regression leaves), "centres"
+    (nearest of K random rows), "random" (responsibilities), or "mixed", one of these after another by the number `restart`.
+    max_iter: iterations at most. tol: the KKT violation (see `Fit.kkt`) at which a fit has converged; unless given, 1e-7 in
+    float64 and 1e-4 in float32. record_every: the stride of `history`.
+
+    Returns a pure function fit(key, x, y, hyper=None, *, weights=None, offset=None, groups=None, start=None) -> Fit. Raises
+    ValueError for a model without a family, for a loss that EM does not lower, and for counts that are not whole numbers
+    above 0.
+    """
+    if model.family is None:
+        raise ValueError(
+            "model: one without a family was given; EM ascends a likelihood: want moe(..., family=families.gaussian())"
+        )
+    own = losses.likelihood_of(model)
+    if loss is not None and loss != own:
+        raise ValueError(f"loss: {loss!r} was given; EM lowers {own!r} for this model, and fit_gradient any loss")
+    starts.check_name(init)
+    _check.count("max_iter", max_iter)
+    _check.count("record_every", record_every)
+    if tol is not None:
+        _check.not_negative("tol", tol)
+    chosen_penalties = penalties.standard() if penalty is None else _solver.checked_penalties(penalty)
+    return EMFit(model, chosen_penalties, init, int(max_iter), None if tol is None else float(tol), int(record_every))

@@ -1,0 +1,333 @@
+"""Paths: a fit along a descending sequence of one penalty's weights, each from where the one before it ended.
+
+Warm starts (Friedman, Hastie and Tibshirani 2010) make a path cheaper than as many fits, and let a mixture keep its experts
+from one weight to the next. The sequence begins, unless it is given, at the critical weight, from which on all coefficients
+of that penalty are 0. A path has the face of the fit that it is made of, and sweeps the same way.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from moejax import _check
+from moejax._trees import chosen, merge, replaced, split
+from moejax.fit import Fit, Status, check_key, normalized
+from moejax.gradient import GradientFit
+from moejax.model import PARTS, Data, floating, leaders
+
+COUNT, RATIO = 50, 1e-3  # of an automatic sequence: how many weights, and the last over the first
+_HUGE = 1e10  # a weight beyond any critical one, small enough that its multiples are finite in float32
+_FACE = ("hyper", "check_hyper", "check_data", "score", "work_bytes", "model", "penalties", "loss")
+
+
+@dataclass(frozen=True)
+class Path:
+    """A fit along a sequence of one field of `hyper`, configured by `path`; call it, or hand it to `sweep`.
+
+    Hashed by its configuration. `inner_axis` tells `sweep` which field takes all its values at once.
+    """
+
+    fit: Any
+    name: str
+    ratio: float
+
+    @property
+    def inner_axis(self) -> str:
+        """The field of `hyper` that takes (P,) values at once, and so the name of the leading axis of results."""
+        return self.name
+
+    @property
+    def model(self) -> Any:
+        """The model that is fitted."""
+        return self.fit.model
+
+    @property
+    def penalties(self) -> tuple[Any, ...]:
+        """The penalties of the fit."""
+        return self.fit.penalties
+
+    @property
+    def loss(self) -> Any:
+        """The loss of the fit."""
+        return self.fit.loss
+
+    @property
+    def hyper(self) -> dict[str, Any]:
+        """The names that `hyper` may hold, with their defaults; of the sequence, how many weights are chosen."""
+        return {**self.fit.hyper, self.name: COUNT}
+
+    def __call__(
+        self,
+        key: jax.Array,
+        x: Any,
+        y: Any,
+        hyper: Mapping[str, Any] | None = None,
+        *,
+        weights: Any = None,
+        offset: Any = None,
+        groups: Any = None,
+        start: Any = None,
+    ) -> Fit:
+        """Fit along the sequence, the largest value first. Takes `jit` and `vmap` where the values are given.
+
+        hyper: as of the fit, but for the sequence: (P,) values in any order, or a whole number P of at least 2 for an
+        automatic sequence (see `sequence`). The rest is as for the fit. The first value starts where the fit itself would,
+        and each next one at the params before, or at the first start again if those diverged.
+
+        Returns a `Fit` each of whose fields has a leading axis (P,), in the order in which the values were given. Raises
+        ValueError for what the fit refuses.
+        """
+        check_key(key)
+        hyper = {} if hyper is None else hyper
+        self.check_hyper(hyper)
+        for name, value in hyper.items():
+            if name != self.name:
+                _check.shape(f"hyper[{name!r}]", value, (), "one number; `sweep` takes many")
+        start = _parts(start)
+        self.check_data(x, y, weights, offset, groups, start)
+        rest = {name: value for name, value in hyper.items() if name != self.name}
+        values = hyper.get(self.name, COUNT)
+        if is_count(values):
+            more = {"weights": weights, "offset": offset, "groups": groups, "start": start}
+            values = sequence(self, self.name, values, key, x, y, rest, **more)
+        x = jax.tree.map(floating, x)
+        dtype = jax.tree.leaves(x)[0].dtype
+        y, weights, offset, values = (None if v is None else jnp.asarray(v, dtype) for v in (y, weights, offset, values))
+        leader = None if groups is None else leaders(groups)
+        rest = {name: jnp.asarray(value, jnp.int32 if name == "restart" else dtype) for name, value in rest.items()}
+        more = {"weights": weights, "offset": offset, "groups": leader, "start": start}
+        return _compiled(self, key, x, y, values, rest, _given(more))
+
+    def score(
+        self, params: Any, x: Any, y: jax.Array, weights: jax.Array, offset: Any = None, groups: Any = None
+    ) -> jax.Array:
+        """The score of the fit for each of the params along their leading axis, (P,)."""
+        return jax.vmap(lambda p: self.fit.score(p, x, y, weights, offset, groups))(params)
+
+    def work_bytes(self, y: jax.Array) -> int:
+        """That of the fit: one value is fitted at a time."""
+        return self.fit.work_bytes(y)
+
+    def check_hyper(self, hyper: Mapping[str, Any]) -> None:
+        """Raise ValueError as the fit does, and for a sequence that is none."""
+        if not isinstance(hyper, Mapping):
+            raise ValueError(f"hyper: {hyper!r} was given; want a mapping from names to numbers")
+        values = hyper.get(self.name)
+        if is_count(values):
+            _check_count(f"hyper[{self.name!r}]", values)
+            hyper = {name: value for name, value in hyper.items() if name != self.name}
+        elif values is not None:
+            _check.shape(f"hyper[{self.name!r}]", values, (None,), "the values of a path, or how many")
+            _check.count(f"values in hyper[{self.name!r}]", np.shape(values)[0])
+        self.fit.check_hyper(hyper)
+
+    def check_data(
+        self, x: Any, y: Any, weights: Any = None, offset: Any = None, groups: Any = None, start: Any = None
+    ) -> None:
+        """Raise ValueError as the fit does."""
+        self.fit.check_data(x, y, weights, offset, groups, _parts(start))
+
+    # ---- inside the compiled program ----------------------------------------------------------------------------
+
+    def _along(self, key: jax.Array, x: Any, y: jax.Array, values: jax.Array, hyper: dict[str, Any], more: Any) -> Fit:
+        def fit_at(value: jax.Array, start: Any) -> Fit:
+            return self.fit(key, x, y, {**hyper, self.name: value}, **{**more, **_given({"start": start})})
+
+        def step(start: Any, value: jax.Array) -> tuple[Any, Fit]:
+            fit = fit_at(value, start)
+            well = (fit.status & int(Status.DIVERGED)) == 0
+            return jax.tree.map(lambda p, s: jnp.where(well, p, s), _parts(fit.params), origin), fit
+
+        order = jnp.argsort(-values, stable=True)
+        origin, begins_there = self._origin(key, x, hyper, more.get("start"))
+        if begins_there:
+            _, fits = jax.lax.scan(step, origin, values[order])
+        else:
+            start, first = step(more.get("start"), values[order[0]])  # on its own, for this start is not of params
+            _, rest = jax.lax.scan(step, start, values[order[1:]])
+            fits = jax.tree.map(lambda one, others: jnp.concatenate([one[None], others]), first, rest)
+        return jax.tree.map(lambda v: v[jnp.argsort(order)], fits)
+
+    def _origin(self, key: jax.Array, x: Any, hyper: dict[str, Any], start: Any) -> tuple[Any, bool]:
+        """Params to start from again after a divergence, and whether the fit itself would start there."""
+        if isinstance(start, dict):
+            like = jax.eval_shape(self.model.init, key, x)
+            return jax.tree.map(lambda s, wanted: jnp.asarray(s, wanted.dtype), start, like), True
+        if hasattr(self.fit, "init_state"):
+            return _parts(self.fit.init_state(key, x, hyper).params), True
+        return self.model.init(jax.random.fold_in(key, hyper.get("restart", 0)), x), False
+
+
+@partial(jax.jit, static_argnums=0)
+def _compiled(path: Path, *arguments: Any) -> Fit:
+    return path._along(*arguments)
+
+
+def path(fit: Any, name: str = "l1_experts", *, ratio: float = RATIO) -> Path:
+    """The fit along a descending sequence of one penalty's weights, with warm starts.
+
+    fit: from `fit_gradient`, or anything with its face. name: the field of `hyper` that the sequence is of, the weight of
+    one of its penalties. ratio: the last weight of an automatic sequence over its first, between 0 and 1.
+
+    Returns a function path(key, x, y, hyper=None, *, weights=None, offset=None, groups=None, start=None) -> Fit, whose
+    hyper[name] holds (P,) values or how many are wanted, and whose result has a leading axis (P,). `sweep` takes it like
+    the fit, with `name` among its axes: sweep(path(fit), {"l1_experts": 50, "restart": 20, "fold": 5}). Raises ValueError
+    for what is no fit, a name that is no weight of its penalties, and a ratio that is not between 0 and 1.
+    """
+    lacking = [face for face in _FACE if not hasattr(fit, face)]
+    if lacking or not callable(fit) or hasattr(fit, "inner_axis"):
+        why = "is a path already" if hasattr(fit, "inner_axis") else f"has no {' and no '.join(lacking)}"
+        raise ValueError(f"fit: {fit!r} {why}; want a fit, as from fit_gradient")
+    _penalty(fit, name)
+    _check.positive("ratio", ratio)
+    if ratio >= 1:
+        raise ValueError(f"ratio: {ratio!r} was given; want a number between 0 and 1")
+    return Path(fit, name, float(ratio))
+
+
+# ---- automatic sequences, on the host -------------------------------------------------------------------------------
+
+
+def is_count(values: Any) -> bool:
+    """Whether these are not values of a sequence, but how many are wanted."""
+    return isinstance(values, int | np.integer) and not isinstance(values, bool)
+
+
+def _check_count(name: str, count: Any) -> None:
+    if count < 2:
+        raise ValueError(f"{name}: {count!r} was given; want a whole number of at least 2, or a sequence of values")
+
+
+def sequence(
+    fit: Any, name: str, count: Any, key: jax.Array, x: Any, y: Any, hyper: Mapping[str, Any] | None = None, **more: Any
+) -> np.ndarray:
+    """The weights (count,) of an automatic sequence, geometric from the critical one down.
+
+    The last is the first times the `ratio` of a path, `RATIO` for other fits. The arguments, and what is raised, are those
+    of `critical`; a count below 2 is refused.
+    """
+    _check_count(name, count)
+    alone, ratio = (fit.fit, fit.ratio) if isinstance(fit, Path) else (fit, RATIO)
+    first = critical(alone, name, key, x, y, hyper, **more)
+    return np.geomspace(first, first * ratio, int(count))
+
+
+def critical(
+    fit: Any,
+    name: str,
+    key: jax.Array,
+    x: Any,
+    y: Any,
+    hyper: Mapping[str, Any] | None = None,
+    *,
+    weights: Any = None,
+    offset: Any = None,
+    groups: Any = None,
+    start: Any = None,
+) -> float:
+    """The smallest weight of a penalty at which all coefficients that it sees are 0.
+
+    It is that at which the null fit, all else fitted with these coefficients at 0, stops being optimal: a function of the
+    gradient of the mean loss there, which the penalty's own `critical` knows. The null fit of a mixture depends on its
+    start; this is the one of restart 0 of `key`, whatever `hyper` says, or of `start`. name: the penalty's weight in
+    `hyper`. The rest is as for the fit, on all rows.
+
+    Raises ValueError for a name that is no weight of a penalty, a penalty that has no critical weight (a ridge brings no
+    coefficient to 0), a fit that brings none to 0, and values that are traced: it is computed on the host.
+    """
+    penalty = _penalty(fit, name)
+    if not hasattr(penalty, "critical"):
+        raise ValueError(f"{name}: {penalty!r} knows no critical weight; want values")
+    if any(_check.is_traced(leaf) for leaf in jax.tree.leaves((key, x, y, hyper, weights, offset, groups, start))):
+        raise ValueError(f"{name}: how many weights are wanted was given inside a compiled function; want the weights")
+    hyper = {n: v for n, v in (hyper or {}).items() if n != name} | {"restart": 0}
+    more = _given({"weights": weights, "offset": offset, "groups": groups})
+    x = jax.tree.map(floating, x)
+    dtype = jax.tree.leaves(x)[0].dtype
+    y, offset = (None if v is None else jnp.asarray(v, dtype) for v in (y, offset))
+    params = _null_params(fit, penalty, key, x, y, hyper, _parts(start), more)
+    data = Data(fit.model.prepare(x), y, offset, None if groups is None else leaders(groups))
+    trained, rest = split(params, fit.model.trainable(params))
+    slope = jax.grad(lambda t: fit.loss.value(fit.model, merge(t, rest), data, normalized(weights, y)))
+    gradient = merge(slope(trained), jax.tree.map(jnp.zeros_like, rest))
+    return _finite_critical(name, penalty, chosen(gradient[penalty.part], fit.model.penalized(params)[penalty.part]))
+
+
+def _finite_critical(name: str, penalty: Any, gradients: list[jax.Array]) -> float:
+    weight = float(penalty.critical(gradients))
+    if np.isinf(weight):
+        raise ValueError(f"{name}: {penalty!r} has no critical weight, for it brings no coefficient to 0; want values")
+    if not weight > 0:
+        raise ValueError(f"{name}: the critical weight is {weight}, so nothing depends on this part; want values")
+    return weight
+
+
+def _null_params(
+    fit: Any, penalty: Any, key: jax.Array, x: Any, y: Any, hyper: dict[str, Any], start: Any, more: dict[str, Any]
+) -> Any:
+    """Params of the fit without the coefficients that the penalty would bring to 0."""
+    more = {**more, **_given({"start": start})}
+    if isinstance(fit, GradientFit):  # which may step by subgradients, and these bring nothing to 0
+        null = dataclasses.replace(fit, loss=_Without(fit.loss, penalty))(key, x, y, hyper, **more)
+    else:
+        null = fit(key, x, y, {**hyper, penalty.name: _HUGE}, **more)
+    if int(null.status) & Status.DIVERGED:
+        raise ValueError(f"{penalty.name}: the fit without these coefficients diverged; want values, or other data")
+    params = _without(fit.model, penalty, null.params)
+    if not isinstance(fit, GradientFit) and not jax.tree.all(jax.tree.map(np.array_equal, params, null.params)):
+        raise ValueError(f"{penalty.name}: {fit!r} brings no coefficient to 0, whatever its weight; want values")
+    return params
+
+
+@dataclass(frozen=True)
+class _Without:
+    """A loss that does not see the coefficients that a penalty would bring to 0."""
+
+    loss: Any
+    penalty: Any
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name in ("loss", "penalty"):  # a copy that is not filled yet
+            raise AttributeError(name)
+        return getattr(self.loss, name)
+
+    def value(self, model: Any, params: Any, data: Data, weights: jax.Array) -> jax.Array:
+        """That of the loss."""
+        return self.loss.value(model, _without(model, self.penalty, params), data, weights)
+
+
+def _without(model: Any, penalty: Any, params: Any) -> Any:
+    """Params with 0 for each coefficient that an infinite step of the penalty makes 0."""
+    part = params[penalty.part]
+    marked = model.penalized(params)[penalty.part]
+    coefficients = chosen(part, marked)
+    left = penalty.prox([jnp.ones_like(c) for c in coefficients], jnp.inf)
+    return {
+        **params,
+        penalty.part: replaced(part, marked, [jnp.where(v == 0, 0, c) for v, c in zip(left, coefficients, strict=True)]),
+    }
+
+
+def _penalty(fit: Any, name: str) -> Any:
+    for penalty in fit.penalties:
+        if penalty.name == name:
+            return penalty
+    known = [penalty.name for penalty in fit.penalties]
+    raise ValueError(f"name: {name!r} was given, which is no weight of a penalty; want one of {known}")
+
+
+def _parts(params: Any) -> Any:
+    """Params without what a number in `hyper` adds to them, as `start` wants them."""
+    return {name: params[name] for name in params if name in PARTS} if isinstance(params, dict) else params
+
+
+def _given(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in arguments.items() if value is not None}
