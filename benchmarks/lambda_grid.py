@@ -1,4 +1,4 @@
-"""The main job: four mixtures of experts, each over a grid of penalty weights and restarts, on one table of data.
+"""The main job: mixtures of experts by squared error and by likelihood, each over a grid of penalty weights and restarts.
 
     python benchmarks/lambda_grid.py [--data FILE.csv --target COLUMN] [--out DIR]
 
@@ -30,7 +30,7 @@ import numpy as np
 import optax
 
 import moejax
-from moejax import datasets, experts, gates, plots
+from moejax import datasets, experts, families, gates, plots
 from moejax.fit import INADMISSIBLE, Status, describe
 
 IMPORTED = time.perf_counter()
@@ -109,21 +109,41 @@ class Scale:
 
 @dataclass(frozen=True)
 class Entry:
-    """A model of the grid: its gate, its axes beside `restart`, and how it is trained."""
+    """A model of the grid: its gate, its axes beside `restart`, and how it is trained.
+
+    solver: "gradient", Adam on the squared error of the prediction, or "em", on the likelihood of normal errors.
+    """
 
     name: str
     title: str
     gate: Any
     axes: dict[str, Any]
+    solver: str = "gradient"
     learning_rate: float = 0.1
+
+    @property
+    def near_zero(self) -> float:
+        """The largest coefficient that counts as 0, of standardised columns: EM has exact zeros, subgradients near ones."""
+        return 0.0 if self.solver == "em" else NEAR_ZERO
+
+    def build(self, n_experts: int, steps: int) -> tuple[Any, Any]:
+        """The model and its fit."""
+        if self.solver == "em":
+            model = moejax.moe(experts.linear(), self.gate, n_experts, family=families.gaussian())
+            return model, moejax.fit_em(model)
+        model = moejax.moe(experts.linear(), self.gate, n_experts)
+        return model, moejax.fit_gradient(
+            model, optimizer=partial(cosine_adam, steps), steps=steps, learning_rate=self.learning_rate
+        )
 
 
 @dataclass(frozen=True)
 class Result:
     """What came of an entry: the sweep, and the choice, trained on the training rows alone and on validation rows too.
 
-    sweep: None where every fit diverged. trained, refitted: None where no fit can be chosen. seconds: "compile" is None
-    where it is not known apart from "run".
+    sweep: None where every fit diverged. trained, refitted: None where no fit can be chosen. validation: the squared error
+    of every member on the validation rows, by which models of both kinds can be looked at side by side. seconds: "compile"
+    is None where it is not known apart from "run".
     """
 
     entry: Entry
@@ -132,6 +152,7 @@ class Result:
     sweep: Any
     trained: Any
     refitted: Any
+    validation: np.ndarray | None
     predictions: dict[str, np.ndarray]
     seconds: dict[str, float | None]
     note: str
@@ -144,6 +165,9 @@ def entries() -> list[Entry]:
         Entry("fixed_proportions", "fixed proportions", gates.fixed(), l1),
         Entry("softmax_l1", "softmax gate, L1", gates.softmax(), {**l1, "l1_gate": [0.0, 1e-2]}),
         Entry("top1_l1", "top-1 gate, L1", gates.top1(), {**l1, "temperature": [0.3], "l1_gate": [0.0, 1e-2]}),
+        Entry("constant_em", "constant gate, EM", gates.constant(), l1, "em"),
+        Entry("softmax_em", "softmax gate, EM", gates.softmax(), {**l1, "l2_gate": [1e-4, 1e-2]}, "em"),
+        Entry("gaussian_em", "Gaussian gate, EM", gates.gaussian(covariance="shared"), l1, "em"),
     ]
 
 
@@ -174,17 +198,16 @@ def cosine_adam(steps: int, rate: Any) -> optax.GradientTransformation:
 def fit_entry(entry: Entry, task: Task, scale: Scale, steps: int, restarts: int, n_experts: int, seed: int) -> Result:
     """The entry's grid in one sweep, the choice from it, and its predictions of the test rows (and of fresh ones)."""
     started = time.perf_counter()
-    model = moejax.moe(experts.linear(), entry.gate, n_experts)
-    fit = moejax.fit_gradient(model, optimizer=partial(cosine_adam, steps), steps=steps, learning_rate=entry.learning_rate)
+    model, fit = entry.build(n_experts, steps)
     sweeper = moejax.sweep(fit, {**entry.axes, "restart": restarts, "fold": task.fold})
     fits = math.prod(len(values) for values in sweeper.axes.values())
     try:
         grid = sweeper(jax.random.key(seed), scale.x(task.x[task.rows]), scale.y(task.y[task.rows]))
     except FloatingPointError as error:
         unknown = {"compile": None, "run": time.perf_counter() - started}
-        return Result(entry, model, fits, None, None, None, {}, unknown, str(error))
+        return Result(entry, model, fits, None, None, None, None, {}, unknown, str(error))
     trained, refitted, note = choose(grid)
-    wanted = {"test": task.x[task.split.test]}
+    wanted = {"validation": task.x[task.split.validation], "test": task.x[task.split.test]}
     if task.problem is not None:
         wanted["fresh"] = fresh_rows(task, seed)[0]
     predict = jax.jit(model.predict)
@@ -196,7 +219,19 @@ def fit_entry(entry: Entry, task: Task, scale: Scale, steps: int, restarts: int,
     }
     spent = time.perf_counter() - started
     seconds = {"compile": grid.run.seconds["compile"], "run": spent - grid.run.seconds["compile"]}
-    return Result(entry, model, fits, grid, trained, refitted, predictions, seconds, note)
+    return Result(
+        entry, model, fits, grid, trained, refitted, validation_errors(grid, model, task, scale), predictions, seconds, note
+    )
+
+
+def validation_errors(grid: Any, model: Any, task: Task, scale: Scale) -> np.ndarray:
+    """Squared errors of all members on the validation rows, in the units of the target, shaped like the sweep."""
+    if not grid.sweeper.fit.loss.has_likelihood:
+        return grid.held_out * scale.y_sd**2
+    x, y = (scaled(v[task.split.validation]) for scaled, v in ((scale.x, task.x), (scale.y, task.y)))
+    members = jax.tree.map(lambda v: v.reshape(-1, *v.shape[len(grid.shape) :]), grid.fits.params)
+    errors = jax.jit(lambda members: jax.lax.map(lambda p: ((model.predict(p, x) - y) ** 2).mean(), members, batch_size=64))
+    return np.asarray(errors(members)).reshape(grid.shape) * scale.y_sd**2
 
 
 def choose(grid: Any) -> tuple[Any, Any, str]:
@@ -243,7 +278,11 @@ def summarize(result: Result, task: Task, scale: Scale, seed: int) -> dict[str, 
     status = diverged if result.sweep is None else np.ravel(result.sweep.fits.status)
     test, fresh = task.y[task.split.test], None if task.problem is None else fresh_rows(task, seed)[1]
     weights = None if result.trained is None else np.asarray(result.trained.params["experts"]["weights"])
-    table = None if result.trained is None else result.trained.table
+    likelihood = None
+    if result.entry.solver == "em" and result.trained is not None:
+        table = result.trained.table
+        likelihood = -float(table["held_out"][table["chosen"]][0]) - math.log(scale.y_sd)
+    validation = result.predictions.get("trained_validation")
     errors = {
         f"{prefix}{name}_mse": None if key not in result.predictions else mse(y, result.predictions[key])
         for prefix, kind in (("", "trained"), ("refit_", "refitted"))
@@ -252,14 +291,15 @@ def summarize(result: Result, task: Task, scale: Scale, seed: int) -> dict[str, 
     }
     return {
         "name": result.entry.name,
-        "solver": "gradient",
+        "solver": result.entry.solver,
         "fits": result.fits,
         "diverged": int((status & int(Status.DIVERGED) != 0).sum()),
         "inadmissible": int((status & int(INADMISSIBLE) != 0).sum()),
         "selected": {} if result.trained is None else result.trained.chosen,
-        "validation_mse": None if table is None else float(table["held_out"][table["chosen"]][0]) * scale.y_sd**2,
+        "validation_mse": None if validation is None else mse(task.y[task.split.validation], validation),
+        "validation_log_likelihood": likelihood,
         **errors,
-        "nonzero": None if weights is None else int((np.abs(weights) > NEAR_ZERO).sum()),
+        "nonzero": None if weights is None else int((np.abs(weights) > result.entry.near_zero).sum()),
         "coefficients": None if weights is None else int(weights.size),
         "note": result.note,
         "seconds_compile": result.seconds["compile"],
@@ -291,12 +331,14 @@ def show(value: float | None) -> str:
 def print_table(summary: dict[str, Any]) -> None:
     """The summary as a table for the terminal."""
     notebook = summary["noise_floor"] is not None  # no table of anyone's has one
-    head = ["model", "fits", "diverged", "chosen", "validation", "test", *(["notebook's test", "fresh"] if notebook else [])]
+    head = ["model", "solver", "fits", "diverged", "chosen", "log p", "validation", "test"]
+    head += ["notebook's test", "fresh"] if notebook else []
     head += ["refitted: test", *(["refitted: fresh"] if notebook else []), "nonzero", "compile s", "run s"]
     rows = [head]
     for m in summary["models"]:
         chosen = ", ".join(f"{k}={v:.3g}" for k, v in m["selected"].items())
-        row = [m["name"], str(m["fits"]), str(m["diverged"]), chosen, show(m["validation_mse"]), show(m["test_mse"])]
+        row = [m["name"], m["solver"], str(m["fits"]), str(m["diverged"]), chosen]
+        row += [show(m[name]) for name in ("validation_log_likelihood", "validation_mse", "test_mse")]
         row += [show(NOTEBOOK.get(m["name"])), show(m["fresh_mse"])] if notebook else []
         row += [show(m["refit_test_mse"])] + ([show(m["refit_fresh_mse"])] if notebook else [])
         nonzero = "" if m["nonzero"] is None else f"{m['nonzero']}/{m['coefficients']}"
@@ -310,6 +352,7 @@ def print_table(summary: dict[str, Any]) -> None:
             print(f"{m['name']}: {m['note']}")
     data = summary["data"]
     print(f"\n{data['name']}: {data['n']} rows, {data['d']} features; mean squared errors in the target's units.")
+    print("gradient: Adam on squared error; em: on the likelihood, log p a mean over validation rows, by which it chooses.")
     print("test, fresh: trained on the training rows; refitted: on training and validation rows.")
     if summary["noise_floor"] is not None:
         print(f"noise floor (the best possible predictor, in the long run): {summary['noise_floor']:.4g}")
@@ -379,6 +422,14 @@ def by_penalty(result: Result) -> Any:
     return result.sweep.sel(**others, fold=0)
 
 
+def along(result: Result) -> tuple[Any, ...]:
+    """The index of that part of the sweep, in arrays shaped like it."""
+    chosen = result.trained.chosen
+    at = {name: int(np.abs(values - chosen[name]).argmin()) for name, values in result.sweep.axes.items() if name in chosen}
+    at = {**at, "fold": 0, "l1_experts": slice(None)}
+    return tuple(at.get(name, slice(None)) for name in result.sweep.axes)
+
+
 def best_by_penalty(result: Result) -> tuple[Any, np.ndarray, np.ndarray]:
     """That sweep, the positions of the penalties that have an admissible fit, and their best restarts by objective."""
     grid = by_penalty(result)
@@ -394,6 +445,8 @@ def figure_training_loss(results: list[Result], **_: Any) -> Any:
         history = chosen.fits.history
         steps = np.arange(history.shape[1]) * chosen.sweeper.fit.record_every
         plots.training_loss(history, steps=steps, highlight=result.trained.restart, ax=ax)
+        if result.entry.solver == "em":
+            ax.set_xlabel("iteration")
         ax.set_ylabel("objective (standardised y)")
         plots.title(ax, result.entry.title)
     return figure
@@ -405,7 +458,7 @@ def figure_validation_error(results: list[Result], scale: Scale, floor: float | 
         grid, there, winners = best_by_penalty(result)
         plots.validation_error(
             grid.axes["l1_experts"][there],
-            grid.held_out[there] * scale.y_sd**2,
+            result.validation[along(result)][there],
             chosen_restart=winners,
             chosen=result.trained.chosen["l1_experts"],
             reference=floor,
@@ -417,7 +470,7 @@ def figure_validation_error(results: list[Result], scale: Scale, floor: float | 
 
 
 def figure_coefficients(results: list[Result], task: Task, **_: Any) -> Any:
-    shown = [r for r in results if r.entry.name in ("softmax_l1", "top1_l1")] or results
+    shown = [r for r in results if r.entry.name in ("softmax_l1", "top1_l1", "softmax_em", "gaussian_em")] or results
     figure, axes = panels(len(shown), 2, (7.0, 4.6))
     for result, ax in zip(shown, axes, strict=True):
         grid, there, winners = best_by_penalty(result)
@@ -445,10 +498,10 @@ def aligned(weights: np.ndarray) -> Any:
 
 
 def figure_expert_weights(results: list[Result], task: Task, scale: Scale, **_: Any) -> Any:
-    result = preferred(results, "softmax_l1")
+    result = preferred(results, "gaussian_em")
     found = np.asarray(result.refitted.params["experts"]["weights"])
     shares = np.asarray(result.model.gate_probs(result.refitted.params, scale.x(task.x[task.rows]))).mean(axis=0)
-    found = scale.coefficients(np.where(np.abs(found) > NEAR_ZERO, found, 0.0))
+    found = scale.coefficients(np.where(np.abs(found) > result.entry.near_zero, found, 0.0))
     truth = None if task.problem is None else task.problem.weights
     numbered = dict(enumerate(falling_shares(shares))) if truth is None else matched(found, truth)
     order = list(numbered.values())

@@ -22,7 +22,7 @@ Hyper = dict[str, Any]
 def arguments(
     fit: Any, key: Any, x: Any, y: Any, hyper: Hyper | None, weights: Any, offset: Any, groups: Any, start: Any
 ) -> tuple[Any, ...]:
-    """What a fit was called with, checked and in arrays of the type of x: key, x, y, hyper, weights, offset, leader, start."""
+    """What a fit was called with, checked, in arrays of the type of x: key, x, y, hyper, weights, offset, leader, start."""
     check_key(key)
     hyper = {} if hyper is None else hyper
     fit.check_hyper(hyper)

@@ -25,7 +25,7 @@ from moejax import _check, _solver, losses, penalties, starts
 from moejax._trees import chosen, merge, replaced, split
 from moejax.fit import Fit, Status, check_data, finished, normalized
 from moejax.losses import of_units
-from moejax.model import Data, Model
+from moejax.model import PARTS, Data, Model
 
 Hyper = dict[str, Any]
 _MEMORY = 3  # iterations that the extrapolation looks back on
@@ -130,6 +130,25 @@ class EMFit:
         """
         return _compiled(self, *_solver.arguments(self, key, x, y, hyper, weights, offset, groups, start))
 
+    def resumed(
+        self,
+        key: Any,
+        x: Any,
+        y: Any,
+        hyper: Hyper,
+        params: Any,
+        warm: jax.Array,
+        weights: Any,
+        offset: Any,
+        leader: Any,
+        start: Any,
+    ) -> Fit:
+        """A fit from params where `warm` is true, and where it is not from where a call would start: one program for both.
+
+        For compiled code, where all that is checked in a call is known to be right; leader as `moejax.model.leaders` has it.
+        """
+        return self._fit(key, x, y, hyper, weights, offset, leader, start, (params, warm))
+
     def objective(self, params: Any, data: Data, weights: jax.Array, hyper: Hyper) -> jax.Array:
         """What EM lowers: the weighted mean of the negative log-likelihood plus penalties. weights: (n,), of sum 1."""
         return self.loss.value(self.model, params, data, weights) + _solver.penalty(self, params, hyper)
@@ -160,7 +179,9 @@ class EMFit:
 
     # ---- inside the compiled program ----------------------------------------------------------------------------
 
-    def _fit(self, key: Any, x: Any, y: Any, hyper: Hyper, weights: Any, offset: Any, leader: Any, start: Any) -> Fit:
+    def _fit(
+        self, key: Any, x: Any, y: Any, hyper: Hyper, weights: Any, offset: Any, leader: Any, start: Any, resume: Any = None
+    ) -> Fit:
         total = jnp.asarray(y.shape[0], y.dtype) if weights is None else weights.sum()
         weights = normalized(weights, y)
         inputs = self.model.prepare(x)
@@ -172,7 +193,13 @@ class EMFit:
             _rows(self.model.gate, inputs.gate),
             hyper,
         )
-        end = self._descend(*self._start(key, x, problem, start), problem)
+        params, given = self._start(key, x, problem, start)
+        early = jnp.asarray(0 if given is None else _START_STEPS, jnp.int32)
+        if resume is not None:
+            from_there = self._given_params(resume[0], params, hyper)
+            params = jax.tree.map(partial(jnp.where, resume[1]), from_there, params)
+            early = jnp.where(resume[1], 0, early)
+        end = self._descend(params, given, early, problem)
         reached = self._measured(end.params, problem)
         return finished(
             self.model,
@@ -217,9 +244,7 @@ class EMFit:
         key = jax.random.fold_in(key, number)
         drawn = self.model.init(key, x)
         if start is not None and not _is_responsibilities(start):
-            start = {name: leaf for name, leaf in start.items() if name != "active"}
-            start = jax.tree.map(lambda leaf, wanted: jnp.asarray(leaf, wanted.dtype), start, drawn)
-            return self.model.with_hyper(start, problem.hyper), None
+            return self._given_params(start, drawn, problem.hyper), None
         null = {
             "experts": _null(self.model.expert, drawn["experts"]),
             "gate": _null(self.model.gate, drawn["gate"]),
@@ -232,6 +257,10 @@ class EMFit:
             r = jnp.asarray(start, problem.weights.dtype).T
         return null, r if problem.data.leader is None else r[:, problem.data.leader]
 
+    def _given_params(self, given: Any, like: Any, hyper: Hyper) -> Any:
+        own = {name: jax.tree.map(lambda leaf, v: jnp.asarray(leaf, v.dtype), given[name], like[name]) for name in PARTS}
+        return self.model.with_hyper(own, hyper)
+
     # ---- iterations -----------------------------------------------------------------------------------------------
 
     def _sizes(self, problem: _Problem) -> dict[str, jax.Array]:
@@ -240,10 +269,10 @@ class EMFit:
         parts["family"] = (self.model.family, "dispersion")
         return {n: jnp.asarray(0.1, problem.weights.dtype) for n, (part, own) in parts.items() if not hasattr(part, own)}
 
-    def _descend(self, params: Any, given: jax.Array | None, problem: _Problem) -> _End:
+    def _descend(self, params: Any, given: jax.Array | None, early: jax.Array, problem: _Problem) -> _End:
         """Iterations from params until they are optimal, or as many as there may be.
 
-        given: responsibilities (K, n) in the place of E-steps in a few iterations before the first, or None.
+        given: responsibilities (K, n) in the place of E-steps in `early` iterations before the first, or None.
         """
         dtype, records = problem.weights.dtype, -(-self.max_iter // self.record_every)
         tol = self._tolerance(dtype)
@@ -295,12 +324,9 @@ class EMFit:
         def going(p: _Progress) -> jax.Array:
             return (p.step < self.max_iter) & ~(p.kkt <= tol / 2) & ~jnp.isnan(p.objective)
 
-        before = 0 if given is None else -_START_STEPS
         zero, no, infinite = jnp.zeros((), jnp.int32), jnp.zeros((), bool), jnp.asarray(jnp.inf, dtype)
         memory, history = jnp.zeros((_MEMORY + 1, begin.size), begin.dtype), jnp.full(records, jnp.nan, dtype)
-        first = _Progress(
-            zero + before, begin, begin, no, zero, memory, memory, self._sizes(problem), history, infinite, infinite
-        )
+        first = _Progress(-early, begin, begin, no, zero, memory, memory, self._sizes(problem), history, infinite, infinite)
         end = jax.lax.while_loop(going, iterate, first)
         # An iteration has exact zeros and is no worse than where it began, which may have been a guess.
         return _End(at(end.safe), end.history, end.step)

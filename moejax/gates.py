@@ -182,8 +182,8 @@ class Softmax:
     ) -> jax.Array:
         """sum over rows of weight * curvature * x x', (K, p, p), without the reference expert.
 
-        The curvature diag(g) - g g' of the softmax couples experts. 2 g (1 - g), less g times the reference's, is a diagonal
-        that bounds it (as 2 g_k g_l v_k v_l >= -g_k g_l (v_k^2 + v_l^2)), and is exact for two experts; with it each expert's
+        The curvature diag(g) - g g' of the softmax couples experts. 2 g (1 - g), less g times the reference's, is diagonal
+        and bounds it (as 2 g_k g_l v_k v_l >= -g_k g_l (v_k^2 + v_l^2)), exact for two experts; with it each expert's
         logits are a regression of their own.
         """
         free = probs[: probs.shape[0] - self.reference]

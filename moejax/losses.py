@@ -56,9 +56,7 @@ class NegativeLogLikelihood:
         if model.family is None:
             raise ValueError("loss: nll was given for a model without a family; want moe(..., family=families.gaussian())")
         if getattr(model.gate, "hard", False) and not self.hard:
-            raise ValueError(
-                "loss: nll was given for a gate that chooses one expert; want squared_error, classification_nll or a soft gate"
-            )
+            raise ValueError("loss: nll was given for a gate that chooses one expert; want squared_error or a soft gate")
         if self.joint and not hasattr(model.gate, "log_joint"):
             raise ValueError(f"loss: joint_nll was given for {model.gate!r}, which does not model its inputs; want nll")
 

@@ -138,32 +138,31 @@ class Path:
     # ---- inside the compiled program ----------------------------------------------------------------------------
 
     def _along(self, key: jax.Array, x: Any, y: jax.Array, values: jax.Array, hyper: dict[str, Any], more: Any) -> Fit:
-        def fit_at(value: jax.Array, start: Any) -> Fit:
-            return self.fit(key, x, y, {**hyper, self.name: value}, **{**more, **_given({"start": start})})
-
-        def step(start: Any, value: jax.Array) -> tuple[Any, Fit]:
-            fit = fit_at(value, start)
+        def step(carry: tuple[Any, jax.Array], value: jax.Array) -> tuple[tuple[Any, jax.Array], Fit]:
+            fit = self._fit_at(key, x, y, {**hyper, self.name: value}, *carry, more)
             well = (fit.status & int(Status.DIVERGED)) == 0
-            return jax.tree.map(lambda p, s: jnp.where(well, p, s), _parts(fit.params), origin), fit
+            return (jax.tree.map(partial(jnp.where, well), _parts(fit.params), origin), well), fit
 
         order = jnp.argsort(-values, stable=True)
-        origin, begins_there = self._origin(key, x, hyper, more.get("start"))
-        if begins_there:
-            _, fits = jax.lax.scan(step, origin, values[order])
-        else:
-            start, first = step(more.get("start"), values[order[0]])  # on its own, for this start is not of params
-            _, rest = jax.lax.scan(step, start, values[order[1:]])
-            fits = jax.tree.map(lambda one, others: jnp.concatenate([one[None], others]), first, rest)
+        origin = self._origin(key, x, hyper, more.get("start"))
+        _, fits = jax.lax.scan(step, (origin, jnp.zeros((), bool)), values[order])
         return jax.tree.map(lambda v: v[jnp.argsort(order)], fits)
 
-    def _origin(self, key: jax.Array, x: Any, hyper: dict[str, Any], start: Any) -> tuple[Any, bool]:
-        """Params to start from again after a divergence, and whether the fit itself would start there."""
+    def _fit_at(self, key: Any, x: Any, y: Any, hyper: Any, params: Any, warm: jax.Array, more: Any) -> Fit:
+        """The fit from these params; where they are not `warm`, from where it starts of itself."""
+        if not hasattr(self.fit, "resumed") or isinstance(more.get("start"), dict):
+            return self.fit(key, x, y, hyper, **{**more, "start": params})
+        arguments = (more.get(name) for name in ("weights", "offset", "groups", "start"))
+        return self.fit.resumed(key, x, y, hyper, params, warm, *arguments)
+
+    def _origin(self, key: jax.Array, x: Any, hyper: dict[str, Any], start: Any) -> Any:
+        """The params that the first fit starts from, and those after one that diverged."""
         if isinstance(start, dict):
             like = jax.eval_shape(self.model.init, key, x)
-            return jax.tree.map(lambda s, wanted: jnp.asarray(s, wanted.dtype), start, like), True
+            return jax.tree.map(lambda s, wanted: jnp.asarray(s, wanted.dtype), start, like)
         if hasattr(self.fit, "init_state"):
-            return _parts(self.fit.init_state(key, x, hyper).params), True
-        return self.model.init(jax.random.fold_in(key, hyper.get("restart", 0)), x), False
+            return _parts(self.fit.init_state(key, x, hyper).params)
+        return self.model.init(jax.random.fold_in(key, hyper.get("restart", 0)), x)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -14,8 +14,8 @@ and, where it helps,
     majorant(h) -> h                            curvatures at least as large as h > 0, of the shape of one array of
                                                 coefficients, and constant over what the penalty couples; a penalty
                                                 without it acts on every coefficient alone
-    curvature(coefficients) -> like them        of one array: a diagonal second derivative of the value where no coefficient is
-                                                0; EM then makes Newton steps, for which it also wants
+    curvature(coefficients) -> like them        of one array: a diagonal second derivative of the value where no
+                                                coefficient is 0; EM then makes Newton steps, for which it also wants
     of_experts(coefficients) -> (K,)            the value of each expert's coefficients in one array, and
     kinked                                      whether the value has a kink where a coefficient changes sign
     place                                       where its proximal step may stand among those of others, see `check_order`

@@ -1,6 +1,6 @@
 """Starts of EM: responsibilities (K, n) drawn from a key, before any model has been fitted.
 
-All take key, x (n, d), weights (n,) (rows of weight 0 take no part in it) and active (K,), which experts there are.
+Each kind is a clustering by k-means, of the inputs, of what a regression leaves, or of noise; so one program serves all.
 """
 
 from __future__ import annotations
@@ -14,65 +14,95 @@ import numpy as np
 from moejax import _check
 from moejax._linear import conjugate_gradients
 
-_SOFTNESS = 0.1  # of responsibilities by cluster: shared by all experts, so that no gate begins separated
-_LLOYD_STEPS = 10
-
-
-def kmeans(key: jax.Array, x: jax.Array, weights: jax.Array, active: jax.Array) -> jax.Array:
-    """Clusters of x by k-means (Lloyd 1982), seeded by k-means++ (Arthur and Vassilvitskii 2007), columns standardised."""
-    x = _standardized(x, weights)
-    centres = _seeds(key, x, weights, active)
-
-    def step(_: Any, centres: jax.Array) -> jax.Array:
-        member = jax.nn.one_hot(_distances(x, centres, active).argmin(axis=0), len(active), dtype=x.dtype, axis=0) * weights
-        size = member.sum(axis=1, keepdims=True)
-        return jnp.where(size > 0, member @ x / jnp.where(size > 0, size, 1), centres)
-
-    return _softened(_distances(x, jax.lax.fori_loop(0, _LLOYD_STEPS, step, centres), active), active)
-
-
-def centres(key: jax.Array, x: jax.Array, weights: jax.Array, active: jax.Array) -> jax.Array:
-    """Each row to the nearest of K rows drawn at random, columns standardised."""
-    x = _standardized(x, weights)
-    draws = jax.random.gumbel(key, weights.shape, x.dtype) + jnp.log(weights)
-    return _softened(_distances(x, x[jax.lax.top_k(draws, len(active))[1]], active), active)
-
-
-def random(key: jax.Array, x: Any, weights: jax.Array, active: jax.Array) -> jax.Array:
-    """Each row to an expert at random."""
-    return _softened(-jax.random.gumbel(key, (len(active), len(weights)), weights.dtype), active)
-
-
-def residuals(key: jax.Array, x: Any, y: jax.Array, weights: jax.Array, active: jax.Array) -> jax.Array:
-    """Clusters, by k-means, of what one linear regression of y on x leaves unexplained (of y itself without a table x)."""
-    rest = y.reshape(len(weights), -1)
-    if _is_table(x):
-        rows = jnp.concatenate([_standardized(x, weights), jnp.ones((len(weights), 1), x.dtype)], axis=1)
-        gram = (rows.T * weights) @ rows
-        right = ((rows.T * weights) @ rest).T
-        every = jnp.ones(right.shape, bool)
-        grams = jnp.broadcast_to(gram, (len(right), *gram.shape))
-        rest = rest - rows @ conjugate_gradients(grams, jnp.zeros_like(right), every, right).T
-    return kmeans(key, rest, weights, active)
-
-
 MIXED = ("kmeans", "residuals", "centres", "random")  # in the order of restarts
+_SOFTNESS = 0.1  # of responsibilities by cluster: shared by all experts, so that no gate begins separated
+_OTHERS = 0.2  # how much the columns that a kind does not cluster count in later rounds
+_LLOYD_STEPS = {"kmeans": 10, "residuals": 10, "centres": 0, "random": 0}
 
 
 def draw(
     init: str, number: jax.Array, key: jax.Array, x: Any, y: jax.Array, weights: jax.Array, active: jax.Array
 ) -> jax.Array:
-    """Responsibilities (K, n) of the kind `init`; of a mixed one, of the kind whose turn it is at that number of a start."""
-    kinds = {
-        "kmeans": lambda: kmeans(key, x, weights, active),
-        "residuals": lambda: residuals(key, x, y, weights, active),
-        "centres": lambda: centres(key, x, weights, active),
-        "random": lambda: random(key, x, weights, active),
-    }
+    """Responsibilities (K, n) of the kind `init`, or for "mixed" of the kind whose turn it is at that number of a start.
+
+    kmeans: clusters of x. residuals: clusters of what one linear regression of y on x leaves unexplained. centres: each row
+    to the nearest of K rows. random: clusters of noise. x: (n, d), or inputs that are no table, which have no clusters.
+    weights: (n,); rows of weight 0 take no part. active: (K,), which experts there are.
+    """
+    table = _standardized(x, weights) if _is_table(x) else jnp.zeros((len(weights), 0), y.dtype)
+    rest = _standardized(_residuals(table, y, weights), weights)
+    noise = jax.random.normal(jax.random.fold_in(key, 1), (len(weights), 1), y.dtype)
+    kinds = _turns(init, x)
+    wanted = {"kmeans": (1, 0, 0), "centres": (1, 0, 0), "residuals": (0, 1, 0), "random": (0, 0, 1)}
+    masks = [np.repeat(wanted[kind], [table.shape[1], rest.shape[1], 1]) for kind in kinds]
+    turn = number % len(kinds)
+    columns = jnp.concatenate([table, rest, noise], axis=1)
+    # The same clusters would come out again and again: from the second round on, every column has a weight of its own.
+    drawn = jnp.exp(jax.random.normal(jax.random.fold_in(key, 2), columns.shape[1:], y.dtype))
+    mask = jnp.asarray(np.stack(masks), y.dtype)[turn]
+    features = columns * jnp.where(number < len(kinds), mask, (mask + _OTHERS) * drawn)
+    steps = jnp.asarray([_LLOYD_STEPS[kind] for kind in kinds])[turn]
+    return kmeans(key, features, weights, active, steps)
+
+
+def kmeans(key: jax.Array, x: jax.Array, weights: jax.Array, active: jax.Array, steps: Any = 10) -> jax.Array:
+    """Responsibilities (K, n) by clusters of x (n, d) by k-means (Lloyd 1982), seeded by k-means++ (Arthur and Vassilvitskii
+    2007), after `steps` rounds.
+    """
+    x = x.astype(weights.dtype)
+
+    def step(i: jax.Array, centres: jax.Array) -> jax.Array:
+        member = _nearest(x, centres, active) * weights
+        size = member.sum(axis=1, keepdims=True)
+        moved = jnp.where(size > 0, member @ x / jnp.where(size > 0, size, 1), centres)
+        return jnp.where(i < steps, moved, centres)
+
+    centres = jax.lax.fori_loop(0, max(_LLOYD_STEPS.values()), step, _seeds(key, x, weights, len(active)))
+    soft = (1 - _SOFTNESS) * _nearest(x, centres, active) + _SOFTNESS / active.sum()
+    return jnp.where(active[:, None], soft, 0).astype(weights.dtype)
+
+
+def _turns(init: str, x: Any) -> tuple[str, ...]:
     if init != "mixed":
-        return kinds[init]()
-    turns = [kinds[name] for name in (MIXED if _is_table(x) else ("residuals", "random"))]
-    return jax.lax.switch(number % len(turns), turns)
+        return (init,)
+    return MIXED if _is_table(x) else ("residuals", "random")
+
+
+def _residuals(x: jax.Array, y: jax.Array, weights: jax.Array) -> jax.Array:
+    """What a linear regression of y on x (n, d) leaves, (n, m)."""
+    rest = y.reshape(len(weights), -1)
+    rows = jnp.concatenate([x, jnp.ones((len(weights), 1), x.dtype)], axis=1)
+    gram = (rows.T * weights) @ rows
+    right = ((rows.T * weights) @ rest).T
+    grams = jnp.broadcast_to(gram, (len(right), *gram.shape))
+    return rest - rows @ conjugate_gradients(grams, jnp.zeros_like(right), jnp.ones(right.shape, bool), right).T
+
+
+def _standardized(x: jax.Array, weights: jax.Array) -> jax.Array:
+    total = weights.sum()
+    mean = weights @ x / total
+    sd = jnp.sqrt(weights @ jnp.square(x - mean) / total)
+    return (x - mean) / jnp.where(sd > 0, sd, 1)
+
+
+def _nearest(x: jax.Array, centres: jax.Array, active: jax.Array) -> jax.Array:
+    """1 for the nearest of the active centres, 0 for the others, (K, n)."""
+    distances = jnp.square(centres).sum(axis=1)[:, None] - 2 * centres @ x.T  # but for what all centres have in common
+    distances = jnp.where(active[:, None], distances, jnp.inf)
+    return jax.nn.one_hot(distances.argmin(axis=0), len(active), dtype=x.dtype, axis=0)
+
+
+def _seeds(key: jax.Array, x: jax.Array, weights: jax.Array, n_experts: int) -> jax.Array:
+    """Rows (K, d) drawn one after another, in proportion to their squared distance from those before."""
+    norms = jnp.square(x).sum(axis=1)
+
+    def step(nearest: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
+        odds = weights * jnp.where(jnp.isinf(nearest), 1, nearest)
+        odds = jnp.where((odds > 0).any(), odds, weights)  # where all rows are taken, any of positive weight
+        row = x[jax.random.categorical(k, jnp.log(odds))]
+        return jnp.minimum(nearest, jnp.maximum(norms - 2 * x @ row + row @ row, 0)), row
+
+    return jax.lax.scan(step, jnp.full_like(weights, jnp.inf), jax.random.split(key, n_experts))[1]
 
 
 def check_name(init: Any) -> None:
@@ -101,7 +131,7 @@ def check_responsibilities(name: str, given: Any, n: int, n_experts: int) -> Non
 
 def check_distinct(x: Any, y: Any, n_experts: int) -> None:
     """Raise ValueError for more experts than distinct rows of x and y."""
-    leaves = [leaf for leaf in (*jax.tree.leaves(x), y)]
+    leaves = [*jax.tree.leaves(x), y]
     if any(_check.is_traced(leaf) for leaf in leaves):
         return
     for most in (1000, None):  # the first rows nearly always suffice
@@ -114,37 +144,3 @@ def check_distinct(x: Any, y: Any, n_experts: int) -> None:
 
 def _is_table(x: Any) -> bool:
     return np.ndim(x) == 2 if hasattr(x, "ndim") else False
-
-
-def _standardized(x: jax.Array, weights: jax.Array) -> jax.Array:
-    total = weights.sum()
-    mean = weights @ x / total
-    sd = jnp.sqrt(weights @ jnp.square(x - mean) / total)
-    return (x - mean) / jnp.where(sd > 0, sd, 1)
-
-
-def _distances(x: jax.Array, centres: jax.Array, active: jax.Array) -> jax.Array:
-    """Squared distances, but for what all centres have in common, (K, n); infinite to those of absent experts."""
-    distances = jnp.square(centres).sum(axis=1)[:, None] - 2 * centres @ x.T
-    return jnp.where(active[:, None], distances, jnp.inf)
-
-
-def _seeds(key: jax.Array, x: jax.Array, weights: jax.Array, active: jax.Array) -> jax.Array:
-    """Rows drawn one after another, in proportion to their squared distance from those before."""
-    norms = jnp.square(x).sum(axis=1)
-    nearest = jnp.ones_like(weights)
-    chosen = []
-    for k in jax.random.split(key, len(active)):
-        log_odds = jnp.where(weights * nearest > 0, jnp.log(weights * nearest), -jnp.inf)
-        # Where all rows are taken, any of positive weight.
-        log_odds = jnp.where(jnp.isfinite(log_odds).any(), log_odds, jnp.log(weights))
-        row = x[jax.random.categorical(k, log_odds)]
-        distance = jnp.maximum(norms - 2 * x @ row + row @ row, 0)
-        nearest = jnp.minimum(nearest, distance) if chosen else distance
-        chosen.append(row)
-    return jnp.stack(chosen)
-
-
-def _softened(distances: jax.Array, active: jax.Array) -> jax.Array:
-    member = jax.nn.one_hot(distances.argmin(axis=0), len(active), dtype=distances.dtype, axis=0)
-    return jnp.where(active[:, None], (1 - _SOFTNESS) * member + _SOFTNESS / active.sum(), 0).astype(distances.dtype)
