@@ -17,6 +17,16 @@ _LARGEST_PAIRS = 2**28  # bytes of products of pairs of columns that may be kept
 Terms = Sequence[tuple[Any, Any]]  # penalties, each with its weight
 
 
+_PRECISE = jax.lax.Precision.HIGHEST
+
+
+def dot(a: jax.Array, b: jax.Array) -> jax.Array:
+    """a @ b with all the digits that the arrays have. Accelerators by default keep fewer: an NVIDIA card's products of
+    float32 have 11 bits, with which no fit comes to an optimum.
+    """
+    return jnp.matmul(a, b, precision=_PRECISE)
+
+
 class Pairs(NamedTuple):
     """Rows (n, p) and, unless there are too many, the products of their pairs of columns, (n, p (p + 1) / 2)."""
 
@@ -36,7 +46,7 @@ def predictors(weights: jax.Array, intercept: jax.Array, x: jax.Array) -> jax.Ar
     The rows stay in the order they came in, and the compiler folds the transpose into the product: with samples last
     instead, the backward product takes half as long again.
     """
-    return jnp.concatenate([weights, intercept[:, None]], axis=1) @ x.T
+    return dot(jnp.concatenate([weights, intercept[:, None]], axis=1), x.T)
 
 
 def pairs(x: jax.Array) -> Pairs:
@@ -54,11 +64,11 @@ def grams(rows: Pairs, weights: jax.Array) -> jax.Array:
     """
     p = rows.x.shape[1]
     if rows.products is None:
-        return jnp.einsum("...n,np,nq->...pq", weights, rows.x, rows.x)
+        return jnp.einsum("...n,np,nq->...pq", weights, rows.x, rows.x, precision=_PRECISE)
     index = np.zeros((p, p), int)
     index[np.triu_indices(p)] = np.arange(p * (p + 1) // 2)
     index = np.maximum(index, index.T)
-    return (weights @ rows.products)[..., index]
+    return dot(weights, rows.products)[..., index]
 
 
 class Quadratic(NamedTuple):
@@ -82,14 +92,19 @@ def lowered(coefficients: jax.Array, quadratic: Quadratic, penalties: Terms) -> 
     """Coefficients where the quadratic plus penalties is lower, or the same.
 
     coefficients: (K, p) or (K, p, m), of which the last on axis 1 are intercepts, that no penalty sees. penalties: pairs
-    of a penalty and its weight, in the order of their proximal steps. First a Newton step among the coefficients that are
-    not 0, which for L1 and L2 ends in the very minimum once zeros and signs stay what they are; it is taken where it
-    lowers. Then block coordinate descent, which finds zeros and signs, and never ascends.
+    of a penalty and its weight, in the order of their proximal steps. A Newton step among the coefficients that are not 0,
+    and those that a proximal step would free, taken where it lowers; for L1 and L2 it ends in the very minimum once zeros
+    and signs are right. Then a proximal step from there, which sets zeros and never ascends. Penalties without a curvature
+    have block coordinate descent instead.
     """
-    if all(hasattr(p, "curvature") for p, _ in penalties):
-        coefficients, gradient = _newton(coefficients, quadratic, penalties)
-        return _descended(coefficients, quadratic._replace(gradient=gradient), penalties, 1)
-    return _descended(coefficients, quadratic, penalties, _SWEEPS)
+    if not all(hasattr(p, "curvature") for p, _ in penalties):
+        return _descended(coefficients, quadratic, penalties, _SWEEPS)
+    coefficients, gradient = _newton(coefficients, quadratic, penalties)
+    if not any(p.kinked for p, _ in penalties):
+        return coefficients
+    columns = list(range(coefficients.shape[1]))
+    size = 1 / _curvatures(_by_column(quadratic.gram), [columns], penalties)
+    return _proximal(coefficients - size * gradient, size, penalties)
 
 
 def collinear(b: jax.Array, gram: jax.Array) -> jax.Array:
@@ -162,7 +177,7 @@ def _pivots(gram: jax.Array) -> jax.Array:
 def _newton(b: jax.Array, quadratic: Quadratic, penalties: Terms) -> tuple[jax.Array, jax.Array]:
     """Where a Newton step leads, expert by expert where that is lower, and the gradient of the quadratic there."""
     gradient, gram = quadratic.gradient, quadratic.gram.reshape(-1, *quadratic.gram.shape[-2:])
-    step = 1 / _curvatures(_by_column(quadratic.gram), _singles(b.shape[1]), penalties)
+    step = 1 / _curvatures(_by_column(quadratic.gram), [[j] for j in range(b.shape[1])], penalties)
     near = _proximal(b - step * gradient, step, penalties)
     free = (near != 0).at[:, -1].set(True)
     around = jnp.where(b != 0, b, near)
@@ -174,7 +189,7 @@ def _newton(b: jax.Array, quadratic: Quadratic, penalties: Terms) -> tuple[jax.A
     if any(getattr(p, "kinked", False) for p, _ in penalties):  # the minimum given the sign is not beyond 0
         new = jnp.where((jnp.sign(new) == jnp.sign(around)).at[:, -1].set(True), new, 0)
     moved = new - b
-    bent = _unlaned((gram @ _lanes(moved)[..., None])[..., 0], b)
+    bent = _unlaned(dot(gram, _lanes(moved)[..., None])[..., 0], b)
     change = _of_each(moved * (gradient + bent / 2))
     for p, weight in penalties:
         change = change + weight * (p.of_experts(new[:, :-1]) - p.of_experts(b[:, :-1]))
@@ -205,7 +220,7 @@ def _descended(b: jax.Array, quadratic: Quadratic, penalties: Terms, sweeps: int
         if single:
             bent = row * moved.sum(axis=1, keepdims=True)  # all of it is in one column
         else:
-            bent = jnp.einsum("kij...,kj...->ki...", gram, moved)
+            bent = jnp.einsum("kij...,kj...->ki...", gram, moved, precision=_PRECISE)
         return (new, gradient + bent), None
 
     def sweep(_: Any, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -255,10 +270,6 @@ def _blocks(p: int, penalties: Terms) -> list[list[int]]:
     groups = [list(group) for penalty, _ in penalties for group in getattr(penalty, "blocks", ())]
     held = {column for group in groups for column in group}
     return sorted(groups + [[j] for j in range(p) if j not in held])
-
-
-def _singles(p: int) -> list[list[int]]:
-    return [[j] for j in range(p)]
 
 
 def _by_column(gram: jax.Array) -> jax.Array:

@@ -22,6 +22,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from moejax import _check, _solver, losses, penalties, starts
+from moejax._linear import dot
 from moejax._trees import chosen, merge, replaced, split
 from moejax.fit import Fit, Status, check_data, finished, normalized
 from moejax.losses import of_units
@@ -338,7 +339,7 @@ class EMFit:
         )
         r = self.loss.responsibilities(log_joint)
         r = r if given is None else jnp.where(early, given, r)
-        loss = -problem.units @ self.loss.each(log_joint) + self._prior(params["gate"])
+        loss = -dot(problem.units, self.loss.each(log_joint)) + self._prior(params["gate"])
         trained, rest = split(params, self.model.trainable(params))
 
         def expected(trained: Any) -> jax.Array:
@@ -458,11 +459,11 @@ def _extrapolated(points: jax.Array, moves: jax.Array, known: jax.Array) -> jax.
     steps, turns = points[:1] - points[1:], moves[:1] - moves[1:]
     counts = (jnp.arange(len(steps)) < known - 1)[:, None]
     steps, turns = jnp.where(counts, steps, 0), jnp.where(counts, turns, 0)
-    products = turns @ turns.T
+    products = dot(turns, turns.T)
     ridge = 10 * jnp.finfo(moves.dtype).eps * jnp.trace(products) + jnp.finfo(moves.dtype).tiny
     products = products + jnp.diag(jnp.where(counts[:, 0], ridge, 1))
-    share = _solved(products, turns @ moves[0])
-    return points[0] + moves[0] - share @ (steps + turns)
+    share = _solved(products, dot(turns, moves[0]))
+    return points[0] + moves[0] - dot(share, steps + turns)
 
 
 def _solved(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 
 from moejax import _check
-from moejax._linear import Pairs, collinear, grams, pairs, predictors, stepped, with_intercept
+from moejax._linear import Pairs, collinear, dot, grams, pairs, predictors, stepped, with_intercept
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ class Linear:
         """x . weights + intercept, (K, n) or (K, n, m), for x as `prepare` returns it."""
         if self.outputs is None:
             return predictors(params["weights"], params["intercept"], x)
-        return jnp.einsum("kdm,nd->knm", jnp.concatenate([params["weights"], params["intercept"][:, None]], axis=1), x)
+        coefficients = jnp.concatenate([params["weights"], params["intercept"][:, None]], axis=1)
+        return jnp.moveaxis(dot(jnp.moveaxis(coefficients, 1, 2), x.T), 1, 2)
 
     def rows(self, x: jax.Array) -> Pairs:
         """What `statistics` wants of x as `prepare` returns it, computed once."""

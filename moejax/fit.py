@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _check
+from moejax._linear import dot
 from moejax.losses import of_units
 from moejax.model import Data, Model, floating, leaders
 
@@ -114,8 +115,8 @@ def finished(
         log_joint = model.grouped_log_joint(params, data)
         each = jax.nn.logsumexp(log_joint, axis=0)
         counted = of_units(weights, data.leader)
-        log_likelihood = total * (counted @ each)
-        classified = total * (counted @ (log_joint.max(axis=0) - each))
+        log_likelihood = total * dot(counted, each)
+        classified = total * dot(counted, log_joint.max(axis=0) - each)
         degrees = degrees_of_freedom(model, params).astype(objective.dtype)
         share = jnp.exp(log_joint - each)
     else:
@@ -157,7 +158,7 @@ def effective_sizes(model: Model, params: Any, data: Data, weights: jax.Array, l
 
 
 def _sizes(share: jax.Array, weights: jax.Array) -> jax.Array:
-    return share @ weights / jnp.square(weights).sum()
+    return dot(share, weights) / jnp.square(weights).sum()
 
 
 def _needed(model: Model, params: Any) -> Any:

@@ -38,7 +38,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _check
-from moejax._linear import Pairs, grams, pairs, predictors, stepped, whitening, with_intercept
+from moejax._linear import Pairs, dot, grams, pairs, predictors, stepped, whitening, with_intercept
 
 Params = dict[str, jax.Array]
 
@@ -110,7 +110,7 @@ class Constant:
         self, rows: Any, params: Params, probs: Any, responsibilities: jax.Array, weights: jax.Array
     ) -> jax.Array:
         """Each expert's share of the rows, (K,)."""
-        return responsibilities @ weights
+        return dot(responsibilities, weights)
 
     def m_step(self, params: Params, gradient: Any, statistics: jax.Array, penalties: Any) -> Params:
         """Proportions that are the shares; one without rows keeps next to nothing, so that its logarithm is finite."""
@@ -300,9 +300,9 @@ class Gaussian:
         whitening, log_diagonal = _whitening(params)
         d = whitening.shape[-1]
         # W x - W mean in one product.
-        shifts = -(whitening @ params["means"][..., None])
+        shifts = -dot(whitening, params["means"][..., None])
         factors = jnp.concatenate([jnp.broadcast_to(whitening, (len(shifts), d, d)), shifts], axis=2)
-        white = (factors.reshape(-1, d + 1) @ x.T).reshape(-1, d, x.shape[0])
+        white = dot(factors.reshape(-1, d + 1), x.T).reshape(-1, d, x.shape[0])
         constant = self.log_proportions(params) + log_diagonal.sum(axis=1) - 0.5 * d * math.log(2 * math.pi)
         return constant[:, None] - 0.5 * jnp.square(white).sum(axis=1)
 

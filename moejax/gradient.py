@@ -499,7 +499,7 @@ def _minus(a: Any, b: Any) -> Any:
 
 
 def _dot(a: Any, b: Any) -> jax.Array:
-    return jnp.stack([jnp.vdot(u, v) for u, v in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)]).sum()
+    return jnp.stack([jnp.sum(u * v) for u, v in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)]).sum()
 
 
 class _Batches(NamedTuple):

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from moejax import _check
+from moejax._linear import dot
 from moejax.model import Data, Model
 
 
@@ -31,7 +32,7 @@ class SquaredError:
         mean = model.mean(params, data.x, data.offset)
         _check.shape("y", data.y, mean.shape, "like a prediction")
         squares = jnp.square(mean - data.y)
-        return weights @ (squares.mean(axis=1) if squares.ndim == 2 else squares)
+        return dot(weights, squares.mean(axis=1) if squares.ndim == 2 else squares)
 
 
 def squared_error() -> SquaredError:
@@ -81,7 +82,7 @@ class NegativeLogLikelihood:
     def value(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
         """The weighted mean over rows of the negative log-likelihood; of the joint one with the gate's prior."""
         each = self.each(self.log_joint(model, params, data))
-        return self.prior(model, params["gate"]) - of_units(weights, data.leader) @ each
+        return self.prior(model, params["gate"]) - dot(of_units(weights, data.leader), each)
 
     def prior(self, model: Model, gate: Any) -> Any:
         """What a gate that models its inputs adds to the joint loss."""

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _check
-from moejax._linear import conjugate_gradients
+from moejax._linear import conjugate_gradients, dot
 
 MIXED = ("kmeans", "residuals", "centres", "random")  # in the order of restarts
 _SOFTNESS = 0.1  # of responsibilities by cluster: shared by all experts, so that no gate begins separated
@@ -54,7 +54,7 @@ def kmeans(key: jax.Array, x: jax.Array, weights: jax.Array, active: jax.Array, 
     def step(i: jax.Array, centres: jax.Array) -> jax.Array:
         member = _nearest(x, centres, active) * weights
         size = member.sum(axis=1, keepdims=True)
-        moved = jnp.where(size > 0, member @ x / jnp.where(size > 0, size, 1), centres)
+        moved = jnp.where(size > 0, dot(member, x) / jnp.where(size > 0, size, 1), centres)
         return jnp.where(i < steps, moved, centres)
 
     centres = jax.lax.fori_loop(0, max(_LLOYD_STEPS.values()), step, _seeds(key, x, weights, len(active)))
@@ -72,22 +72,22 @@ def _residuals(x: jax.Array, y: jax.Array, weights: jax.Array) -> jax.Array:
     """What a linear regression of y on x (n, d) leaves, (n, m)."""
     rest = y.reshape(len(weights), -1)
     rows = jnp.concatenate([x, jnp.ones((len(weights), 1), x.dtype)], axis=1)
-    gram = (rows.T * weights) @ rows
-    right = ((rows.T * weights) @ rest).T
+    gram = dot(rows.T * weights, rows)
+    right = dot(rows.T * weights, rest).T
     grams = jnp.broadcast_to(gram, (len(right), *gram.shape))
-    return rest - rows @ conjugate_gradients(grams, jnp.zeros_like(right), jnp.ones(right.shape, bool), right).T
+    return rest - dot(rows, conjugate_gradients(grams, jnp.zeros_like(right), jnp.ones(right.shape, bool), right).T)
 
 
 def _standardized(x: jax.Array, weights: jax.Array) -> jax.Array:
     total = weights.sum()
-    mean = weights @ x / total
-    sd = jnp.sqrt(weights @ jnp.square(x - mean) / total)
+    mean = dot(weights, x) / total
+    sd = jnp.sqrt(dot(weights, jnp.square(x - mean)) / total)
     return (x - mean) / jnp.where(sd > 0, sd, 1)
 
 
 def _nearest(x: jax.Array, centres: jax.Array, active: jax.Array) -> jax.Array:
     """1 for the nearest of the active centres, 0 for the others, (K, n)."""
-    distances = jnp.square(centres).sum(axis=1)[:, None] - 2 * centres @ x.T  # but for what all centres have in common
+    distances = jnp.square(centres).sum(axis=1)[:, None] - 2 * dot(centres, x.T)  # but for what all centres have in common
     distances = jnp.where(active[:, None], distances, jnp.inf)
     return jax.nn.one_hot(distances.argmin(axis=0), len(active), dtype=x.dtype, axis=0)
 
@@ -100,7 +100,7 @@ def _seeds(key: jax.Array, x: jax.Array, weights: jax.Array, n_experts: int) -> 
         odds = weights * jnp.where(jnp.isinf(nearest), 1, nearest)
         odds = jnp.where((odds > 0).any(), odds, weights)  # where all rows are taken, any of positive weight
         row = x[jax.random.categorical(k, jnp.log(odds))]
-        return jnp.minimum(nearest, jnp.maximum(norms - 2 * x @ row + row @ row, 0)), row
+        return jnp.minimum(nearest, jnp.maximum(norms - 2 * dot(x, row) + dot(row, row), 0)), row
 
     return jax.lax.scan(step, jnp.full_like(weights, jnp.inf), jax.random.split(key, n_experts))[1]
 
