@@ -82,51 +82,83 @@ class Quadratic(NamedTuple):
 
 
 def stepped(params: dict[str, Any], gradient: dict[str, Any], gram: jax.Array, penalties: Terms) -> dict[str, Any]:
-    """Params with "weights" (K, d[, m]) and "intercept" (K[, m]) where the quadratic plus penalties is lower."""
-    here, slope = (jnp.concatenate([v["weights"], v["intercept"][:, None]], axis=1) for v in (params, gradient))
-    new = lowered(here, Quadratic(slope, gram), penalties)
-    return {**params, "weights": new[:, :-1], "intercept": new[:, -1]}
+    """Params with "weights" (K, d[, m]) and "intercept" (K[, m]) where the quadratic plus penalties is lower.
+
+    gram: (K, d + 1, d + 1) or (K, m, d + 1, d + 1), the intercept's row last. It is eliminated first, exactly, which is to
+    centre the columns at each expert's own rows: columns far from 0 then do no harm.
+    """
+    size, cross = gram[..., -1, -1], gram[..., :-1, -1]
+    share = jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1), 0)
+    centres = jnp.moveaxis(cross * share[..., None], -1, 1)  # (K, d[, m])
+    centred = gram[..., :-1, :-1] - (cross * share[..., None])[..., :, None] * cross[..., None, :]
+    slope = gradient["weights"] - centres * gradient["intercept"][:, None]
+    weights = lowered(params["weights"], Quadratic(slope, centred), penalties)
+    moved = share * gradient["intercept"] + (centres * (weights - params["weights"])).sum(axis=1)
+    return {**params, "weights": weights, "intercept": params["intercept"] - moved}
 
 
-def lowered(coefficients: jax.Array, quadratic: Quadratic, penalties: Terms) -> jax.Array:
+def lowered(b: jax.Array, quadratic: Quadratic, penalties: Terms) -> jax.Array:
     """Coefficients where the quadratic plus penalties is lower, or the same.
 
-    coefficients: (K, p) or (K, p, m), of which the last on axis 1 are intercepts, that no penalty sees. penalties: pairs
-    of a penalty and its weight, in the order of their proximal steps. A Newton step among the coefficients that are not 0,
-    and those that a proximal step would free, taken where it lowers; for L1 and L2 it ends in the very minimum once zeros
-    and signs are right. Then a proximal step from there, which sets zeros and never ascends. Penalties without a curvature
-    have block coordinate descent instead.
+    b: (K, d) or (K, d, m), all of which the penalties see. penalties: pairs of a penalty and its weight, in the order of
+    their proximal steps. A Newton step among the coefficients that are not 0, and those that a proximal step would free,
+    taken where it lowers; for L1 and L2 it ends in the very minimum once zeros and signs are right. Then a proximal step
+    from there, which sets zeros and never ascends. Penalties without a curvature have block coordinate descent instead.
     """
     if not all(hasattr(p, "curvature") for p, _ in penalties):
-        return _descended(coefficients, quadratic, penalties, _SWEEPS)
-    coefficients, gradient = _newton(coefficients, quadratic, penalties)
+        return _descended(b, quadratic, penalties, _SWEEPS)
+    b, gradient = _newton(b, quadratic, penalties)
     if not any(p.kinked for p, _ in penalties):
-        return coefficients
-    columns = list(range(coefficients.shape[1]))
-    size = 1 / _curvatures(_by_column(quadratic.gram), [columns], penalties)
-    return _proximal(coefficients - size * gradient, size, penalties)
+        return b
+    size = 1 / _curvatures(_by_column(quadratic.gram), [list(range(b.shape[1]))], penalties)
+    return _proximal(b - size * gradient, size, penalties)
 
 
-def collinear(b: jax.Array, gram: jax.Array) -> jax.Array:
-    """Whether the columns of coefficients that are not 0, intercepts among them, are linearly dependent by weight, (K,)."""
-    free = _lanes(b != 0).at[:, -1].set(True)
+def collinear(params: dict[str, Any], gram: jax.Array) -> jax.Array:
+    """Whether columns of coefficients that are not 0, and the intercept's, are linearly dependent by weight, (K,)."""
+    free = jnp.concatenate([params["weights"] != 0, jnp.ones_like(params["intercept"][:, None], bool)], axis=1)
+    mask = _lanes(free)
     gram = gram.reshape(-1, *gram.shape[-2:])
     scale = jnp.sqrt(jnp.diagonal(gram, axis1=1, axis2=2))
     scale = jnp.where(scale > 0, scale, 1)
-    gram = jnp.where(free[:, :, None] & free[:, None], gram / (scale[:, :, None] * scale[:, None]), 0)
-    gram = gram + jnp.where(free, 0, 1)[..., None] * jnp.eye(b.shape[1], dtype=b.dtype)
+    gram = jnp.where(mask[:, :, None] & mask[:, None], gram / (scale[:, :, None] * scale[:, None]), 0)
+    gram = gram + jnp.where(mask, 0, 1)[..., None] * jnp.eye(gram.shape[1], dtype=gram.dtype)
     least = _pivots(gram).min(axis=1)
-    return (least < 10 * b.shape[1] * jnp.finfo(b.dtype).eps).reshape(b.shape[0], -1).any(axis=1)
+    return (least < 10 * gram.shape[1] * jnp.finfo(gram.dtype).eps).reshape(free.shape[0], -1).any(axis=1)
 
 
-def conjugate_gradients(gram: jax.Array, extra: jax.Array, free: jax.Array, right: jax.Array) -> jax.Array:
-    """Solutions (L, p) of (gram + diag(extra)) v = right among the free unknowns, the others 0, or nearly so: as many steps
-    as there are unknowns, and no more than some.
+def solved(gram: jax.Array, extra: jax.Array, free: jax.Array, right: jax.Array) -> jax.Array:
+    """Solutions (L, p) of (gram + diag(extra)) v = right among the free unknowns, the others 0.
 
-    No step raises the quadratic, and collinear columns do no harm. The programs of a sweep run beside each other in threads,
-    where LAPACK's routines in XLA have been seen to wait for each other for ever; these steps need none, and serve all
-    systems of a chunk at once.
+    By elimination for a few unknowns, and nearly by conjugate gradients for many; an unknown that hangs on others stays 0.
+    The programs of a sweep run beside each other in threads, where LAPACK's routines in XLA have been seen to wait for each
+    other for ever; these need none, and serve all systems of a chunk at once.
     """
+    return (_eliminated if right.shape[1] <= _ELIMINATED else _conjugate_gradients)(gram, extra, free, right)
+
+
+def _eliminated(gram: jax.Array, extra: jax.Array, free: jax.Array, right: jax.Array) -> jax.Array:
+    p = right.shape[1]
+    diagonal = jnp.diagonal(gram, axis1=1, axis2=2) + extra
+    least = 10 * p * jnp.finfo(gram.dtype).eps * diagonal
+    system = jnp.where(free[:, :, None] & free[:, None], gram, 0)
+    system = system + jnp.where(free, extra, 1)[..., None] * jnp.eye(p, dtype=gram.dtype)
+
+    def step(j: jax.Array, a: jax.Array) -> jax.Array:
+        row = jax.lax.dynamic_index_in_dim(a, j, 1)
+        pivot = jax.lax.dynamic_index_in_dim(row, j, 2)
+        there = pivot > jax.lax.dynamic_index_in_dim(least, j, 1)[..., None]
+        unit = jnp.where(there, row / jnp.where(there, pivot, 1), 0)
+        column = jax.lax.dynamic_index_in_dim(a, j, 2) - (jnp.arange(p) == j)[:, None]
+        # Without a pivot the unknown is left out: its row becomes 0, and so does its solution.
+        left_out = (jnp.arange(p) == j)[:, None] & ~there
+        return jnp.where(left_out, 0, a - column * unit)
+
+    reduced = jax.lax.fori_loop(0, p, step, jnp.concatenate([system, right[..., None]], axis=2))
+    return jnp.where(free, reduced[..., -1], 0)
+
+
+def _conjugate_gradients(gram: jax.Array, extra: jax.Array, free: jax.Array, right: jax.Array) -> jax.Array:
     diagonal = jnp.diagonal(gram, axis1=1, axis2=2) + extra
     scale = jnp.where(free & (diagonal > 0), 1 / jnp.where(diagonal > 0, diagonal, 1), 0)  # Jacobi's preconditioner
 
@@ -179,20 +211,20 @@ def _newton(b: jax.Array, quadratic: Quadratic, penalties: Terms) -> tuple[jax.A
     gradient, gram = quadratic.gradient, quadratic.gram.reshape(-1, *quadratic.gram.shape[-2:])
     step = 1 / _curvatures(_by_column(quadratic.gram), [[j] for j in range(b.shape[1])], penalties)
     near = _proximal(b - step * gradient, step, penalties)
-    free = (near != 0).at[:, -1].set(True)
+    free = (b != 0) | (near != 0)
     around = jnp.where(b != 0, b, near)
     slope, bend = _smooth(around, penalties)
     mask = _lanes(free)
     right = jnp.where(mask, _lanes(gradient + slope), 0)
-    moved = _unlaned(conjugate_gradients(gram, jnp.where(mask, _lanes(bend), 0), mask, -right), b)
+    moved = _unlaned(solved(gram, jnp.where(mask, _lanes(bend), 0), mask, -right), b)
     new = jnp.where(free, b + moved, 0)
-    if any(getattr(p, "kinked", False) for p, _ in penalties):  # the minimum given the sign is not beyond 0
-        new = jnp.where((jnp.sign(new) == jnp.sign(around)).at[:, -1].set(True), new, 0)
+    if any(p.kinked for p, _ in penalties):  # the minimum given the sign is not beyond 0
+        new = jnp.where(jnp.sign(new) == jnp.sign(around), new, 0)
     moved = new - b
     bent = _unlaned(dot(gram, _lanes(moved)[..., None])[..., 0], b)
     change = _of_each(moved * (gradient + bent / 2))
     for p, weight in penalties:
-        change = change + weight * (p.of_experts(new[:, :-1]) - p.of_experts(b[:, :-1]))
+        change = change + weight * (p.of_experts(new) - p.of_experts(b))
     better = (change <= 0).reshape(-1, *(1,) * (b.ndim - 1))
     return jnp.where(better, new, b), jnp.where(better, gradient + bent, gradient)
 
@@ -229,25 +261,25 @@ def _descended(b: jax.Array, quadratic: Quadratic, penalties: Terms, sweeps: int
     return jax.lax.fori_loop(0, sweeps, sweep, (b, quadratic.gradient))[0]
 
 
+_ELIMINATED = 32  # unknowns, up to which elimination is faster
 _CG_STEPS = 16
 _SWEEPS = 5  # where there is no Newton step
 
 
 def _proximal(b: jax.Array, size: jax.Array, penalties: Terms) -> jax.Array:
-    """Proximal steps of all penalties, of a size for each coefficient; intercepts stay."""
-    weights = [b[:, :-1]]
+    """Proximal steps of all penalties, of a size for each coefficient."""
     for p, weight in penalties:
-        weights = p.prox(weights, weight * size[:, :-1])
-    return jnp.concatenate([weights[0], b[:, -1:]], axis=1)
+        b = p.prox([b], weight * size)[0]
+    return b
 
 
 def _smooth(b: jax.Array, penalties: Terms) -> tuple[jax.Array, jax.Array]:
-    """Slope and diagonal curvature of the penalties at coefficients that are not 0; 0 for intercepts."""
-    slope, bend = jnp.zeros_like(b[:, :-1]), jnp.zeros_like(b[:, :-1])
+    """Slope and diagonal curvature of the penalties at coefficients that are not 0."""
+    slope, bend = jnp.zeros_like(b), jnp.zeros_like(b)
     for p, weight in penalties:
-        slope = slope + weight * jax.grad(lambda c, p=p: p.value([c]))(b[:, :-1])
-        bend = bend + weight * p.curvature(b[:, :-1])
-    return tuple(jnp.concatenate([v, jnp.zeros_like(b[:, -1:])], axis=1) for v in (slope, bend))  # type: ignore[return-value]
+        slope = slope + weight * jax.grad(lambda c, p=p: p.value([c]))(b)
+        bend = bend + weight * p.curvature(b)
+    return slope, bend
 
 
 def _curvatures(gram: jax.Array, blocks: list[list[int]], penalties: Terms) -> jax.Array:
@@ -259,10 +291,9 @@ def _curvatures(gram: jax.Array, blocks: list[list[int]], penalties: Terms) -> j
     h = (jnp.abs(gram) * together.reshape(1, p, p, *(1,) * (gram.ndim - 3))).sum(axis=2)  # a bound by Gershgorin
     # Where no row counts nothing moves, but penalties bring an expert that nobody uses to 0.
     h = jnp.maximum(h, jnp.finfo(h.dtype).tiny ** 0.5)
-    weights = h[:, :-1]
     for penalty, _ in penalties:
-        weights = penalty.majorant(weights) if hasattr(penalty, "majorant") else weights
-    return jnp.concatenate([weights, h[:, -1:]], axis=1)
+        h = penalty.majorant(h) if hasattr(penalty, "majorant") else h
+    return h
 
 
 def _blocks(p: int, penalties: Terms) -> list[list[int]]:

@@ -78,7 +78,7 @@ class _Progress(NamedTuple):
     sizes: dict[str, jax.Array]  # of gradient steps, of parts without an M-step
     history: jax.Array
     objective: jax.Array
-    kkt: jax.Array
+    done: jax.Array
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,7 @@ class EMFit:
         if start is not None and not _is_responsibilities(start):
             return self._given_params(start, drawn, problem.hyper), None
         null = {
-            "experts": _null(self.model.expert, drawn["experts"]),
+            "experts": _null(self.model.expert, drawn["experts"], self._eta(problem)),
             "gate": _null(self.model.gate, drawn["gate"]),
             "family": drawn["family"],
         }
@@ -257,6 +257,11 @@ class EMFit:
         else:
             r = jnp.asarray(start, problem.weights.dtype).T
         return null, r if problem.data.leader is None else r[:, problem.data.leader]
+
+    def _eta(self, problem: _Problem) -> Any:
+        """The predictor to begin with."""
+        family = self.model.family
+        return family.start(problem.data.y, problem.weights) if hasattr(family, "start") else 0.0
 
     def _given_params(self, given: Any, like: Any, hyper: Hyper) -> Any:
         own = {name: jax.tree.map(lambda leaf, v: jnp.asarray(leaf, v.dtype), given[name], like[name]) for name in PARTS}
@@ -277,11 +282,15 @@ class EMFit:
         """
         dtype, records = problem.weights.dtype, -(-self.max_iter // self.record_every)
         tol = self._tolerance(dtype)
+        params = self._bounded(params, problem)
         trained, rest = split(params, self.model.trainable(params))
         begin, unravel = ravel_pytree(trained)
 
         def at(vector: jax.Array) -> Any:
             return merge(unravel(vector), rest)
+
+        def bounded(vector: jax.Array) -> jax.Array:
+            return ravel_pytree(split(self._bounded(at(vector), problem), self.model.trainable(params))[0])[0]
 
         marks = jax.tree.map(lambda leaf, mark: jnp.full(leaf.shape, mark), params, self.model.penalized(params))
         penalized = ravel_pytree(split(marks, self.model.trainable(params))[0])[0]
@@ -291,16 +300,18 @@ class EMFit:
             # Near the optimum, rounding alone moves the objective.
             slack = 4 * jnp.finfo(dtype).eps * jnp.maximum(1, jnp.abs(p.objective))
             failed = p.guessed & ~(measured.objective <= p.objective + slack)
+            # A guess is not where a fit ends: the iteration that begins there has exact zeros.
+            close = measured.kkt <= tol
             new, sizes = self._m_step(at(p.here), p.sizes, measured, problem)
             led = ravel_pytree(split(new, self.model.trainable(new))[0])[0]
             points = jnp.roll(p.points, 1, axis=0).at[0].set(p.here)
             moves = jnp.roll(p.moves, 1, axis=0).at[0].set(led - p.here)
             known = jnp.minimum(p.known + 1, _MEMORY + 1)
             guess = _extrapolated(points, moves, known)
-            guess = jnp.where(penalized & (led == 0), 0, guess)  # zeros stay exact
+            guess = bounded(jnp.where(penalized & (led == 0), 0, guess))  # zeros stay exact
             usable = (known > 1) & jnp.isfinite(guess).all()
             begun = p.step >= 0
-            usable, known = usable & begun, jnp.where(begun, known, 0)
+            usable, known = usable & begun & ~(p.guessed & close), jnp.where(begun, known, 0)
             record = jnp.maximum(p.step, 0) // self.record_every
             objective = jnp.where(failed, p.objective, measured.objective)
             first = p.step % self.record_every == 0
@@ -315,22 +326,28 @@ class EMFit:
                 sizes,
                 p.history,
                 jnp.where(begun, objective, p.objective),
-                jnp.where(begun, measured.kkt, p.kkt),
+                begun & close & ~p.guessed,
             )
             back = p._replace(step=p.step + 1, here=p.safe, guessed=jnp.zeros((), bool), known=jnp.zeros_like(p.known))
             after = jax.tree.map(partial(jnp.where, failed), back, after)
+            # What ends is where this iteration began.
+            after = after._replace(safe=jnp.where(after.done, p.here, after.safe))
             history = p.history.at[record].set(jnp.where(first, objective, p.history[record]))
             return after._replace(history=history)
 
         def going(p: _Progress) -> jax.Array:
-            return (p.step < self.max_iter) & ~(p.kkt <= tol / 2) & ~jnp.isnan(p.objective)
+            return (p.step < self.max_iter) & ~p.done & ~jnp.isnan(p.objective)
 
         zero, no, infinite = jnp.zeros((), jnp.int32), jnp.zeros((), bool), jnp.asarray(jnp.inf, dtype)
         memory, history = jnp.zeros((_MEMORY + 1, begin.size), begin.dtype), jnp.full(records, jnp.nan, dtype)
-        first = _Progress(-early, begin, begin, no, zero, memory, memory, self._sizes(problem), history, infinite, infinite)
+        first = _Progress(-early, begin, begin, no, zero, memory, memory, self._sizes(problem), history, infinite, no)
         end = jax.lax.while_loop(going, iterate, first)
-        # An iteration has exact zeros and is no worse than where it began, which may have been a guess.
         return _End(at(end.safe), end.history, end.step)
+
+    def _bounded(self, params: Any, problem: _Problem) -> Any:
+        if not hasattr(self.model.family, "bounded"):
+            return params
+        return {**params, "family": self.model.family.bounded(params["family"], problem.data.y, problem.weights)}
 
     def _measured(self, params: Any, problem: _Problem, given: jax.Array | None = None, early: Any = False) -> _Measured:
         """The objective at params, responsibilities (or those given, if early), and the gradient of the expected loss."""
@@ -348,11 +365,7 @@ class EMFit:
             return gate + self._density_loss(params, r * problem.weights, problem)
 
         gradient = merge(jax.grad(expected)(trained), jax.tree.map(jnp.zeros_like, rest))
-        slopes = gradient
-        if hasattr(self.model.family, "at_floor"):
-            # A scale that the floor holds up has a slope that no optimum could get rid of.
-            held = self.model.family.at_floor(self.model.phi(params), problem.data.y)
-            slopes = {**gradient, "family": jax.tree.map(lambda v: jnp.where(held, 0, v), gradient["family"])}
+        slopes = _solver.free_slopes(self, params, gradient, problem.data.y, problem.weights)
         kkt = _solver.kkt(self, params, slopes, problem.hyper)
         return _Measured(r, loss + _solver.penalty(self, params, problem.hyper), gradient, kkt)
 
@@ -478,12 +491,13 @@ def _solved(a: jax.Array, b: jax.Array) -> jax.Array:
 def _not_higher(value: Callable[[Any], jax.Array], old: Any, new: Any) -> Any:
     """`new`, or as far on the way there from `old` as does not raise the value; `old` where nothing helps."""
     before = value(old)
+    slack = 4 * jnp.finfo(before.dtype).eps * jnp.abs(before)  # rounding alone moves the value by this
 
     def at(share: jax.Array) -> Any:
         return jax.tree.map(lambda a, b: jnp.where(share == 1, b, a + share * (b - a)), old, new)
 
     def higher(share: jax.Array) -> jax.Array:
-        return ~(value(at(share)) <= before) & (share > 0)
+        return ~(value(at(share)) <= before + slack) & (share > 0)
 
     def halved(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         share = jnp.where(carry[0] > 0.5**_HALVINGS, carry[0] / 2, 0.0)
@@ -512,8 +526,8 @@ def _rows(part: Any, x: Any) -> Any:
     return part.rows(x) if hasattr(part, "rows") else x
 
 
-def _null(part: Any, params: Any) -> Any:
-    return part.null(params) if hasattr(part, "null") else params
+def _null(part: Any, params: Any, *more: Any) -> Any:
+    return part.null(params, *more) if hasattr(part, "null") else params
 
 
 def _is_responsibilities(start: Any) -> bool:

@@ -15,7 +15,7 @@ For an M-step of its own in EM (without it, it gets gradient steps on EM's expec
     statistics(rows, curvature) -> statistics            sums over rows; curvature: like eta, of the loss in eta
     m_step(params, gradient, statistics, penalties) -> params
     rows(x) -> rows                                      optional: computed once from what `prepare` returned
-    null(params) -> params                               optional: where to begin from given responsibilities
+    null(params, eta) -> params                          optional: where to begin from given responsibilities, predicting eta
 
 gradient is that of the expected loss in params. penalties: pairs of a penalty and its weight. From sums of rows alone, the
 M-step lowers the quadratic approximation of the expected loss, plus penalties; the solver sees to it that the expected
@@ -77,11 +77,12 @@ class Linear:
 
     def deficient(self, params: dict[str, jax.Array], statistics: jax.Array) -> jax.Array:
         """Whether the columns with coefficients are collinear in an expert's rows, (K,)."""
-        return collinear(jnp.concatenate([params["weights"], params["intercept"][:, None]], axis=1), statistics)
+        return collinear(params, statistics)
 
-    def null(self, params: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """Coefficients and intercepts of 0: where EM begins when it is given responsibilities."""
-        return jax.tree.map(jnp.zeros_like, params)
+    def null(self, params: dict[str, jax.Array], eta: Any = 0.0) -> dict[str, jax.Array]:
+        """Coefficients of 0 and intercepts eta, a number or (m,): where EM begins when it is given responsibilities."""
+        weights, intercept = jnp.zeros_like(params["weights"]), params["intercept"]
+        return {"weights": weights, "intercept": jnp.broadcast_to(jnp.asarray(eta, intercept.dtype), intercept.shape)}
 
     def degrees_of_freedom(self, params: dict[str, jax.Array]) -> jax.Array:
         """Nonzero coefficients and intercepts of each expert, (K,)."""

@@ -13,7 +13,10 @@ are independent given the expert. And, where it helps,
     check_target(y, shape)               raises for targets that it cannot have (shape: that of a prediction); without it, y
                                          has the shape of a prediction
     penalized(phi), trainable(phi)       trees of booleans, see `moejax.model`
-    at_floor(phi, y) -> bool             whether a constraint holds some dispersion
+    at_floor(phi, y, weights) -> bool    whether a constraint holds some dispersion; weights: (n,) of the rows, or None
+    held(phi, y, weights) -> like phi    which numbers a constraint holds, so that no optimum has to have a slope of 0 there
+    bounded(phi, y, weights) -> phi      phi brought within constraints that the density does not see
+    start(y, weights) -> number          the eta to begin with, 0 unless given
     degrees_of_freedom(phi)              free dispersion parameters: of each expert (K,), or of all together if shared, ()
     curvature(y, eta, phi) -> like eta   no less than 0: the second derivative of -log_prob in eta, its expectation or a
                                          bound, for quadratic approximations of -log_prob; where log_prob is no sum over the
@@ -60,9 +63,14 @@ class _Family:
         """Nothing."""
         return dict.fromkeys(phi, False)
 
-    def at_floor(self, phi: Params, y: jax.Array) -> jax.Array:
+    def at_floor(self, phi: Params, y: jax.Array, weights: Any = None) -> jax.Array:
         """Never."""
         return jnp.zeros((), bool)
+
+    def held(self, phi: Params, y: jax.Array, weights: Any = None) -> Params:
+        """All numbers in phi where some dispersion is at its floor, since a bound ties them together."""
+        at_floor = self.at_floor(phi, y, weights)
+        return jax.tree.map(lambda leaf: jnp.broadcast_to(at_floor, leaf.shape), phi)
 
     def degrees_of_freedom(self, phi: Params) -> jax.Array:
         """None."""
@@ -105,10 +113,15 @@ class _Located(_Family):
         """eta itself."""
         return eta
 
-    def at_floor(self, phi: Params, y: jax.Array) -> jax.Array:
+    def bounded(self, phi: Params, y: jax.Array, weights: Any = None) -> Params:
+        """Phi with no scale below what rounding leaves of the target's, a bound that the density does not see."""
+        least = 0.5 * _least_log_variance(y, phi["log_scale"].dtype, weights)
+        return {**phi, "log_scale": jnp.maximum(phi["log_scale"], least)}
+
+    def at_floor(self, phi: Params, y: jax.Array, weights: Any = None) -> jax.Array:
         """Whether some scale is held up by the floor, or by what rounding leaves of the target's variance."""
         log_scale = self.log_scale(phi)
-        held = _touches(log_scale, 0.5 * _least_log_variance(y, log_scale.dtype))
+        held = _touches(log_scale, 0.5 * _least_log_variance(y, log_scale.dtype, weights))
         if self.shared_scale:
             return held
         return held | _touches(phi["log_scale"], _lowest(phi["log_scale"], 0.5 * math.log(self.variance_floor)))
@@ -122,7 +135,7 @@ class _Located(_Family):
 
     def _scale_step(self, y: jax.Array, squares: jax.Array, weights: jax.Array) -> jax.Array:
         """Log scales that maximise sum(weights * (-log scale - squares / (2 scale^2))) within the floors."""
-        least = _least_log_variance(y, squares.dtype)
+        least = _least_log_variance(y, squares.dtype, weights.sum(axis=0))
         return 0.5 * _log_dispersions(squares, weights, self.variance_floor, least, self.shared_scale)
 
 
@@ -178,6 +191,16 @@ class StudentT(_Located):
         if self.df is None:
             return jnp.clip(phi["log_df"], *map(math.log, DF_RANGE))
         return jnp.full_like(phi["log_scale"], math.log(self.df))
+
+    def held(self, phi: Params, y: jax.Array, weights: Any = None) -> Params:
+        """As for all families, and degrees of freedom at an end of their range."""
+        held = super().held(phi, y, weights)
+        if self.df is None:
+            least, most = map(math.log, DF_RANGE)
+            slack = 100 * jnp.finfo(phi["log_df"].dtype).eps
+            inside = (phi["log_df"] > least + slack) & (phi["log_df"] < most - slack)
+            held["log_df"] = held["log_df"] | ~inside
+        return held
 
     def log_prob(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """log t((y - eta) / scale; df) - log scale, summed over outputs, (K, n)."""
@@ -380,6 +403,10 @@ class Poisson(_Family):
         """A count from every expert for every row, like eta; rates above 2^30 are drawn as 2^30, for they are integers."""
         return jax.random.poisson(key, jnp.minimum(_exp(eta), 2.0**30)).astype(eta.dtype)
 
+    def start(self, y: jax.Array, weights: jax.Array) -> jax.Array:
+        """The logarithm of the mean target, of each output."""
+        return _log_mean(y, weights)
+
     def curvature(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """exp(eta), exact."""
         return jnp.exp(jnp.minimum(eta, _exp_limit(eta.dtype)))
@@ -433,6 +460,10 @@ class Gamma(_Family):
         log_draws = jax.random.loggamma(key, jnp.exp(log_shape), eta.shape, eta.dtype)
         return jnp.maximum(_exp(eta + log_draws - log_shape), jnp.finfo(eta.dtype).tiny)
 
+    def start(self, y: jax.Array, weights: jax.Array) -> jax.Array:
+        """The logarithm of the mean target, of each output."""
+        return _log_mean(y, weights)
+
     def curvature(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """The shape, which is the expectation of the second derivative, shape y exp(-eta)."""
         return jnp.broadcast_to(jnp.exp(self._spread(phi)), eta.shape)
@@ -445,7 +476,7 @@ class Gamma(_Family):
             "log_shape": -_log_dispersions(deviance, weights, self.dispersion_floor, least, self.shared_shape, _stirling)
         }
 
-    def at_floor(self, phi: Params, y: jax.Array) -> jax.Array:
+    def at_floor(self, phi: Params, y: jax.Array, weights: Any = None) -> jax.Array:
         """Whether some dispersion, 1 / shape, is held up by the floor, or by that of rounding."""
         log_dispersion = -self.log_shape(phi)
         held = _touches(log_dispersion, _least_log_dispersion(log_dispersion.dtype))
@@ -578,10 +609,18 @@ def _touches(values: jax.Array, bound: Any) -> jax.Array:
     return (values <= bound + slack).any()
 
 
-def _least_log_variance(y: jax.Array, dtype: Any) -> jax.Array:
-    """The logarithm of what rounding leaves of the target's variance: 10 eps var(y), of each output."""
-    variance = jnp.var(jnp.asarray(y, dtype), axis=0)
+def _least_log_variance(y: jax.Array, dtype: Any, weights: Any = None) -> jax.Array:
+    """The logarithm of what rounding leaves of the target's variance: 10 eps var(y), of each output. weights: (n,)."""
+    y = jnp.asarray(y, dtype)
+    weights = jnp.ones(y.shape[0], dtype) if weights is None else jnp.asarray(weights, dtype)
+    share = (weights / weights.sum()).reshape(-1, *(1,) * (y.ndim - 1))
+    variance = (share * jnp.square(y - (share * y).sum(axis=0))).sum(axis=0)
     return jnp.log(jnp.maximum(10 * jnp.finfo(dtype).eps * variance, jnp.finfo(dtype).tiny))
+
+
+def _log_mean(y: jax.Array, weights: jax.Array) -> jax.Array:
+    mean = jnp.tensordot(weights / weights.sum(), y, 1)
+    return jnp.log(jnp.maximum(mean, jnp.finfo(y.dtype).tiny))
 
 
 def _least_log_dispersion(dtype: Any) -> float:

@@ -124,7 +124,7 @@ def finished(
         share = share / share.sum(axis=0)
     numbers = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
     diverged = ~(jnp.isfinite(objective) & jnp.stack(numbers).all())
-    floor = likelihood and hasattr(model.family, "at_floor") and model.family.at_floor(model.phi(params), data.y)
+    floor = likelihood and hasattr(model.family, "at_floor") and model.family.at_floor(model.phi(params), data.y, weights)
     starved = (model.active(params) & (_sizes(share, weights) < _needed(model, params))).any()
     bits = (
         (diverged, Status.DIVERGED),

@@ -17,7 +17,8 @@ and, where it helps,
     log_joint(params, x) -> (K, n)       log p(expert, x), of a gate that models its inputs too; EM then ascends the joint
                                          likelihood; with log_proportions(params) -> (K,)
     log_prior(params)                    of such a gate, added to the mean joint log-likelihood
-    rows(x), null(params)                as for experts
+    rows(x)                              as for experts
+    null(params)                         where EM begins from given responsibilities
     statistics(rows, params, probs, responsibilities, weights) -> statistics
                                          sums over rows for EM; all (K, n) but for weights (n,)
     m_step(params, gradient, statistics, penalties) -> params

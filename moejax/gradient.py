@@ -393,7 +393,10 @@ class GradientFit:
         trained, rest = split(params, self.model.trainable(params))
         loss, gradient = jax.value_and_grad(lambda t: self.loss.value(self.model, merge(t, rest), data, weights))(trained)
         objective = loss + _solver.penalty(self, params, hyper)
-        kkt = _solver.kkt(self, params, merge(gradient, jax.tree.map(jnp.zeros_like, rest)), hyper)
+        gradient = merge(gradient, jax.tree.map(jnp.zeros_like, rest))
+        if getattr(self.loss, "has_likelihood", False):
+            gradient = _solver.free_slopes(self, params, gradient, data.y, weights)
+        kkt = _solver.kkt(self, params, gradient, hyper)
         return finished(
             self.model,
             params,

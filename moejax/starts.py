@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _check
-from moejax._linear import conjugate_gradients, dot
+from moejax._linear import dot, solved
 
 MIXED = ("kmeans", "residuals", "centres", "random")  # in the order of restarts
 _SOFTNESS = 0.1  # of responsibilities by cluster: shared by all experts, so that no gate begins separated
@@ -75,7 +75,7 @@ def _residuals(x: jax.Array, y: jax.Array, weights: jax.Array) -> jax.Array:
     gram = dot(rows.T * weights, rows)
     right = dot(rows.T * weights, rest).T
     grams = jnp.broadcast_to(gram, (len(right), *gram.shape))
-    return rest - dot(rows, conjugate_gradients(grams, jnp.zeros_like(right), jnp.ones(right.shape, bool), right).T)
+    return rest - dot(rows, solved(grams, jnp.zeros_like(right), jnp.ones(right.shape, bool), right).T)
 
 
 def _standardized(x: jax.Array, weights: jax.Array) -> jax.Array:
