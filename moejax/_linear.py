@@ -88,9 +88,13 @@ def stepped(params: dict[str, Any], gradient: dict[str, Any], gram: jax.Array, p
     centre the columns at each expert's own rows: columns far from 0 then do no harm.
     """
     size, cross = gram[..., -1, -1], gram[..., :-1, -1]
-    share = jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1), 0)
+    there = size > jnp.finfo(size.dtype).eps * size.max()  # an expert without rows stays where it is
+    share = jnp.where(there, 1 / jnp.where(there, size, 1), 0)
     centres = jnp.moveaxis(cross * share[..., None], -1, 1)  # (K, d[, m])
     centred = gram[..., :-1, :-1] - (cross * share[..., None])[..., :, None] * cross[..., None, :]
+    # What rounding leaves of a difference must not pass for a curvature, least of all a negative one.
+    rounding = 8 * gram.shape[-1] * jnp.finfo(gram.dtype).eps
+    centred = centred + rounding * jnp.where(jnp.eye(centred.shape[-1], dtype=bool), gram[..., :-1, :-1], 0)
     slope = gradient["weights"] - centres * gradient["intercept"][:, None]
     weights = lowered(params["weights"], Quadratic(slope, centred), penalties)
     moved = share * gradient["intercept"] + (centres * (weights - params["weights"])).sum(axis=1)

@@ -30,6 +30,7 @@ from moejax.model import PARTS, Data, Model
 
 Hyper = dict[str, Any]
 _MEMORY = 3  # iterations that the extrapolation looks back on
+_FAR = 10
 _HALVINGS = 30  # of a step that would raise the expected objective, before it is given up
 _GRADIENT_STEPS = 5  # an iteration, of a part without an M-step
 _START_STEPS = 3  # M-steps that make params of given responsibilities
@@ -309,7 +310,8 @@ class EMFit:
             known = jnp.minimum(p.known + 1, _MEMORY + 1)
             guess = _extrapolated(points, moves, known)
             guess = bounded(jnp.where(penalized & (led == 0), 0, guess))  # zeros stay exact
-            usable = (known > 1) & jnp.isfinite(guess).all()
+            # Far beyond all numbers so far, a guess is about one that the objective does not depend on.
+            usable = (known > 1) & (jnp.abs(guess).max() <= _FAR * (1 + jnp.abs(led).max()))
             begun = p.step >= 0
             usable, known = usable & begun & ~(p.guessed & close), jnp.where(begun, known, 0)
             record = jnp.maximum(p.step, 0) // self.record_every
@@ -402,8 +404,7 @@ class EMFit:
         terms = _solver.used(self, problem.hyper, "experts")
         statistics = self._expert_statistics(params, measured.responsibilities, problem)
         new = self.model.expert.m_step(params["experts"], measured.gradient["experts"], statistics, terms)
-        if not getattr(self.model.family, "majorizes", False):
-            new = _not_higher(self._penalised("experts", smooth, params, problem), params["experts"], new)
+        new = _not_higher(self._penalised("experts", smooth, params, problem), params["experts"], new)
         return {**params, "experts": new}, sizes
 
     def _expert_statistics(self, params: Any, r: jax.Array, problem: _Problem) -> Any:

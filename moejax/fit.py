@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -202,8 +203,8 @@ def check_data(
     like the model's params.
     """
     n = _check_inputs(model, x)
-    init = jax.eval_shape(_initial(model), x)
-    eta, predicted = _check_parts(model, init, x, n)
+    leaves, structure = jax.tree.flatten(x)
+    init, eta, predicted = _shapes(model, structure, tuple(_signature(leaf) for leaf in leaves))
     if hasattr(model.family, "check_target"):
         model.family.check_target(y, predicted.shape)
     elif np.shape(y) != predicted.shape:
@@ -253,22 +254,31 @@ def check_key(key: Any) -> None:
         raise ValueError(f"key: {key!r} was given; want a key, as from jax.random.key(0)")
 
 
-def _check_parts(model: Model, init: Any, x: Any, n: int) -> tuple[Any, Any]:
-    """Shapes of predictors and prediction; raises where a part does not speak for all experts and rows."""
+def _signature(leaf: Any) -> tuple[tuple[int, ...], Any]:
+    leaf = leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
+    return np.shape(leaf), jax.dtypes.canonicalize_dtype(leaf.dtype)
 
-    def speak(params: Any, x: Any) -> tuple[Any, Any]:
+
+@lru_cache(maxsize=256)
+def _shapes(model: Model, structure: Any, signature: tuple[Any, ...]) -> tuple[Any, Any, Any]:
+    """Shapes of params, predictors and prediction; raises where a part does not speak for all experts and rows.
+
+    Kept, for tracing a model costs more than a small fit.
+    """
+    x = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in signature])
+
+    def speak(x: Any) -> tuple[Any, Any, Any, Any]:
+        x = jax.tree.map(floating, x)
+        params = model.init(jax.random.key(0), x)
         inputs = model.prepare(x)
-        return model.eta(params, inputs), model.log_gate(params, inputs)
+        return params, model.eta(params, inputs), model.log_gate(params, inputs), model.predict(params, x)
 
-    eta, log_gate = jax.eval_shape(speak, init, x)
+    init, eta, log_gate, predicted = jax.eval_shape(speak, x)
+    n = signature[0][0][0]
     if eta.ndim not in (2, 3) or eta.shape[:2] != (model.n_experts, n):
         raise ValueError(f"expert: apply returned shape {eta.shape}; want {(model.n_experts, n)}, or with m outputs last")
     _check.shape("gate: log_probs", log_gate, (model.n_experts, n), "experts by rows")
-    return eta, jax.eval_shape(model.predict, init, x)
-
-
-def _initial(model: Model) -> Any:
-    return lambda x: model.init(jax.random.key(0), jax.tree.map(floating, x))
+    return init, eta, predicted
 
 
 def _check_inputs(model: Model, x: Any) -> int:

@@ -134,6 +134,8 @@ def check_distinct(x: Any, y: Any, n_experts: int) -> None:
     leaves = [*jax.tree.leaves(x), y]
     if any(_check.is_traced(leaf) for leaf in leaves):
         return
+    if len(np.unique(np.asarray(y)[:1000])) >= n_experts:
+        return
     for most in (1000, None):  # the first rows nearly always suffice
         rows = np.concatenate([np.asarray(v)[:most].reshape(len(np.asarray(v)[:most]), -1) for v in leaves], axis=1)
         distinct = len(np.unique(rows, axis=0))

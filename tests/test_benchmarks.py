@@ -10,7 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from moejax import datasets, plots
+import moejax
+from moejax import datasets, experts, families, gates, losses, plots
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -139,6 +140,8 @@ def test_commands_end_with_one_line(program, kind, monkeypatch):
         (lambda_grid, ["--target", "y"], "--data"),
         (lambda_grid, ["--indicators"], "--data"),
         (accuracy, ["--draws", "-1"], "--draws: -1"),
+        (accuracy, ["--draws", "0"], "--draws: 0"),
+        (accuracy, ["--kinds", "others"], "--kinds"),
         (accuracy, ["--restarts", "0"], "--restarts: 0"),
         (accuracy, ["--steps", "0"], "--steps: 0"),
     ],
@@ -368,27 +371,112 @@ def test_coefficients_come_back_in_the_users_units():
     np.testing.assert_allclose(scale.coefficients(standardised), raw[:2], rtol=1e-5)
 
 
-def test_accuracy_writes_ratios_above_one(tmp_path, monkeypatch):
-    small = {name: (gate, {"l1_experts": [1e-4, 1e-3]}) for name, (gate, _) in accuracy.GRIDS.items()}
-    monkeypatch.setattr(accuracy, "GRIDS", small)
-    accuracy.main(["--draws", "1", "--restarts", "2", "--steps", "200", "--out", str(tmp_path)])
+def few_entries(*names):
+    """Some models of the accuracy benchmark, with one penalty each."""
+    some = [entry for entry in accuracy.ENTRIES if entry.name in names]
+    return [dataclasses.replace(e, axes={name: values[1:2] for name, values in e.axes.items()}) for e in some]
+
+
+def test_accuracy_from_end_to_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(accuracy, "ENTRIES", few_entries("softmax", "softmax_gradient"))
+    monkeypatch.setattr(accuracy, "RECOVERY", "softmax")
+    monkeypatch.setattr(accuracy, "FOLDS", 2)
+    monkeypatch.setattr(accuracy, "REGIMES", (accuracy.REGIMES[0], dataclasses.replace(accuracy.REGIMES[1], fold=2)))
+    monkeypatch.setattr(accuracy, "RECOVERY_PENALTIES", np.array([0.03, 0.1, 1e4]))
+    accuracy.main(["--draws", "0", "--kinds", "regressions", "--restarts", "4", "--steps", "50", "--out", str(tmp_path)])
     summary = json.loads((tmp_path / "accuracy.json").read_text())
-    assert summary["problems"] == ["notebook", "draw 1"]
-    for model in summary["models"]:
-        ratios = [row["refitted"] for row in model["problems"]]
-        assert model["median"] == pytest.approx(np.median(ratios))
-        assert model["worst"] == max(ratios)
-        # Nothing predicts better than the Bayes predictor, but for the chance in 20,000 fresh rows.
-        assert min(ratios) > 0.9
-    assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+    assert summary["problems"] == ["notebook"]
+    assert summary["models"] == summary["sets"][0]["models"]
+    assert [(s["kind"], s["regime"]) for s in summary["sets"]] == [("regressions", r.name) for r in accuracy.REGIMES]
+    for one in summary["sets"]:
+        models = {model["name"]: model for model in one["models"]}
+        assert list(models) == ["softmax", "softmax_gradient", "chosen"]
+        for model in models.values():
+            ratios = [row["refitted"] for row in model["problems"]]
+            assert model["median"] == pytest.approx(np.median(ratios))
+            assert model["worst"] == max(ratios)
+            assert min(ratios) > 1  # nothing predicts better than the Bayes predictor
+            assert ("median_trained" in model) == (one["regime"] == "500 + 500")
+            assert model["median_misrouted"] >= one["median_misrouted_by_bayes"] - 0.005
+            assert (model["median_log_likelihood"] is None) == (model["solver"] == "gradient")
+            assert (model["median_log_likelihood"] or -1) < 0.01
+        assert models["softmax"]["worst"] < 2
+        assert models["chosen"]["problems"][0]["chosen"]["model"] == "softmax"
+        assert models["softmax"]["problems"][0]["chosen"]["gate temperature"] in accuracy.TEMPERATURES
+    recovery = summary["recovery"]
+    assert recovery["found"][0] == 1
+    assert recovery["found"][-1] == recovery["false"][-1] == 0
+    assert recovery["rules"]["one_standard_error"]["l1_experts"][0] >= recovery["rules"]["best"]["l1_experts"][0]
+    for name in ("accuracy", "recovery"):
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_gates_temperature_is_one_more_axis():
+    problem = datasets.softmax_regressions(0, n=60, d=2, n_active=1, n_experts=2)
+    model = moejax.moe(experts.linear(), gates.softmax(), 2, family=families.gaussian())
+    fit = moejax.fit_gradient(model, losses.nll(), steps=20)  # which compiles faster than EM
+    grid = moejax.sweep(fit, {"l2_gate": [1e-3, 1e-1], "fold": 2, "restart": 3})(jax.random.key(0), problem.x, problem.y)
+    more = accuracy.by_temperature(grid, (0.5, 1.0))
+    assert more.shape == (2, 2, 3, 2)
+    np.testing.assert_allclose(more.held_out[..., 1], grid.held_out, rtol=1e-4)
+    i, fold, restart = 1, 0, 2
+    held = np.asarray(grid.inputs.fold_of_row) == fold
+    params = jax.tree.map(lambda v: v[i, fold, restart], grid.fits.params)
+    sharper = accuracy.at_temperature(params, 0.5)
+    log_prob = fit.model.log_prob(sharper, problem.x[held], problem.y[held])
+    assert more.held_out[i, fold, restart, 0] == pytest.approx(-float(log_prob.mean()), rel=1e-4)
+    chosen = moejax.select(more)
+    assert chosen.chosen["gate temperature"] in (0.5, 1.0)
+    assert chosen.table["held_out"].size == 4
+
+
+@pytest.mark.parametrize(
+    ("found", "true", "share"),
+    [
+        ([0, 0, 1, 1, 2, 2], [2, 2, 0, 0, 1, 1], 0.0),
+        ([0, 0, 0, 1, 2, 2], [2, 2, 0, 0, 1, 1], 1 / 6),
+        ([1, 1, 1, 1, 1, 1], [2, 2, 0, 0, 1, 1], 2 / 3),
+        # The greatest number in common is at (0, 0), and yet 0 is best matched with 1.
+        ([0] * 7 + [1] * 3, [0] * 4 + [1] * 3 + [0] * 3, 4 / 10),
+    ],
+)
+def test_misrouted_rows_are_counted_beyond_the_numbering_of_experts(found, true, share):
+    assert accuracy.misrouted(np.array(found), np.array(true)) == pytest.approx(share)
+
+
+@pytest.mark.parametrize(
+    ("found", "shares"),
+    [
+        ([[0, 3.1, 0, 0], [2, 1, 0, 0]], (1.0, 0.0)),
+        ([[0, 3.1, 0.1, 0], [0, 1, 0, 0]], (2 / 3, 1 / 3)),
+        ([[0, 0, 0, 0], [0, 0, 0, 0]], (0.0, 0.0)),
+    ],
+)
+def test_active_features_are_counted_expert_by_expert(found, shares):
+    true = np.array([[2.0, 1, 0, 0], [0, 3, 0, 0]])
+    assert accuracy.counted(np.array(found, float), true) == pytest.approx(shares)
+
+
+def test_every_kind_has_its_problems_and_what_is_true_of_them():
+    for kind in accuracy.KINDS:
+        *_, sample = accuracy.samples(kind, 1)
+        assert sample.name == "draw 1"
+        assert len(list(accuracy.samples(kind, 1))) == 1 + (kind == "regressions")
+        bayes = sample.problem.bayes(sample.fresh_x)
+        assert accuracy.expected_error(sample.problem, sample.posterior, sample.means, bayes) == sample.bayes_mse
+        assert sample.bayes_mse == pytest.approx(sample.problem.bayes_mse(), rel=0.2)
+        assert sample.problem.noise_df == (3.0 if kind == "t_noise" else None)
+        assert len(sample.x) == accuracy.ROWS
+
+
+def result(value=1.5, **more):
+    row = {"refitted": value, "trained": float("nan"), "ratio_as_drawn": 1.0, "misrouted": 0.1, "log_likelihood": None}
+    return {**row, "bayes_mse": 0.02, "chosen": {"l1_experts": 0.0}, "held_out": float("nan"), **more}
 
 
 def test_accuracy_writes_null_for_nan_and_still_draws(tmp_path, monkeypatch):
-    def ratios(*_):
-        return {"trained": float("nan"), "refitted": 1.5, "bayes_mse": 0.02, "chosen": {"l1_experts": 0.0}}
-
-    monkeypatch.setattr(accuracy, "ratios", ratios)
-    accuracy.main(["--draws", "0", "--out", str(tmp_path)])
+    monkeypatch.setattr(accuracy, "ratios", lambda *_: result())
+    accuracy.main(["--draws", "1", "--kinds", "softmax", "--out", str(tmp_path)])
     text = (tmp_path / "accuracy.json").read_text()
     assert "NaN" not in text
     assert json.loads(text)["models"][0]["worst_trained"] is None
@@ -402,7 +490,7 @@ def test_accuracy_names_the_problem_that_failed(kind, tmp_path, monkeypatch):
 
     monkeypatch.setattr(accuracy, "ratios", ratios)
     monkeypatch.setattr(sys, "argv", ["accuracy.py", "--draws", "1", "--out", str(tmp_path)])
-    with pytest.raises(SystemExit, match=r"^error: notebook, softmax gate: no fit is admissible$"):
+    with pytest.raises(SystemExit, match=r"^error: regressions, notebook, 500 \+ 500, softmax: no fit is admissible$"):
         accuracy.cli()
 
 

@@ -9,6 +9,7 @@ import io
 import json
 import math
 import sys
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -121,20 +122,20 @@ def test_fresh_rows_have_the_moments_of_the_truth(covariance: np.ndarray | None)
     for expert_number, count in enumerate(counts):
         own = x[expert == expert_number]
         # The standard errors of a normal sample's mean and covariance.
-        assert np.all(np.abs(own.mean(axis=0) - problem.means[expert_number]) < 5 * np.sqrt(variances / count))
+        assert np.all(np.abs(own.mean(axis=0) - problem.gate.means[expert_number]) < 5 * np.sqrt(variances / count))
         standard_error = np.sqrt((np.outer(variances, variances) + truth**2) / count)
         assert np.all(np.abs(np.cov(own.T) - truth) < 5 * standard_error)
     noise = y - np.einsum("nd,nd->n", x, problem.weights[expert])
     assert abs(noise.mean()) < 5 * 0.3 / math.sqrt(n)
     assert noise.var() == pytest.approx(0.09, rel=5 * math.sqrt(2 / n))
-    assert np.all(np.abs(noise @ (x - problem.means[expert]) / n) < 5 * 0.3 * np.sqrt(variances / n))
+    assert np.all(np.abs(noise @ (x - problem.gate.means[expert]) / n) < 5 * 0.3 * np.sqrt(variances / n))
 
 
 def test_the_problems_own_rows_come_from_its_truth() -> None:
     problem = datasets.three_regressions(2, n=400, noise_sd=0.0)
     np.testing.assert_allclose(problem.y, np.einsum("nd,nd->n", problem.x, problem.weights[problem.expert]), rtol=1e-12)
     own_mean = np.stack([problem.x[problem.expert == k].mean(axis=0) for k in range(3)])
-    assert np.abs(own_mean - problem.means).max() < 5 / math.sqrt(100)
+    assert np.abs(own_mean - problem.gate.means).max() < 5 / math.sqrt(100)
     assert problem.x.shape == (400, 10)
     assert problem.y.shape == problem.expert.shape == (400,)
     assert problem.expert.dtype == np.int64
@@ -142,7 +143,7 @@ def test_the_problems_own_rows_come_from_its_truth() -> None:
 
 def test_means_and_weights_have_the_sizes_asked_for() -> None:
     many = datasets.three_regressions(0, n=1, d=50, n_experts=40, n_active=25, separation=3.0)
-    assert many.means.std() == pytest.approx(3.0, rel=5 / math.sqrt(2 * 2000))
+    assert many.gate.means.std() == pytest.approx(3.0, rel=5 / math.sqrt(2 * 2000))
     assert many.weights[many.weights != 0].std() == pytest.approx(1.0, rel=5 / math.sqrt(2 * 1000))
 
 
@@ -162,14 +163,14 @@ def test_active_features(d: int, n_active: int) -> None:
 
 def test_the_same_seed_gives_the_same_data_and_another_gives_other_data() -> None:
     first, again, other = (datasets.three_regressions(seed) for seed in (3, 3, 4))
-    for name in ("x", "y", "expert", "means", "weights", "covariance"):
-        np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
+    for name in ("x", "y", "expert", "weights", "gate.means", "gate.covariance"):
+        np.testing.assert_array_equal(attrgetter(name)(first), attrgetter(name)(again))
     assert not np.array_equal(first.x, other.x)
-    assert not np.array_equal(first.means, other.means)
+    assert not np.array_equal(first.gate.means, other.gate.means)
     for a, b in zip(first.draw(1, 20), again.draw(1, 20), strict=True):
         np.testing.assert_array_equal(a, b)
     assert first.bayes_mse(1, 1000) == again.bayes_mse(1, 1000) != first.bayes_mse(2, 1000)
-    np.testing.assert_array_equal(first.means, datasets.three_regressions(3, n=7).means)
+    np.testing.assert_array_equal(first.gate.means, datasets.three_regressions(3, n=7).gate.means)
     np.testing.assert_array_equal(first.weights, datasets.three_regressions(3, n=7).weights)
 
 
@@ -185,8 +186,8 @@ def test_a_seed_sequence_is_a_seed_and_is_left_as_it_was() -> None:
 def test_fresh_rows_do_not_repeat_the_noise_of_the_problem() -> None:
     problem = datasets.three_regressions(0, n=300, d=1, n_experts=1, n_active=1, noise_sd=1.0)
     x, y, _ = problem.draw(0, 300)
-    own = np.concatenate([problem.x[:, 0] - problem.means[0, 0], problem.y - problem.x @ problem.weights[0]])
-    fresh = np.concatenate([x[:, 0] - problem.means[0, 0], y - x @ problem.weights[0]])
+    own = np.concatenate([problem.x[:, 0] - problem.gate.means[0, 0], problem.y - problem.x @ problem.weights[0]])
+    fresh = np.concatenate([x[:, 0] - problem.gate.means[0, 0], y - x @ problem.weights[0]])
     # Were one stream used twice, numbers would come back up to rounding, perhaps at another place.
     assert np.abs(np.subtract.outer(own, fresh)).min() > 1e-12
 
@@ -202,7 +203,7 @@ def test_posterior_is_bayes_rule_on_normal_densities(covariance: np.ndarray | No
         densities = [
             math.exp(-(x - mean) @ np.linalg.inv(truth) @ (x - mean) / 2)
             / math.sqrt((2 * math.pi) ** 3 * np.linalg.det(truth))
-            for mean in problem.means
+            for mean in problem.gate.means
         ]
         posterior = [density / sum(densities) for density in densities]
         np.testing.assert_allclose(problem.posterior(np.array([x]))[0], posterior, rtol=1e-10)
@@ -237,7 +238,7 @@ def test_two_experts_are_misrouted_as_often_as_their_distance_says() -> None:
     n, covariance = 60_000, correlated(3)
     problem = datasets.three_regressions(4, d=3, n_experts=2, n_active=2, covariance=covariance, separation=0.3)
     x, _, expert = problem.draw(0, n)
-    apart = problem.means[0] - problem.means[1]
+    apart = problem.gate.means[0] - problem.gate.means[1]
     share = normal_cdf(-math.sqrt(apart @ np.linalg.inv(covariance) @ apart) / 2)
     assert 0.02 < share < 0.48
     misrouted = np.mean(problem.posterior(x).argmax(axis=1) != expert)
@@ -252,6 +253,114 @@ def test_bayes_mse_is_the_error_on_fresh_targets_and_below_that_of_others() -> N
     hard = np.einsum("nd,nd->n", x, problem.weights[problem.posterior(x).argmax(axis=1)])
     linear = x @ np.linalg.lstsq(x, y, rcond=None)[0]
     assert problem.bayes_mse() < min(np.mean((hard - y) ** 2), np.mean((linear - y) ** 2))
+
+
+# Kinds of problems: where the experts live, and how the noise is distributed
+
+KINDS = {
+    "clusters, normal noise": (datasets.three_regressions, {"separation": 0.6}),
+    "clusters, t noise": (datasets.three_regressions, {"separation": 0.6, "noise_df": 9.0}),
+    "softmax gate, normal noise": (datasets.softmax_regressions, {}),
+    "softmax gate, t noise": (datasets.softmax_regressions, {"noise_df": 9.0}),
+    "softmax gate, correlated": (datasets.softmax_regressions, {"covariance": correlated(4), "sharpness": 2.0}),
+}
+
+
+@pytest.fixture(params=KINDS.values(), ids=list(KINDS))
+def kind(request: pytest.FixtureRequest) -> datasets.Problem:
+    draw, more = request.param
+    return draw(5, n=200, d=4, n_active=2, noise_sd=0.3, **more)
+
+
+def noise_density(z: float, df: float | None) -> float:
+    """Of standard deviation 1."""
+    if df is None:
+        return math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+    scale = math.sqrt((df - 2) / df)
+    constant = math.gamma((df + 1) / 2) / (math.gamma(df / 2) * math.sqrt(df * math.pi))
+    return constant * (1 + (z / scale) ** 2 / df) ** (-(df + 1) / 2) / scale
+
+
+def test_probabilities_of_each_kind_are_those_of_bayes_rule(kind: datasets.Problem) -> None:
+    x, y, _ = kind.draw(1, 20)
+    for row, target in zip(x, y, strict=True):
+        if isinstance(kind.gate, datasets.SoftmaxGate):
+            joint = [math.exp(row @ v) for v in kind.gate.weights]
+        else:
+            inverse = np.linalg.inv(kind.gate.covariance)
+            joint = [math.exp(-(row - mean) @ inverse @ (row - mean) / 2) for mean in kind.gate.means]
+        prior = np.array(joint) / sum(joint)
+        densities = [noise_density((target - row @ w) / kind.noise_sd, kind.noise_df) / kind.noise_sd for w in kind.weights]
+        np.testing.assert_allclose(kind.posterior(row[None])[0], prior, rtol=1e-9)
+        assert kind.log_prob(row[None], target[None])[0] == pytest.approx(math.log(prior @ densities), rel=1e-9)
+        share = prior * densities / (prior @ densities)
+        np.testing.assert_allclose(kind.responsibilities(row[None], target[None])[0], share, rtol=1e-9, atol=1e-300)
+
+
+def test_densities_integrate_to_one_and_to_the_bayes_predictor(kind: datasets.Problem) -> None:
+    y = np.linspace(-60.0, 60.0, 60_001)
+    for row in kind.x[:5]:
+        density = np.exp(kind.log_prob(np.broadcast_to(row, (y.size, row.size)), y)) * (y[1] - y[0])
+        assert density.sum() == pytest.approx(1, abs=1e-6)
+        assert density @ y == pytest.approx(kind.bayes(row[None])[0], abs=1e-5)
+
+
+def test_fresh_rows_of_each_kind_have_the_moments_of_the_truth(kind: datasets.Problem) -> None:
+    n = 60_000
+    x, y, expert = kind.draw(2, n)
+    assert x.shape == (n, 4)
+    assert expert.dtype == np.int64
+    # What is left of the expert, its probability taken off, is 0 on average, whatever it is multiplied by.
+    apart = np.eye(3)[expert] - kind.posterior(x)
+    for values in (apart, *(apart * column[:, None] for column in x.T)):
+        assert np.all(np.abs(values.mean(axis=0)) < 5 * values.std(axis=0) / math.sqrt(n))
+    if isinstance(kind.gate, datasets.SoftmaxGate):
+        truth = kind.gate.covariance
+        variances = np.diag(truth)
+        assert np.all(np.abs(x.mean(axis=0)) < 5 * np.sqrt(variances / n))
+        assert np.all(np.abs(np.cov(x.T) - truth) < 5 * np.sqrt((np.outer(variances, variances) + truth**2) / n))
+    noise = (y - np.einsum("nd,nd->n", x, kind.weights[expert])) / kind.noise_sd
+    kurtosis = 3.0 if kind.noise_df is None else 3 + 6 / (kind.noise_df - 4)
+    assert abs(noise.mean()) < 5 / math.sqrt(n)
+    assert noise.var() == pytest.approx(1, abs=5 * math.sqrt((kurtosis - 1) / n))
+    own = (kind.y - np.einsum("nd,nd->n", kind.x, kind.weights[kind.expert])) / kind.noise_sd
+    assert own.var() == pytest.approx(1, abs=5 * math.sqrt((kurtosis - 1) / len(own)))
+
+
+def test_bayes_mse_of_each_kind_is_the_error_on_fresh_targets(kind: datasets.Problem) -> None:
+    x, y, _ = kind.draw(0, 100_000)
+    squares = (kind.bayes(x) - y) ** 2
+    assert kind.bayes_mse() == pytest.approx(squares.mean(), abs=5 * squares.std() / math.sqrt(squares.size))
+
+
+def test_t_noise_has_the_quantiles_of_its_distribution() -> None:
+    n = 40_000
+    problem = datasets.three_regressions(0, n_experts=1, noise_sd=2.0, noise_df=3.0)
+    x, y, _ = problem.draw(0, n)
+    z = np.abs(y - x @ problem.weights[0]) * math.sqrt(3) / 2.0  # a t variable of 3 degrees of freedom
+    for t in (0.2, 0.765, 2.353, 5.841):
+        share = 2 / math.pi * (t / math.sqrt(3) / (1 + t * t / 3) + math.atan(t / math.sqrt(3)))
+        assert np.mean(z < t) == pytest.approx(share, abs=5 * math.sqrt(share * (1 - share) / n))
+    assert problem.bayes_mse(n=10) == pytest.approx(4.0)
+
+
+def test_noise_of_many_degrees_of_freedom_is_normal() -> None:
+    normal, student = (datasets.three_regressions(0, n=50, noise_df=df) for df in (None, 1e7))
+    np.testing.assert_array_equal(normal.x, student.x)
+    np.testing.assert_array_equal(normal.weights, student.weights)
+    np.testing.assert_allclose(student.log_prob(normal.x, normal.y), normal.log_prob(normal.x, normal.y), rtol=1e-4)
+
+
+def test_the_softmax_gate_is_neither_flat_nor_separated() -> None:
+    problems = [datasets.softmax_regressions(seed, n=4000) for seed in range(12)]
+    for problem in problems:
+        right = problem.posterior(problem.x).max(axis=1).mean()
+        assert 0.8 < right < 0.89
+        assert np.bincount(problem.expert).min() > 0.15 * 4000
+        assert np.all((problem.weights != 0).sum(axis=1) == 4)
+    flat = datasets.softmax_regressions(0, sharpness=0.0)
+    np.testing.assert_allclose(flat.posterior(flat.x), 1 / 3)
+    assert np.array_equal(problems[3].weights, datasets.softmax_regressions(3, n=7).weights)
 
 
 # Splits
@@ -302,6 +411,14 @@ BAD_ARGUMENTS = [
     (lambda: datasets.three_regressions(0).bayes(np.zeros((2, 9))), r"x: shape \(2, 9\) .* want \(any, 10\)"),
     (lambda: datasets.three_regressions(0).posterior(np.zeros(10)), r"x: shape \(10,\) .* want \(any, 10\)"),
     (lambda: datasets.three_regressions(0).posterior(np.full((1, 10), math.nan)), r"x: .* NaN"),
+    (lambda: datasets.three_regressions(0, noise_df=2.0), r"noise_df: 2\.0 was given, .*; want more than 2"),
+    (lambda: datasets.three_regressions(0, noise_df=math.inf), r"noise_df: .* infinite"),
+    (lambda: datasets.softmax_regressions(0, sharpness=-1.0), r"sharpness: -1\.0 was given"),
+    (lambda: datasets.softmax_regressions(0, d=3), r"n_active: 4 was given; want at most d, which is 3"),
+    (lambda: datasets.softmax_regressions(0, covariance=np.ones((10, 10))), r"covariance: .* want a positive definite"),
+    (lambda: datasets.softmax_regressions(0).log_prob(np.zeros((2, 10)), np.zeros(3)), r"y: shape \(3,\) .* want \(2,\)"),
+    (lambda: datasets.softmax_regressions(0).responsibilities(np.zeros((1, 10)), [math.nan]), r"y: .* NaN"),
+    (lambda: datasets.three_regressions(0, noise_sd=0.0).log_prob(np.zeros((1, 10)), [0.0]), r"noise_sd: 0 was given"),
     (lambda: datasets.split(0, 0), r"n: 0 was given"),
     (lambda: datasets.split(10, -1), r"seed: -1 was given"),
     (lambda: datasets.split(10, 0, (0.5, 0.5)), r"fractions: shape \(2,\) was given; want \(3,\)"),
