@@ -404,7 +404,8 @@ class EMFit:
         terms = _solver.used(self, problem.hyper, "experts")
         statistics = self._expert_statistics(params, measured.responsibilities, problem)
         new = self.model.expert.m_step(params["experts"], measured.gradient["experts"], statistics, terms)
-        new = _not_higher(self._penalised("experts", smooth, params, problem), params["experts"], new)
+        if not getattr(self.model.family, "majorizes", False):
+            new = _not_higher(self._penalised("experts", smooth, params, problem), params["experts"], new)
         return {**params, "experts": new}, sizes
 
     def _expert_statistics(self, params: Any, r: jax.Array, problem: _Problem) -> Any:
