@@ -28,10 +28,20 @@ def dot(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 class Pairs(NamedTuple):
-    """Rows (n, p) and, unless there are too many, the products of their pairs of columns, (n, p (p + 1) / 2)."""
+    """Rows (n, p) less the means (p,) of their columns but for the last, of ones, and, unless there are too many, the
+    products of their pairs of columns, (n, p (p + 1) / 2). Far from 0, sums of squares would lose the digits that matter.
+    """
 
     x: jax.Array
     products: jax.Array | None
+    means: jax.Array
+
+
+class Moments(NamedTuple):
+    """Sums over rows of weight * x x', (K, p, p) or (K, m, p, p), of columns less their means (p,)."""
+
+    gram: jax.Array
+    means: jax.Array
 
 
 def with_intercept(x: jax.Array) -> jax.Array:
@@ -50,29 +60,32 @@ def predictors(weights: jax.Array, intercept: jax.Array, x: jax.Array) -> jax.Ar
 
 
 def pairs(x: jax.Array) -> Pairs:
-    """What `grams` wants of rows (n, p): computed once for all members of a sweep and all iterations of a solver."""
+    """What `moments` wants of rows (n, p): computed once for all members of a sweep and all iterations of a solver."""
     n, p = x.shape
+    means = x.mean(axis=0).at[-1].set(0)
+    x = x - means
     i, j = np.triu_indices(p)
     small = n * len(i) * x.dtype.itemsize <= _LARGEST_PAIRS
-    return Pairs(x, x[:, i] * x[:, j] if small else None)
+    return Pairs(x, x[:, i] * x[:, j] if small else None, means)
 
 
-def grams(rows: Pairs, weights: jax.Array) -> jax.Array:
-    """sum over rows of weight * x x', (..., p, p), for weights (..., n).
+def moments(rows: Pairs, weights: jax.Array) -> Moments:
+    """sum over rows of weight * x x', (..., p, p), for weights (..., n), x less the means of its columns.
 
     One product of all weights with the pairs of columns serves every expert and every member of a sweep.
     """
     p = rows.x.shape[1]
     if rows.products is None:
-        return jnp.einsum("...n,np,nq->...pq", weights, rows.x, rows.x, precision=_PRECISE)
+        gram = jnp.einsum("...n,np,nq->...pq", weights, rows.x, rows.x, precision=_PRECISE)
+        return Moments(gram, rows.means)
     index = np.zeros((p, p), int)
     index[np.triu_indices(p)] = np.arange(p * (p + 1) // 2)
     index = np.maximum(index, index.T)
-    return dot(weights, rows.products)[..., index]
+    return Moments(dot(weights, rows.products)[..., index], rows.means)
 
 
 class Quadratic(NamedTuple):
-    """A quadratic in coefficients (K, p) or (K, p, m), intercepts last: its slope where they are, and its curvature.
+    """A quadratic in coefficients (K, p) or (K, p, m): its slope where they are, and its curvature.
 
     gradient: like the coefficients. gram: (K, p, p), or (K, m, p, p).
     """
@@ -81,20 +94,21 @@ class Quadratic(NamedTuple):
     gram: jax.Array
 
 
-def stepped(params: dict[str, Any], gradient: dict[str, Any], gram: jax.Array, penalties: Terms) -> dict[str, Any]:
+def quadratic_step(params: dict[str, Any], gradient: dict[str, Any], sums: Moments, penalties: Terms) -> dict[str, Any]:
     """Params with "weights" (K, d[, m]) and "intercept" (K[, m]) where the quadratic plus penalties is lower.
 
-    gram: (K, d + 1, d + 1) or (K, m, d + 1, d + 1), the intercept's row last. It is eliminated first, exactly, which is to
-    centre the columns at each expert's own rows: columns far from 0 then do no harm.
+    The intercept is eliminated first, exactly, which is to centre the columns at each expert's own rows.
     """
+    gram = sums.gram
     size, cross = gram[..., -1, -1], gram[..., :-1, -1]
     there = size > jnp.finfo(size.dtype).eps * size.max()  # an expert without rows stays where it is
     share = jnp.where(there, 1 / jnp.where(there, size, 1), 0)
-    centres = jnp.moveaxis(cross * share[..., None], -1, 1)  # (K, d[, m])
+    centres = jnp.moveaxis(sums.means[:-1] + cross * share[..., None], -1, 1)  # (K, d[, m])
     centred = gram[..., :-1, :-1] - (cross * share[..., None])[..., :, None] * cross[..., None, :]
     # What rounding leaves of a difference must not pass for a curvature, least of all a negative one.
+    squares = jnp.diagonal(gram, axis1=-2, axis2=-1)[..., :-1] + size[..., None] * jnp.square(sums.means[:-1])
     rounding = 8 * gram.shape[-1] * jnp.finfo(gram.dtype).eps
-    centred = centred + rounding * jnp.where(jnp.eye(centred.shape[-1], dtype=bool), gram[..., :-1, :-1], 0)
+    centred = centred + rounding * squares[..., None] * jnp.eye(squares.shape[-1], dtype=gram.dtype)
     slope = gradient["weights"] - centres * gradient["intercept"][:, None]
     weights = lowered(params["weights"], Quadratic(slope, centred), penalties)
     moved = share * gradient["intercept"] + (centres * (weights - params["weights"])).sum(axis=1)
@@ -118,8 +132,9 @@ def lowered(b: jax.Array, quadratic: Quadratic, penalties: Terms) -> jax.Array:
     return _proximal(b - size * gradient, size, penalties)
 
 
-def collinear(params: dict[str, Any], gram: jax.Array) -> jax.Array:
+def collinear(params: dict[str, Any], sums: Moments) -> jax.Array:
     """Whether columns of coefficients that are not 0, and the intercept's, are linearly dependent by weight, (K,)."""
+    gram = sums.gram
     free = jnp.concatenate([params["weights"] != 0, jnp.ones_like(params["intercept"][:, None], bool)], axis=1)
     mask = _lanes(free)
     gram = gram.reshape(-1, *gram.shape[-2:])
@@ -128,7 +143,8 @@ def collinear(params: dict[str, Any], gram: jax.Array) -> jax.Array:
     gram = jnp.where(mask[:, :, None] & mask[:, None], gram / (scale[:, :, None] * scale[:, None]), 0)
     gram = gram + jnp.where(mask, 0, 1)[..., None] * jnp.eye(gram.shape[1], dtype=gram.dtype)
     least = _pivots(gram).min(axis=1)
-    return (least < 10 * gram.shape[1] * jnp.finfo(gram.dtype).eps).reshape(free.shape[0], -1).any(axis=1)
+    dependent = (least < 10 * gram.shape[1] * jnp.finfo(gram.dtype).eps).reshape(free.shape[0], -1).any(axis=1)
+    return dependent & (sums.gram[..., -1, -1].reshape(free.shape[0], -1) > 0).all(axis=1)  # no rows, no columns
 
 
 def solved(gram: jax.Array, extra: jax.Array, free: jax.Array, right: jax.Array) -> jax.Array:

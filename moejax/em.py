@@ -253,16 +253,21 @@ class EMFit:
             "family": drawn["family"],
         }
         null = self.model.with_hyper(null, problem.hyper)
+        active = self.model.active(null)
         if start is None:
-            r = starts.draw(self.init, number, key, x, problem.data.y, problem.weights, self.model.active(null))
+            data = problem.data
+            r = starts.draw(self.init, number, key, x, data.y, data.offset, problem.weights, active)
         else:
-            r = jnp.asarray(start, problem.weights.dtype).T
+            r = jnp.where(active[:, None], jnp.asarray(start, problem.weights.dtype).T, 0)
+            total = r.sum(axis=0)  # 0 where all of a row was given to experts that take no part
+            r = jnp.where(total > 0, r / jnp.where(total > 0, total, 1), (active / active.sum())[:, None])
         return null, r if problem.data.leader is None else r[:, problem.data.leader]
 
     def _eta(self, problem: _Problem) -> Any:
-        """The predictor to begin with."""
-        family = self.model.family
-        return family.start(problem.data.y, problem.weights) if hasattr(family, "start") else 0.0
+        """The predictor to begin with, less the mean offset."""
+        family, data = self.model.family, problem.data
+        eta = family.start(data.y, problem.weights) if hasattr(family, "start") else 0.0
+        return eta if data.offset is None else eta - jnp.tensordot(problem.weights, data.offset, 1)
 
     def _given_params(self, given: Any, like: Any, hyper: Hyper) -> Any:
         own = {name: jax.tree.map(lambda leaf, v: jnp.asarray(leaf, v.dtype), given[name], like[name]) for name in PARTS}
@@ -353,9 +358,7 @@ class EMFit:
 
     def _measured(self, params: Any, problem: _Problem, given: jax.Array | None = None, early: Any = False) -> _Measured:
         """The objective at params, responsibilities (or those given, if early), and the gradient of the expected loss."""
-        log_joint = self.model.pooled(
-            self._log_gate(params, problem), self.model.log_density(params, problem.data), problem.data.leader
-        )
+        log_joint = self.loss.log_joint(self.model, params, problem.data)
         r = self.loss.responsibilities(log_joint)
         r = r if given is None else jnp.where(early, given, r)
         loss = -dot(problem.units, self.loss.each(log_joint)) + self._prior(params["gate"])
@@ -404,7 +407,8 @@ class EMFit:
         terms = _solver.used(self, problem.hyper, "experts")
         statistics = self._expert_statistics(params, measured.responsibilities, problem)
         new = self.model.expert.m_step(params["experts"], measured.gradient["experts"], statistics, terms)
-        if not getattr(self.model.family, "majorizes", False):
+        bounded = getattr(self.model.family, "majorizes", False) and getattr(self.model.expert, "exact", False)
+        if not bounded:
             new = _not_higher(self._penalised("experts", smooth, params, problem), params["experts"], new)
         return {**params, "experts": new}, sizes
 

@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 
 from moejax import _check
-from moejax._linear import Pairs, collinear, dot, grams, pairs, predictors, stepped, with_intercept
+from moejax._linear import Moments, Pairs, collinear, dot, moments, pairs, predictors, quadratic_step, with_intercept
 
 
 @dataclass(frozen=True)
@@ -67,15 +67,20 @@ class Linear:
         """What `statistics` wants of x as `prepare` returns it, computed once."""
         return pairs(x)
 
-    def statistics(self, rows: Pairs, curvature: jax.Array) -> jax.Array:
+    def statistics(self, rows: Pairs, curvature: jax.Array) -> Moments:
         """sum over rows of curvature * x x', (K, p, p) or (K, m, p, p), for curvatures (K, n) or (K, n, m)."""
-        return grams(rows, curvature if self.outputs is None else jnp.swapaxes(curvature, 1, 2))
+        return moments(rows, curvature if self.outputs is None else jnp.swapaxes(curvature, 1, 2))
 
-    def m_step(self, params: Any, gradient: Any, statistics: jax.Array, penalties: Any) -> Any:
+    def m_step(self, params: Any, gradient: Any, statistics: Moments, penalties: Any) -> Any:
         """Params at which the quadratic with that gradient and those statistics, plus penalties, is lower."""
-        return stepped(params, gradient, statistics, penalties)
+        return quadratic_step(params, gradient, statistics, penalties)
 
-    def deficient(self, params: dict[str, jax.Array], statistics: jax.Array) -> jax.Array:
+    @property
+    def exact(self) -> bool:
+        """Whether an M-step lowers the quadratic itself, as predictors that are linear in params allow."""
+        return True
+
+    def deficient(self, params: dict[str, jax.Array], statistics: Moments) -> jax.Array:
         """Whether the columns with coefficients are collinear in an expert's rows, (K,)."""
         return collinear(params, statistics)
 

@@ -16,6 +16,7 @@ are independent given the expert. And, where it helps,
     at_floor(phi, y, weights) -> bool    whether a constraint holds some dispersion; weights: (n,) of the rows, or None
     held(phi, y, weights) -> like phi    which numbers a constraint holds, so that no optimum has to have a slope of 0 there
     bounded(phi, y, weights) -> phi      phi brought within constraints that the density does not see
+    shared                               whether phi is one for all experts rather than led by them
     start(y, weights) -> number          the eta to begin with, 0 unless given
     degrees_of_freedom(phi)              free dispersion parameters: of each expert (K,), or of all together if shared, ()
     curvature(y, eta, phi) -> like eta   no less than 0: the second derivative of -log_prob in eta, its expectation or a
@@ -99,6 +100,11 @@ class _Located(_Family):
     shared_scale: bool = False
     variance_floor: float = 0.05
     majorizes: ClassVar[bool] = True
+
+    @property
+    def shared(self) -> bool:
+        """Whether all experts have the same dispersion."""
+        return self.shared_scale
 
     def init(self, n_experts: int, eta: Any) -> Params:
         """Logarithms of scales of 1: one for each expert (and output), or one for all."""
@@ -429,6 +435,11 @@ class Gamma(_Family):
 
     shared_shape: bool = False
     dispersion_floor: float = 0.05
+
+    @property
+    def shared(self) -> bool:
+        """Whether all experts have the same dispersion."""
+        return self.shared_shape
 
     def init(self, n_experts: int, eta: Any) -> Params:
         """Logarithms of shapes of 1: one for each expert (and output), or one for all."""

@@ -46,7 +46,8 @@ class Fit(NamedTuple):
     satisfying the optimality condition of the objective. status: `Status` bits. For a likelihood also
     degrees_of_freedom: free numbers, of coefficients those that are not 0, intercepts and scales included;
     classified: the total over rows of weight * log (the share of p(y | x) that the likeliest expert has); and rows: the
-    total weight. They are what the criteria want.
+    total weight. They are what the criteria want, which compare models of y given x: of a gate that models its inputs too,
+    the likelihood that EM ascended is another one than theirs.
     """
 
     params: Any
@@ -68,7 +69,8 @@ class Fit(NamedTuple):
     @property
     def bic(self) -> Any:
         """-2 log-likelihood + log(rows) degrees of freedom (Schwarz 1978)."""
-        return -2 * self.log_likelihood + np.log(self.rows) * self.degrees_of_freedom
+        log = jnp.log if _check.is_traced(self.rows) else np.log
+        return -2 * self.log_likelihood + log(self.rows) * self.degrees_of_freedom
 
     @property
     def icl(self) -> Any:

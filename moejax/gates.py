@@ -39,7 +39,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _check
-from moejax._linear import Pairs, dot, grams, pairs, predictors, stepped, whitening, with_intercept
+from moejax._linear import Moments, Pairs, dot, moments, pairs, predictors, quadratic_step, whitening, with_intercept
 
 Params = dict[str, jax.Array]
 
@@ -180,7 +180,7 @@ class Softmax:
 
     def statistics(
         self, rows: Pairs, params: Params, probs: jax.Array, responsibilities: jax.Array, weights: jax.Array
-    ) -> jax.Array:
+    ) -> Moments:
         """sum over rows of weight * curvature * x x', (K, p, p), without the reference expert.
 
         The curvature diag(g) - g g' of the softmax couples experts. 2 g (1 - g), less g times the reference's, is diagonal
@@ -189,11 +189,11 @@ class Softmax:
         """
         free = probs[: probs.shape[0] - self.reference]
         other = 2 * (1 - free) - (probs[-1] if self.reference else 0)
-        return grams(rows, free * other * weights / params["temperature"] ** 2)
+        return moments(rows, free * other * weights / params["temperature"] ** 2)
 
-    def m_step(self, params: Params, gradient: Params, statistics: jax.Array, penalties: Any) -> Params:
+    def m_step(self, params: Params, gradient: Params, statistics: Moments, penalties: Any) -> Params:
         """Params at which the quadratic with that gradient and those statistics, plus penalties, is lower."""
-        return stepped(params, gradient, statistics, penalties)
+        return quadratic_step(params, gradient, statistics, penalties)
 
     def null(self, params: Params) -> Params:
         """Equal probabilities."""
@@ -203,7 +203,7 @@ class Softmax:
         """Coefficients that are not 0, and intercepts; one less of each where all experts have one, of which one is free."""
         taking = active[: params["weights"].shape[0], None]
         nonzero = ((params["weights"] != 0) & taking).sum(axis=0)
-        full = 0 if self.reference else nonzero == taking.sum()
+        full = nonzero == active.sum()  # never where the reference takes part
         return (nonzero - full).sum() + active.sum() - 1
 
     def log_probs(self, params: Params, x: jax.Array) -> jax.Array:
@@ -270,7 +270,7 @@ class Gaussian:
     def init(self, key: jax.Array, n_experts: int, x: jax.Array) -> Params:
         """Equal proportions, means (K, d) standard normal, and covariances that are the identity.
 
-        log_proportions: (K,), up to a constant. whitening: (K, d, d), or (1, d, d) if shared, the lower triangular W with
+        logits: of the proportions, (K,). whitening: (K, d, d), or (1, d, d) if shared, the lower triangular W with
         W' W the inverse covariance, logarithms on its diagonal.
         """
         d = x.shape[1]
@@ -318,17 +318,18 @@ class Gaussian:
 
     def statistics(
         self, rows: Pairs, params: Params, probs: jax.Array, responsibilities: jax.Array, weights: jax.Array
-    ) -> jax.Array:
+    ) -> Moments:
         """sum over rows of weight * responsibility * (x, 1) (x, 1)', (K, d + 1, d + 1)."""
-        return grams(rows, responsibilities * weights)
+        return moments(rows, responsibilities * weights)
 
-    def m_step(self, params: Params, gradient: Params, statistics: jax.Array, penalties: Any) -> Params:
+    def m_step(self, params: Params, gradient: Params, statistics: Moments, penalties: Any) -> Params:
         """The optimum: shares, weighted means, and weighted covariances shrunk to the identity by the ridge."""
-        size = statistics[:, -1, -1]
-        means = statistics[:, :-1, -1] / jnp.maximum(size, jnp.finfo(size.dtype).tiny)[:, None]
+        gram, centre = statistics.gram, statistics.means[:-1]
+        size = gram[:, -1, -1]
+        means = gram[:, :-1, -1] / jnp.maximum(size, jnp.finfo(size.dtype).tiny)[:, None]
         # An expert without rows stays where it is.
-        means = jnp.where(size[:, None] > 0, means, params["means"])
-        scatter = statistics[:, :-1, :-1] - size[:, None, None] * means[:, :, None] * means[:, None]
+        means = jnp.where(size[:, None] > 0, means, params["means"] - centre)
+        scatter = gram[:, :-1, :-1] - size[:, None, None] * means[:, :, None] * means[:, None]
         if self.shared:
             scatter, weight = scatter.sum(axis=0, keepdims=True), size.sum(keepdims=True)
         else:
@@ -337,7 +338,7 @@ class Gaussian:
         factor = whitening((scatter + self.ridge * identity) / (weight + self.ridge)[:, None, None])
         return {
             "logits": jnp.log(jnp.maximum(size, jnp.finfo(size.dtype).tiny)),
-            "means": means,
+            "means": means + centre,
             "whitening": jnp.where(identity > 0, jnp.log(jnp.where(identity > 0, factor, 1)), factor),
         }
 

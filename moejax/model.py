@@ -178,7 +178,7 @@ class Model:
 
         Bounds that one expert's dispersion sets to those of others would otherwise come from experts that are not there.
         """
-        if "active" not in params:
+        if "active" not in params or getattr(self.family, "shared", False):
             return params["family"]
         absent = params["active"] == 0
 

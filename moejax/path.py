@@ -110,7 +110,7 @@ class Path:
         self, params: Any, x: Any, y: jax.Array, weights: jax.Array, offset: Any = None, groups: Any = None
     ) -> jax.Array:
         """The score of the fit for each of the params along their leading axis, (P,)."""
-        return jax.vmap(lambda p: self.fit.score(p, x, y, weights, offset, groups))(params)
+        return jax.lax.map(lambda p: self.fit.score(p, x, y, weights, offset, groups), params)
 
     def work_bytes(self, y: jax.Array) -> int:
         """That of the fit: one value is fitted at a time."""
@@ -138,14 +138,23 @@ class Path:
     # ---- inside the compiled program ----------------------------------------------------------------------------
 
     def _along(self, key: jax.Array, x: Any, y: jax.Array, values: jax.Array, hyper: dict[str, Any], more: Any) -> Fit:
-        def step(carry: tuple[Any, jax.Array], value: jax.Array) -> tuple[tuple[Any, jax.Array], Fit]:
-            fit = self._fit_at(key, x, y, {**hyper, self.name: value}, *carry, more)
+        def carried(fit: Fit) -> tuple[tuple[Any, jax.Array], Fit]:
             well = (fit.status & int(Status.DIVERGED)) == 0
             return (jax.tree.map(partial(jnp.where, well), _parts(fit.params), origin), well), fit
 
+        def step(carry: tuple[Any, jax.Array], value: jax.Array) -> tuple[tuple[Any, jax.Array], Fit]:
+            return carried(self._fit_at(key, x, y, {**hyper, self.name: value}, *carry, more))
+
         order = jnp.argsort(-values, stable=True)
         origin = self._origin(key, x, hyper, more.get("start"))
-        _, fits = jax.lax.scan(step, (origin, jnp.zeros((), bool)), values[order])
+        begin, first = (origin, jnp.zeros((), bool)), None
+        if not (hasattr(self.fit, "resumed") or hasattr(self.fit, "init_state") or isinstance(more.get("start"), dict)):
+            # How such a fit starts of itself is not known here; so the first has a program of its own.
+            first = self.fit(key, x, y, {**hyper, self.name: values[order[0]]}, **more)
+            begin, _ = carried(first)
+        _, fits = jax.lax.scan(step, begin, values[order[1 if first is not None else 0 :]])
+        if first is not None:
+            fits = jax.tree.map(lambda one, others: jnp.concatenate([one[None], others]), first, fits)
         return jax.tree.map(lambda v: v[jnp.argsort(order)], fits)
 
     def _fit_at(self, key: Any, x: Any, y: Any, hyper: Any, params: Any, warm: jax.Array, more: Any) -> Fit:
@@ -173,8 +182,8 @@ def _compiled(path: Path, *arguments: Any) -> Fit:
 def path(fit: Any, name: str = "l1_experts", *, ratio: float = RATIO) -> Path:
     """The fit along a descending sequence of one penalty's weights, with warm starts.
 
-    fit: from `fit_gradient`, or anything with its face. name: the field of `hyper` that the sequence is of, the weight of
-    one of its penalties. ratio: the last weight of an automatic sequence over its first, between 0 and 1.
+    fit: from `fit_em` or `fit_gradient`, or anything with their face. name: the field of `hyper` that the sequence is of,
+    the weight of one of its penalties. ratio: the last weight of an automatic sequence over its first, between 0 and 1.
 
     Returns a function path(key, x, y, hyper=None, *, weights=None, offset=None, groups=None, start=None) -> Fit, whose
     hyper[name] holds (P,) values or how many are wanted, and whose result has a leading axis (P,). `sweep` takes it like
@@ -184,7 +193,7 @@ def path(fit: Any, name: str = "l1_experts", *, ratio: float = RATIO) -> Path:
     lacking = [face for face in _FACE if not hasattr(fit, face)]
     if lacking or not callable(fit) or hasattr(fit, "inner_axis"):
         why = "is a path already" if hasattr(fit, "inner_axis") else f"has no {' and no '.join(lacking)}"
-        raise ValueError(f"fit: {fit!r} {why}; want a fit, as from fit_gradient")
+        raise ValueError(f"fit: {fit!r} {why}; want a fit, as from fit_em")
     _penalty(fit, name)
     _check.positive("ratio", ratio)
     if ratio >= 1:
@@ -232,7 +241,7 @@ def critical(
     groups: Any = None,
     start: Any = None,
 ) -> float:
-    """The smallest weight of a penalty at which all coefficients that it sees are 0.
+    """The smallest weight of a penalty at which all coefficients that it sees are 0, other penalties of theirs left aside.
 
     It is that at which the null fit, all else fitted with these coefficients at 0, stops being optimal: a function of the
     gradient of the mean loss there, which the penalty's own `critical` knows. The null fit of a mixture depends on its

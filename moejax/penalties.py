@@ -419,7 +419,8 @@ def _largest(arrays: Coefficients) -> jax.Array:
 
 
 def _soft(c: jax.Array, t: Any) -> jax.Array:
-    return jnp.sign(c) * jnp.maximum(jnp.abs(c) - t, 0)
+    # A zero without a sign, which people read.
+    return jnp.where(jnp.abs(c) > t, c - jnp.sign(c) * t, 0)
 
 
 def _root(squares: jax.Array) -> jax.Array:

@@ -79,6 +79,8 @@ class _MixtureOfExperts(BaseEstimator):
         for name in _PENALTIES:
             _check.shape(name, getattr(self, name), (), "one number")
             _check.not_negative(name, getattr(self, name))
+        if self.l1_gate > 0 and self.gate not in _LINEAR_GATES:
+            raise ValueError(f"l1_gate: {self.l1_gate} was given for gate={self.gate!r}; want one of {list(_LINEAR_GATES)}")
         if self.loss == "squared_error" and self.solver == "em":
             raise ValueError("loss: 'squared_error' was given with solver='em', which wants a likelihood; want 'gradient'")
         if self.gate_reference and self.gate not in _LINEAR_GATES:

@@ -21,7 +21,7 @@ _LLOYD_STEPS = {"kmeans": 10, "residuals": 10, "centres": 0, "random": 0}
 
 
 def draw(
-    init: str, number: jax.Array, key: jax.Array, x: Any, y: jax.Array, weights: jax.Array, active: jax.Array
+    init: str, number: jax.Array, key: jax.Array, x: Any, y: jax.Array, offset: Any, weights: jax.Array, active: jax.Array
 ) -> jax.Array:
     """Responsibilities (K, n) of the kind `init`, or for "mixed" of the kind whose turn it is at that number of a start.
 
@@ -30,7 +30,8 @@ def draw(
     weights: (n,); rows of weight 0 take no part. active: (K,), which experts there are.
     """
     table = _standardized(x, weights) if _is_table(x) else jnp.zeros((len(weights), 0), y.dtype)
-    rest = _standardized(_residuals(table, y, weights), weights)
+    known = table if offset is None else jnp.concatenate([table, offset.reshape(len(weights), -1)], axis=1)
+    rest = _standardized(_residuals(known, y, weights), weights)
     noise = jax.random.normal(jax.random.fold_in(key, 1), (len(weights), 1), y.dtype)
     kinds = _turns(init, x)
     wanted = {"kmeans": (1, 0, 0), "centres": (1, 0, 0), "residuals": (0, 1, 0), "random": (0, 0, 1)}

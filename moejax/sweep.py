@@ -233,7 +233,8 @@ def sweep(
 ) -> Sweeper:
     """A fit over the product of named axes, compiled once.
 
-    fit: from `fit_gradient`, or any pure function fit(key, x, y, hyper, **more) -> pytree of arrays, where more are the
+    fit: from `fit_em`, `fit_gradient` or `path`, or any pure function fit(key, x, y, hyper, **more) -> pytree of arrays,
+    where more are the
     `weights`, `offset`, `groups` and `start` that the sweep has. One that has an `inner_axis`, like those of `path`, takes
     all values of that axis at once, and its results have them leading; in the sweep it is an axis like the others, with
     the default of `hyper` where it is not given. axes, by name:

@@ -20,7 +20,7 @@ import accuracy  # noqa: E402
 import lambda_grid  # noqa: E402
 
 HOUSING = ROOT.parent / "shared" / "cases" / "housing.csv"
-MODELS = ["constant_gate", "fixed_proportions", "softmax_l1", "top1_l1"]
+MODELS = ["constant_gate", "fixed_proportions", "softmax_l1", "top1_l1", "constant_em", "softmax_em", "gaussian_em"]
 FIGURES = ["training_loss", "validation_error", "coefficient_path", "expert_weights", "true_vs_predicted", "sample_3d"]
 
 
@@ -48,7 +48,7 @@ def test_the_summary_has_the_promised_fields(notebook):
     wanted = {"name", "solver", "fits", "diverged", "selected", "validation_mse", "test_mse", "fresh_mse", "nonzero"}
     for model in summary["models"]:
         assert wanted | {"seconds_compile", "seconds_run"} <= set(model)
-        assert model["fits"] == 24 * 2 * (2 if model["name"] in ("softmax_l1", "top1_l1") else 1)
+        assert model["fits"] == 24 * 2 * (2 if model["name"] in ("softmax_l1", "top1_l1", "softmax_em") else 1)
         assert model["diverged"] == 0
 
 
@@ -64,10 +64,20 @@ def test_fixed_proportions_reach_the_published_error_and_the_noise_floor_its_fig
         assert models[name]["fresh_mse"] < 0.3  # one linear regression has 4.1
 
 
+def test_likelihood_models_stand_beside_the_others(notebook):
+    models = {m["name"]: m for m in notebook[1]["models"]}
+    assert [m["solver"] for m in models.values()] == ["gradient"] * 4 + ["em"] * 3
+    assert all((m["validation_log_likelihood"] is None) == (m["solver"] == "gradient") for m in models.values())
+    # The normal gate is of the kind that drew this sample: near the Bayes error, and better than a gate that sees no input.
+    assert models["gaussian_em"]["fresh_mse"] < 2 * 0.02167
+    gain = models["gaussian_em"]["validation_log_likelihood"] - models["constant_em"]["validation_log_likelihood"]
+    assert gain > 0.5
+
+
 def test_the_grid_has_a_row_for_every_fit(notebook):
     with open(notebook[0] / "grid.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == (1 + 1 + 2 + 2) * 24 * 2
+    assert len(rows) == (1 + 1 + 2 + 2 + 1 + 2 + 1) * 24 * 2
     assert {(r["model"], float(r["l1_experts"]), int(r["restart"])) for r in rows} == {
         (name, float(np.float64(weight)), restart)
         for name in MODELS

@@ -31,10 +31,28 @@ def test_ten_lines_choose_a_model_near_the_truth():
     assert "l1_experts" in printed
 
 
+def test_a_dozen_lines_fit_by_likelihood():
+    assert len(BLOCKS[1].strip().splitlines()) <= 15
+    scope, printed = run(BLOCKS[1])
+    best, weights = scope["best"], scope["best"].params["experts"]["weights"]
+    assert best.fit.admissible
+    assert scope["along"].params["experts"]["weights"].shape == (30, *weights.shape)
+    x, y, _ = scope["problem"].draw(5, 20_000)
+    error = float(((scope["model"].predict(best.params, x) - y) ** 2).mean())
+    assert error < 3 * 0.02167  # the Bayes error of this problem
+    assert "l1_experts" in printed
+
+
+def test_the_estimator_beats_the_mean():
+    pytest.importorskip("sklearn")
+    _, printed = run(BLOCKS[2])
+    assert float(printed.split()[0]) > 0.4  # R^2 over five folds
+
+
 def test_an_expert_and_a_gate_of_ones_own_take_two_functions_each_and_can_be_fitted():
-    code = [line for line in BLOCKS[1].splitlines() if line.strip()]
+    code = [line for line in BLOCKS[3].splitlines() if line.strip()]
     assert len(code) < 15
-    scope, _ = run(BLOCKS[1])
+    scope, _ = run(BLOCKS[3])
     problem = moejax.datasets.three_regressions(0, n=100, d=3, n_experts=2, n_active=2)
     model, fit = scope["model"], moejax.fit_gradient(scope["model"], steps=300, learning_rate=0.05)
     got = fit(jax.random.key(0), problem.x, problem.y)
@@ -43,7 +61,7 @@ def test_an_expert_and_a_gate_of_ones_own_take_two_functions_each_and_can_be_fit
 
 
 def test_the_widespread_mistake_is_named():
-    _, printed = run(BLOCKS[2])
+    _, printed = run(BLOCKS[4])
     verdicts = {line.split()[0]: line for line in printed.splitlines() if line.strip()}
     assert "gradient is off" in verdicts["gate.logits"]
     assert "agree" in verdicts["experts.weights"]
