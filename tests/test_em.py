@@ -620,7 +620,9 @@ def draw_of(kind):
 
     def draw(key, number, active, junk):
         x = jnp.asarray(X) + jnp.where(jnp.arange(N) < N // 2, 0, junk)[:, None]
-        return starts.draw(kind, number, jax.random.fold_in(key, number), x, jnp.asarray(Y["gaussian"]), None, weights, active)
+        return starts.draw(
+            kind, number, jax.random.fold_in(key, number), x, jnp.asarray(Y["gaussian"]), None, weights, active
+        )
 
     return quickly(draw)
 
