@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import moejax
 from moejax import experts, families, gates, penalties
+from moejax.fit import degrees_of_freedom
 from moejax.model import Data
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -525,3 +526,29 @@ def test_penalties_see_coefficients_and_nothing_else(expert, gate):
 def test_parts_refuse(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+# ---- fewer experts than the model has --------------------------------------------------------------------------------
+
+
+def test_absent_experts_leave_a_shared_dispersion_alone():
+    outputs = K  # as many as experts, so that shapes alone cannot tell one from the other
+    model = moejax.moe(experts.linear(outputs), gates.constant(), K, family=families.gaussian(shared_scale=True))
+    params = model.with_hyper(model.init(jax.random.key(0), X), {"n_experts": 1})
+    params["family"] = {"log_scale": jnp.arange(float(outputs))}
+    np.testing.assert_array_equal(model.phi(params)["log_scale"], np.arange(float(outputs)))
+    own = moejax.moe(experts.linear(), gates.constant(), K, family=families.gaussian())
+    params = own.with_hyper(own.init(jax.random.key(0), X), {"n_experts": K - 1})
+    params["family"] = {"log_scale": jnp.arange(float(K))}
+    assert own.phi(params)["log_scale"][-1] == 0
+
+
+@pytest.mark.parametrize("reference", [False, True])
+def test_degrees_of_freedom_of_fewer_experts_are_those_of_a_smaller_model(reference):
+    def count(n_experts, hyper):
+        family = families.gaussian()
+        model = moejax.moe(experts.linear(), gates.softmax(reference=reference), n_experts, family=family)
+        return int(degrees_of_freedom(model, model.with_hyper(model.init(jax.random.key(0), X), hyper)))
+
+    d = X.shape[1]
+    assert count(K, {"n_experts": K - 1}) == count(K - 1, {}) == (K - 1) * (d + 2) + (K - 2) * (d + 1)
