@@ -41,7 +41,6 @@ import numpy as np
 from lambda_grid import run_command, write_json
 
 import moejax
-from moejax.em import fit_em
 from moejax.fit import Status
 from moejax.path import sequence
 
@@ -295,7 +294,7 @@ def kinds(decay: float, rows: int) -> list[Gated]:
 
 
 def em(gate: Any) -> Any:
-    return fit_em(moejax.moe(moejax.experts.linear(), gate, EXPERTS, family=moejax.families.gaussian()))
+    return moejax.fit_em(moejax.moe(moejax.experts.linear(), gate, EXPERTS, family=moejax.families.gaussian()))
 
 
 def key() -> jax.Array:

@@ -17,7 +17,7 @@ import contextlib
 import dataclasses
 import importlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Self
 
@@ -68,6 +68,7 @@ class _MixtureOfExperts(BaseEstimator):
     max_iter: int
     tol: float | None
     random_state: Any
+    _target: Callable[[Any, int], np.ndarray]  # y (n,) as the model wants it
 
     # ---- fitting ------------------------------------------------------------------------------------------------
 
@@ -172,10 +173,6 @@ class _MixtureOfExperts(BaseEstimator):
         rows = [np.pad(v.astype(self._dtype), [(0, size - n)] + [(0, 0)] * (v.ndim - 1), "edge") for v in (x, *y)]
         with _precision(self._dtype):
             return np.asarray(_applied(method, self.model_, self.params_, *rows))[:n]
-
-    def _target(self, y: Any, n: int) -> np.ndarray:
-        """Y (n,) as the model wants it."""
-        raise NotImplementedError
 
     def _apply_to_pair(self, method: str, X: Any, y: Any) -> np.ndarray:
         x = self._checked(X)
