@@ -29,7 +29,8 @@ from moejax.losses import of_units
 from moejax.model import PARTS, Data, Model
 
 Hyper = dict[str, Any]
-_MEMORY = 3  # iterations that the extrapolation looks back on
+_SURE, _STEP, _GUESS = np.arange(3, dtype=np.int32)
+_MEMORY = 5  # iterations that the extrapolation looks back on
 _FAR = 10
 _HALVINGS = 30  # of a step that would raise the expected objective, before it is given up
 _GRADIENT_STEPS = 5  # an iteration, of a part without an M-step
@@ -71,14 +72,16 @@ class _Progress(NamedTuple):
 
     step: jax.Array
     here: jax.Array  # where the next iteration begins
-    safe: jax.Array  # where the last one led, to which a bad guess returns
-    guessed: jax.Array  # whether `here` is a guess
+    trial: jax.Array  # what that is: _SURE that it is no higher than `safe`, a _STEP, or a _GUESS
+    led: jax.Array  # where the last step led, to which a bad guess returns
+    safe: jax.Array  # where the objective is known, or known to be lower; a bad step returns to it
+    careful: jax.Array  # whether steps are searched for how far they may go before they are taken
     known: jax.Array  # how many of the rows below are filled
     points: jax.Array  # (memory + 1, p), where iterations began, the last first
     moves: jax.Array  # (memory + 1, p), how far each led
     sizes: dict[str, jax.Array]  # of gradient steps, of parts without an M-step
     history: jax.Array
-    objective: jax.Array
+    objective: jax.Array  # at `safe`, or above what it is there
     done: jax.Array
 
 
@@ -162,6 +165,11 @@ class EMFit:
     def work_bytes(self, y: jax.Array) -> int:
         """About how much memory an iteration of one fit works in, by which a sweep chooses how many to run at once."""
         return _WORK_ARRAYS * self.model.n_experts * y.size * y.dtype.itemsize
+
+    @property
+    def uneven(self) -> bool:
+        """Yes: a fit ends when it has converged, and those that run beside it in a sweep wait for the last."""
+        return True
 
     def check_hyper(self, hyper: Hyper) -> None:
         """Raise ValueError for a name that means nothing here, or a number that it cannot have (any shape is taken)."""
@@ -305,41 +313,51 @@ class EMFit:
             measured = self._measured(at(p.here), problem, given, p.step < 0)
             # Near the optimum, rounding alone moves the objective.
             slack = 4 * jnp.finfo(dtype).eps * jnp.maximum(1, jnp.abs(p.objective))
-            failed = p.guessed & ~(measured.objective <= p.objective + slack)
-            # A guess is not where a fit ends: the iteration that begins there has exact zeros.
-            close = measured.kkt <= tol
-            new, sizes = self._m_step(at(p.here), p.sizes, measured, problem)
+            failed = (p.trial != _SURE) & ~(measured.objective <= p.objective + slack)
+            begun, close = p.step >= 0, measured.kkt <= tol
+            # What nobody would look at again, or could not compare, has to be right at once.
+            searching = p.careful | ~begun | (p.step == self.max_iter - 1)
+            new, sizes = self._m_step(at(p.here), p.sizes, measured, searching, problem)
             led = ravel_pytree(split(new, self.model.trainable(new))[0])[0]
-            points = jnp.roll(p.points, 1, axis=0).at[0].set(p.here)
-            moves = jnp.roll(p.moves, 1, axis=0).at[0].set(led - p.here)
+            points = jnp.concatenate([p.here[None], p.points[:-1]])
+            moves = jnp.concatenate([(led - p.here)[None], p.moves[:-1]])
             known = jnp.minimum(p.known + 1, _MEMORY + 1)
             guess = _extrapolated(points, moves, known)
             guess = bounded(jnp.where(penalized & (led == 0), 0, guess))  # zeros stay exact
             # Far beyond all numbers so far, a guess is about one that the objective does not depend on.
             usable = (known > 1) & (jnp.abs(guess).max() <= _FAR * (1 + jnp.abs(led).max()))
-            begun = p.step >= 0
-            usable, known = usable & begun & ~(p.guessed & close), jnp.where(begun, known, 0)
-            record = jnp.maximum(p.step, 0) // self.record_every
-            objective = jnp.where(failed, p.objective, measured.objective)
-            first = p.step % self.record_every == 0
+            # A guess is not where a fit ends: the iteration that begins there has exact zeros.
+            guessed = p.trial == _GUESS
+            usable, known = usable & begun & ~(guessed & close), jnp.where(begun, known, 0)
+            done = begun & ((close & ~guessed) | (searching & (led == p.here).all()))
+            objective = jnp.where(begun, measured.objective, p.objective)
             after = _Progress(
                 p.step + 1,
                 jnp.where(usable, guess, led),
+                jnp.where(usable, _GUESS, jnp.where(searching, _SURE, _STEP)),
                 led,
-                usable,
+                jnp.where(searching & ~done, led, p.here),
+                p.careful,
                 known,
                 points,
                 moves,
                 sizes,
                 p.history,
-                jnp.where(begun, objective, p.objective),
-                begun & close & ~p.guessed,
+                objective,
+                done,
             )
-            back = p._replace(step=p.step + 1, here=p.safe, guessed=jnp.zeros((), bool), known=jnp.zeros_like(p.known))
+            # From a guess back to the step that it was made from, and from a step to where it began.
+            back = p._replace(
+                step=p.step + 1,
+                here=jnp.where(guessed, p.led, p.safe),
+                trial=jnp.where(guessed & ~p.careful, _STEP, _SURE),
+                careful=p.careful | ~guessed,
+                known=jnp.zeros_like(p.known),
+            )
             after = jax.tree.map(partial(jnp.where, failed), back, after)
-            # What ends is where this iteration began.
-            after = after._replace(safe=jnp.where(after.done, p.here, after.safe))
-            history = p.history.at[record].set(jnp.where(first, objective, p.history[record]))
+            record = jnp.maximum(p.step, 0) // self.record_every
+            first = p.step % self.record_every == 0
+            history = p.history.at[record].set(jnp.where(first, after.objective, p.history[record]))
             return after._replace(history=history)
 
         def going(p: _Progress) -> jax.Array:
@@ -347,7 +365,8 @@ class EMFit:
 
         zero, no, infinite = jnp.zeros((), jnp.int32), jnp.zeros((), bool), jnp.asarray(jnp.inf, dtype)
         memory, history = jnp.zeros((_MEMORY + 1, begin.size), begin.dtype), jnp.full(records, jnp.nan, dtype)
-        first = _Progress(-early, begin, begin, no, zero, memory, memory, self._sizes(problem), history, infinite, no)
+        sizes = self._sizes(problem)
+        first = _Progress(-early, begin, zero, begin, begin, no, zero, memory, memory, sizes, history, infinite, no)
         end = jax.lax.while_loop(going, iterate, first)
         return _End(at(end.safe), end.history, end.step)
 
@@ -390,13 +409,21 @@ class EMFit:
 
     # ---- the M-step: part by part, none of which may raise the expected objective -----------------------------------
 
-    def _m_step(self, params: Any, sizes: Any, measured: _Measured, problem: _Problem) -> tuple[Any, Any]:
-        """New params, and sizes of the next gradient steps."""
-        params, sizes = self._experts_step(params, sizes, measured, problem)
-        params, sizes = self._dispersion_step(params, sizes, measured, problem)
-        return self._gate_step(params, sizes, measured, problem)
+    def _m_step(
+        self, params: Any, sizes: Any, measured: _Measured, searching: jax.Array, problem: _Problem
+    ) -> tuple[Any, Any]:
+        """New params, and sizes of the next gradient steps.
 
-    def _experts_step(self, params: Any, sizes: Any, measured: _Measured, problem: _Problem) -> tuple[Any, Any]:
+        searching: whether a step is taken only so far as it does not raise the expected objective; else the whole of it is,
+        and the next E-step tells.
+        """
+        params, sizes = self._experts_step(params, sizes, measured, searching, problem)
+        params, sizes = self._dispersion_step(params, sizes, measured, problem)
+        return self._gate_step(params, sizes, measured, searching, problem)
+
+    def _experts_step(
+        self, params: Any, sizes: Any, measured: _Measured, searching: jax.Array, problem: _Problem
+    ) -> tuple[Any, Any]:
         w = measured.responsibilities * problem.weights
 
         def smooth(experts: Any) -> jax.Array:
@@ -409,7 +436,7 @@ class EMFit:
         new = self.model.expert.m_step(params["experts"], measured.gradient["experts"], statistics, terms)
         bounded = getattr(self.model.family, "majorizes", False) and getattr(self.model.expert, "exact", False)
         if not bounded:
-            new = _not_higher(self._penalised("experts", smooth, params, problem), params["experts"], new)
+            new = _not_higher(self._penalised("experts", smooth, params, problem), params["experts"], new, searching)
         return {**params, "experts": new}, sizes
 
     def _expert_statistics(self, params: Any, r: jax.Array, problem: _Problem) -> Any:
@@ -427,7 +454,9 @@ class EMFit:
         phi = self.model.family.dispersion(problem.data.y, eta, self.model.phi(params), w)
         return {**params, "family": phi}, sizes
 
-    def _gate_step(self, params: Any, sizes: Any, measured: _Measured, problem: _Problem) -> tuple[Any, Any]:
+    def _gate_step(
+        self, params: Any, sizes: Any, measured: _Measured, searching: jax.Array, problem: _Problem
+    ) -> tuple[Any, Any]:
         gate, r = self.model.gate, measured.responsibilities
 
         def smooth(gate_params: Any) -> jax.Array:
@@ -439,7 +468,7 @@ class EMFit:
         statistics = gate.statistics(problem.gate_rows, params["gate"], probs, r, problem.units)
         terms = _solver.used(self, problem.hyper, "gate")
         new = gate.m_step(params["gate"], measured.gradient["gate"], statistics, terms)
-        new = _not_higher(self._penalised("gate", smooth, params, problem), params["gate"], new)
+        new = _not_higher(self._penalised("gate", smooth, params, problem), params["gate"], new, searching)
         return {**params, "gate": new}, sizes
 
     def _penalised(self, part: str, smooth: Any, params: Any, problem: _Problem) -> Callable[[Any], jax.Array]:
@@ -494,8 +523,8 @@ def _solved(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.stack(rows)[:, -1]
 
 
-def _not_higher(value: Callable[[Any], jax.Array], old: Any, new: Any) -> Any:
-    """`new`, or as far on the way there from `old` as does not raise the value; `old` where nothing helps."""
+def _not_higher(value: Callable[[Any], jax.Array], old: Any, new: Any, searching: jax.Array) -> Any:
+    """`new`, or, if searching, as far on the way there from `old` as does not raise the value; `old` where nothing helps."""
     before = value(old)
     slack = 4 * jnp.finfo(before.dtype).eps * jnp.abs(before)  # rounding alone moves the value by this
 
@@ -509,8 +538,9 @@ def _not_higher(value: Callable[[Any], jax.Array], old: Any, new: Any) -> Any:
         share = jnp.where(carry[0] > 0.5**_HALVINGS, carry[0] / 2, 0.0)
         return share, higher(share)
 
-    # The first round tries the whole way.
-    share, _ = jax.lax.while_loop(lambda carry: carry[1], halved, (jnp.full((), 2, before.dtype), jnp.ones((), bool)))
+    # The first round of a search tries the whole way.
+    begin = (jnp.where(searching, 2, 1).astype(before.dtype), searching)
+    share, _ = jax.lax.while_loop(lambda carry: carry[1], halved, begin)
     return jax.tree.map(lambda a, b: jnp.where(share == 0, a, b), old, at(share))
 
 

@@ -1,8 +1,13 @@
-"""Paths: a fit along a descending sequence of one penalty's weights, each from where the one before it ended.
+"""Paths: a fit along a sequence of one penalty's weights, each from where the one before it ended.
 
 Warm starts (Friedman, Hastie and Tibshirani 2010) make a path cheaper than as many fits, and let a mixture keep its experts
-from one weight to the next. The sequence begins, unless it is given, at the critical weight, from which on all coefficients
+from one weight to the next. The sequence reaches, unless it is given, to the critical weight, from which on all coefficients
 of that penalty are 0. A path has the face of the fit that it is made of, and sweeps the same way.
+
+The lasso's path goes down from the critical weight, which for one regression is cheapest and leads to the same optima. A
+mixture's goes up from the smallest. Where all coefficients are 0 its experts are alike, and a fit that starts from there
+finds them alike at the next weights too, with a gradient of next to nothing to tell them apart; from below, experts that
+have been told apart stay so.
 """
 
 from __future__ import annotations
@@ -38,6 +43,7 @@ class Path:
     fit: Any
     name: str
     ratio: float
+    descending: bool
 
     @property
     def inner_axis(self) -> str:
@@ -76,11 +82,12 @@ class Path:
         groups: Any = None,
         start: Any = None,
     ) -> Fit:
-        """Fit along the sequence, the largest value first. Takes `jit` and `vmap` where the values are given.
+        """Fit along the sequence. Takes `jit` and `vmap` where the values are given.
 
         hyper: as of the fit, but for the sequence: (P,) values in any order, or a whole number P of at least 2 for an
-        automatic sequence (see `sequence`). The rest is as for the fit. The first value starts where the fit itself would,
-        and each next one at the params before, or at the first start again if those diverged.
+        automatic sequence (see `sequence`). The rest is as for the fit. The first value, the smallest unless the path
+        descends, starts where the fit itself would, and each next one at the params before, or at the first start again if
+        those diverged.
 
         Returns a `Fit` each of whose fields has a leading axis (P,), in the order in which the values were given. Raises
         ValueError for what the fit refuses.
@@ -116,6 +123,11 @@ class Path:
         """That of the fit: one value is fitted at a time."""
         return self.fit.work_bytes(y)
 
+    @property
+    def uneven(self) -> bool:
+        """Whether fits end at different times."""
+        return getattr(self.fit, "uneven", False)
+
     def check_hyper(self, hyper: Mapping[str, Any]) -> None:
         """Raise ValueError as the fit does, and for a sequence that is none."""
         if not isinstance(hyper, Mapping):
@@ -145,7 +157,7 @@ class Path:
         def step(carry: tuple[Any, jax.Array], value: jax.Array) -> tuple[tuple[Any, jax.Array], Fit]:
             return carried(self._fit_at(key, x, y, {**hyper, self.name: value}, *carry, more))
 
-        order = jnp.argsort(-values, stable=True)
+        order = jnp.argsort(-values if self.descending else values, stable=True)
         origin = self._origin(key, x, hyper, more.get("start"))
         begin, first = (origin, jnp.zeros((), bool)), None
         if not (hasattr(self.fit, "resumed") or hasattr(self.fit, "init_state") or isinstance(more.get("start"), dict)):
@@ -179,16 +191,18 @@ def _compiled(path: Path, *arguments: Any) -> Fit:
     return path._along(*arguments)
 
 
-def path(fit: Any, name: str = "l1_experts", *, ratio: float = RATIO) -> Path:
-    """The fit along a descending sequence of one penalty's weights, with warm starts.
+def path(fit: Any, name: str = "l1_experts", *, ratio: float = RATIO, order: str | None = None) -> Path:
+    """The fit along a sequence of one penalty's weights, with warm starts.
 
     fit: from `fit_em` or `fit_gradient`, or anything with their face. name: the field of `hyper` that the sequence is of,
-    the weight of one of its penalties. ratio: the last weight of an automatic sequence over its first, between 0 and 1.
+    the weight of one of its penalties. ratio: the smallest weight of an automatic sequence over the largest, between 0 and
+    1. order: "ascending", from the smallest weight, or "descending"; unless given, a single expert's descends, as the lasso's
+    does, and a mixture's ascends, whose experts would be alike if it began without coefficients.
 
     Returns a function path(key, x, y, hyper=None, *, weights=None, offset=None, groups=None, start=None) -> Fit, whose
     hyper[name] holds (P,) values or how many are wanted, and whose result has a leading axis (P,). `sweep` takes it like
     the fit, with `name` among its axes: sweep(path(fit), {"l1_experts": 50, "restart": 20, "fold": 5}). Raises ValueError
-    for what is no fit, a name that is no weight of its penalties, and a ratio that is not between 0 and 1.
+    for what is no fit, a name that is no weight of its penalties, a ratio that is not between 0 and 1, and another order.
     """
     lacking = [face for face in _FACE if not hasattr(fit, face)]
     if lacking or not callable(fit) or hasattr(fit, "inner_axis"):
@@ -198,7 +212,10 @@ def path(fit: Any, name: str = "l1_experts", *, ratio: float = RATIO) -> Path:
     _check.positive("ratio", ratio)
     if ratio >= 1:
         raise ValueError(f"ratio: {ratio!r} was given; want a number between 0 and 1")
-    return Path(fit, name, float(ratio))
+    if order not in (None, "ascending", "descending"):
+        raise ValueError(f"order: {order!r} was given; want 'ascending' or 'descending'")
+    descending = getattr(fit.model, "n_experts", 1) == 1 if order is None else order == "descending"
+    return Path(fit, name, float(ratio), descending)
 
 
 # ---- automatic sequences, on the host -------------------------------------------------------------------------------

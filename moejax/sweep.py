@@ -36,12 +36,14 @@ EVERY_ROW = -2  # on the axis `fold`: trains on all rows
 _STREAMS = {"fold": 0x666F6C64, "bootstrap": 0x626F6F74}  # of the key, apart from those that a fit draws
 
 # XLA groups reductions into library calls, which suits some of these programs (a constant gate loses a fifth of its speed
-# without) and harms others (a softmax gate gains a little, a top-1 gate half as much again, and these are the ones that take
-# long); and its vectors are half as wide as many processors'. A version that lacks one of these options runs without them.
+# without, EM a tenth) and harms others (a softmax gate's gradient steps gain a little, a top-1 gate's half as much again,
+# and these are the ones that take long); and its vectors are half as wide as many processors'. A version that lacks one of
+# these options runs without them.
 _CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "", "xla_cpu_prefer_vector_width": 512}
 # By kind of device, what the work arrays of a chunk should fit into (a core's cache; a part of an accelerator's memory),
-# and the least and most members that it may have.
-_CHUNK_BYTES = {"cpu": (2**20, 8, 128), "other": (2**32, 1, 1024)}
+# and the least and most members that it may have. Where fits end at different times, a chunk waits for its last, and is
+# better small.
+_CHUNK_BYTES = {"cpu": (2**20, 8, 128), "cpu uneven": (2**19, 1, 16), "other": (2**32, 1, 1024)}
 
 
 class Inputs(NamedTuple):
@@ -471,7 +473,7 @@ class _Program:
             jitted = jax.jit(
                 jax.vmap(lambda values, shared: _member(fit, values, shared), in_axes=(0, None), axis_size=chunk)
             )
-            executable = compile_for(jitted.lower(example, self.shared), device)
+            executable = compile_for(jitted.lower(example, self.shared), device, _is_uneven(fit))
             if known is not None:
                 _remember(known, executable)
         self.executable = executable
@@ -497,9 +499,14 @@ def _signature(tree: Any) -> Any:
     return structure, tuple((leaf.shape, str(leaf.dtype)) for leaf in map(jnp.asarray, leaves))
 
 
-def compile_for(lowered: Any, device: Any) -> Any:
+def _is_uneven(fit: Any) -> bool:
+    """Whether members end at different times, unlike those that all take as many steps."""
+    return getattr(fit, "uneven", False)
+
+
+def compile_for(lowered: Any, device: Any, uneven: bool = False) -> Any:
     """The executable of a lowered program, compiled as the programs of sweeps on that device are."""
-    if device.platform != "cpu":
+    if device.platform != "cpu" or uneven:
         return lowered.compile()
     try:
         return lowered.compile(compiler_options=_CPU_OPTIONS)
@@ -512,7 +519,8 @@ def compile_for(lowered: Any, device: Any) -> Any:
 def _chunk_size(fit: Any, inputs: Inputs, platform: str) -> int:
     if not hasattr(fit, "work_bytes"):
         return 32 if platform == "cpu" else 1024
-    room, least, most = _CHUNK_BYTES["cpu" if platform == "cpu" else "other"]
+    kind = "other" if platform != "cpu" else "cpu uneven" if _is_uneven(fit) else "cpu"
+    room, least, most = _CHUNK_BYTES[kind]
     return int(np.clip(2 ** int(np.log2(max(1, room // fit.work_bytes(inputs.y)))), least, most))
 
 

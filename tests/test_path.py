@@ -51,15 +51,16 @@ def grid():
 # ---- a path alone ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("order", ["ascending", "descending"])
 @pytest.mark.parametrize(
     ("hyper", "more"),
     [({"restart": 2, "l2_gate": 0.1}, {"weights": CASES, "offset": 0.1 * Y}), ({"n_experts": 1}, {})],
     ids=["weights and offset", "one expert of two"],
 )
-def test_a_path_is_the_chain_of_fits_each_from_the_params_before(hyper, more):
-    path = PATH(KEY, X, Y, {"l1_experts": VALUES, **hyper}, **more)
+def test_a_path_is_the_chain_of_fits_each_from_the_params_before(hyper, more, order):
+    path = moejax.path(FIT, order=order)(KEY, X, Y, {"l1_experts": VALUES, **hyper}, **more)
     params = None
-    for i in np.argsort(VALUES)[::-1]:
+    for i in np.argsort(VALUES)[:: 1 if order == "ascending" else -1]:
         lone = FIT(KEY, X, Y, {"l1_experts": VALUES[i], **hyper}, start=params, **more)
         assert_close(at(path, i), jax.tree.map(np.asarray, lone))
         params = {name: lone.params[name] for name in ("experts", "gate", "family")}
@@ -68,14 +69,14 @@ def test_a_path_is_the_chain_of_fits_each_from_the_params_before(hyper, more):
 
 def test_it_starts_where_it_is_told_to_and_takes_jit_and_vmap():
     start = MODEL.init(jax.random.key(9), X)
-    lone = FIT(KEY, X, Y, {"l1_experts": 0.3}, start=start)
-    assert_close(at(PATH(KEY, X, Y, {"l1_experts": VALUES}, start=start), 1), jax.tree.map(np.asarray, lone))
+    lone = FIT(KEY, X, Y, {"l1_experts": 0.0}, start=start)
+    assert_close(at(PATH(KEY, X, Y, {"l1_experts": VALUES}, start=start), 2), jax.tree.map(np.asarray, lone))
     extended = {**start, "active": jnp.ones(2)}  # as a fit with `n_experts` returns them
 
     @jax.jit
     @jax.vmap
     def both(value):
-        return PATH(KEY, X, Y, {"l1_experts": jnp.stack([value, 0.3])}, start=extended)
+        return PATH(KEY, X, Y, {"l1_experts": jnp.stack([value, 0.0])}, start=extended)
 
     assert_close(at(both(jnp.asarray([0.1, 0.01])), 1, 1), jax.tree.map(np.asarray, lone))
 
@@ -96,6 +97,19 @@ def test_warm_starts_reach_what_cold_ones_do_and_begin_where_all_is_0():
     assert nonzero.tolist() == sorted(nonzero)
     assert (nonzero[0], nonzero[-1]) == (0, D)
     assert (fit(KEY, X, Y, {"l1_experts": 0.98 * values[0]}).params["experts"]["weights"] != 0).sum() == 1
+
+
+def test_a_mixture_keeps_its_experts_from_below_and_never_finds_them_from_above():
+    y = jnp.asarray(np.where(RNG.random(N) < 0.5, 3.0, -3.0) * X[:, 0] + 0.1 * RNG.normal(size=N), jnp.float32)
+    model = moejax.moe(moejax.experts.linear(), moejax.gates.constant(), 2, family=moejax.families.gaussian())
+    start = np.stack([y * X[:, 0] > 0, y * X[:, 0] <= 0], axis=1).astype(float)  # the truth but for a few rows
+    values = {"l1_experts": [0.001, 0.02, 1.0]}
+    fit, null = moejax.fit_em(model), np.broadcast_to(0.5, (N, 2))
+    up = moejax.path(fit)(KEY, X, y, values, start=start)
+    down = moejax.path(fit, order="descending")(KEY, X, y, values, start=null)
+    assert (np.asarray(up.params["experts"]["weights"][:2, :, 0]).prod(axis=1) < -4).all()
+    assert (np.asarray(down.params["experts"]["weights"]) == 0).all(axis=(1, 2))[-1]
+    assert (up.objective[:2] < down.objective[:2] - 0.5).all()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -306,6 +320,7 @@ BAD: list[Any] = [
     (lambda: moejax.path(FIT, "learning_rate"), "^name: 'learning_rate' .* want one of .*'l1_experts'"),
     (lambda: moejax.path(FIT, ratio=1.0), "^ratio: 1.0 was given; want a number between 0 and 1"),
     (lambda: moejax.path(FIT, ratio=0.0), "^ratio"),
+    (lambda: moejax.path(FIT, order="up"), "^order: .up. was given; want"),
     (lambda: PATH(KEY, X, Y, {"l1_experts": 1}), r"^hyper\['l1_experts'\]: 1 was given; want a whole number of at least 2"),
     (lambda: PATH(KEY, X, Y, {"l1_experts": 0.5}), r"^hyper\['l1_experts'\]: shape \(\) was given"),
     (lambda: PATH(KEY, X, Y, {"l1_experts": []}), "^values in hyper"),
