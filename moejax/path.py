@@ -196,8 +196,8 @@ def path(fit: Any, name: str = "l1_experts", *, ratio: float = RATIO, order: str
 
     fit: from `fit_em` or `fit_gradient`, or anything with their face. name: the field of `hyper` that the sequence is of,
     the weight of one of its penalties. ratio: the smallest weight of an automatic sequence over the largest, between 0 and
-    1. order: "ascending", from the smallest weight, or "descending"; unless given, a single expert's descends, as the lasso's
-    does, and a mixture's ascends, whose experts would be alike if it began without coefficients.
+    1. order: "ascending", from the smallest weight, or "descending"; unless given, that of a single expert descends, as the
+    lasso's does, and that of a mixture ascends, for its experts would be alike if it began without coefficients.
 
     Returns a function path(key, x, y, hyper=None, *, weights=None, offset=None, groups=None, start=None) -> Fit, whose
     hyper[name] holds (P,) values or how many are wanted, and whose result has a leading axis (P,). `sweep` takes it like
