@@ -355,10 +355,9 @@ class EMFit:
                 known=jnp.zeros_like(p.known),
             )
             after = jax.tree.map(partial(jnp.where, failed), back, after)
-            record = jnp.maximum(p.step, 0) // self.record_every
-            first = p.step % self.record_every == 0
-            history = p.history.at[record].set(jnp.where(first, after.objective, p.history[record]))
-            return after._replace(history=history)
+            # A comparison, for a scatter of each member's own index is a loop over members.
+            now = self.record_every * jnp.arange(records) == p.step
+            return after._replace(history=jnp.where(now, after.objective, p.history))
 
         def going(p: _Progress) -> jax.Array:
             return (p.step < self.max_iter) & ~p.done & ~jnp.isnan(p.objective)
