@@ -40,6 +40,7 @@ import numpy as np
 
 from moejax import _check
 from moejax._linear import Moments, Pairs, dot, moments, pairs, predictors, quadratic_step, whitening, with_intercept
+from moejax.hierarchy import hierarchical as hierarchical  # a gate like those below, long enough for a file of its own
 
 Params = dict[str, jax.Array]
 

@@ -50,6 +50,7 @@ GATES = {
     "top1": gates.top1(),
     "gaussian": gates.gaussian(),
     "gaussian, shared": gates.gaussian(covariance="shared", ridge=0.1),
+    "tree": gates.hierarchical((2, (0, 1))),
 }
 BLOCKS = [[0, 2]]
 PARTS = ("experts", "gate")
@@ -151,6 +152,10 @@ def log_gate(gate, params, x):
             ],
             axis=1,
         )
+    if gate == "tree":  # its branches are expert 3 and a split, and those of the split
+        logits = x @ p["weights"].T + p["intercept"]
+        first, second = special.log_softmax(logits[:, :2], axis=1), special.log_softmax(logits[:, 2:], axis=1)
+        return np.column_stack([first[:, 1:] + second, first[:, 0]])
     logits = (x @ p["weights"].T + p["intercept"]) / p["temperature"]
     if gate == "softmax, reference":
         logits = np.hstack([logits, np.zeros((len(x), 1))])
@@ -187,7 +192,7 @@ def by_hand(family, gate, params, hyper, x, y, weights=None, offset=0.0):
         value += GATES[gate].ridge * sum((np.trace(p) - np.linalg.slogdet(p)[1]) / 2 for p in own)
     for name, weight in hyper.items():
         part = name.rsplit("_", 1)[1]
-        if part == "experts" or gate.startswith(("softmax", "top1")):
+        if part == "experts" or gate.startswith(("softmax", "top1", "tree")):
             value += penalty_by_hand(name, weight, params[part]["weights"])
     return value
 
@@ -216,7 +221,7 @@ DESIGN = [
     (family, list(GATES)[(i + shift) % 7], list(PENALTIES)[(i + shift) % 4])
     for i, family in enumerate(FAMILIES)
     for shift in (0, 2)
-]
+] + [(family, "tree", penalty) for family, penalty in zip(("gaussian", "bernoulli", "poisson"), PENALTIES, strict=False)]
 
 
 @pytest.mark.parametrize(("family", "gate", "penalty"), DESIGN)

@@ -59,6 +59,7 @@ GATES = {
     "top1": gates.top1(),
     "top1 reference": gates.top1(reference=True, temperature=2.0),
     "custom": gates.custom(logits_init, logits),
+    "tree": gates.hierarchical(((0, 2), 1)),
 }
 every_gate = pytest.mark.parametrize("gate", GATES)
 every_expert = pytest.mark.parametrize("expert", EXPERTS)
@@ -84,6 +85,10 @@ def probs_by_hand(gate, params, x=X):
         return np.tile(PROPORTIONS if gate == "given" else (1 / K,) * K, (len(x), 1))
     if gate == "constant":
         return np.tile(softmax(g["logits"]), (len(x), 1))
+    if gate == "tree":  # its branches are a split and expert 2, and then experts 1 and 3
+        z = x @ g["weights"].T + g["intercept"]
+        first, second = softmax(z[:, :2]), softmax(z[:, 2:])
+        return np.stack([first[:, 0] * second[:, 0], first[:, 1], first[:, 0] * second[:, 1]], axis=1)
     z = (x @ g["weights"].T + g["intercept"]) / {"cold": 0.3, "top1 reference": 2.0}.get(gate, 1.0)
     return softmax(np.hstack([z, np.zeros((len(x), 1))]) if "reference" in gate else z)
 

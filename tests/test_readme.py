@@ -49,10 +49,20 @@ def test_the_estimator_beats_the_mean():
     assert float(printed.split()[0]) > 0.4  # R^2 over five folds
 
 
+def test_a_tree_is_fitted_and_told():
+    assert len(BLOCKS[3].strip().splitlines()) <= 20
+    scope, printed = run(BLOCKS[3])
+    lines = printed.splitlines()[1:]
+    assert len(lines) == 6
+    assert sum("expert" in line for line in lines) == 4
+    x, y, model = scope["x"], scope["y"], scope["model"]
+    assert float(((model.predict(scope["best"].params, x) - y) ** 2).mean()) < 0.5  # least squares has 0.482
+
+
 def test_an_expert_and_a_gate_of_ones_own_take_two_functions_each_and_can_be_fitted():
-    code = [line for line in BLOCKS[3].splitlines() if line.strip()]
+    code = [line for line in BLOCKS[4].splitlines() if line.strip()]
     assert len(code) < 15
-    scope, _ = run(BLOCKS[3])
+    scope, _ = run(BLOCKS[4])
     problem = moejax.datasets.three_regressions(0, n=100, d=3, n_experts=2, n_active=2)
     model, fit = scope["model"], moejax.fit_gradient(scope["model"], steps=300, learning_rate=0.05)
     got = fit(jax.random.key(0), problem.x, problem.y)
@@ -61,7 +71,7 @@ def test_an_expert_and_a_gate_of_ones_own_take_two_functions_each_and_can_be_fit
 
 
 def test_the_widespread_mistake_is_named():
-    _, printed = run(BLOCKS[4])
+    _, printed = run(BLOCKS[5])
     verdicts = {line.split()[0]: line for line in printed.splitlines() if line.strip()}
     assert "gradient is off" in verdicts["gate.logits"]
     assert "agree" in verdicts["experts.weights"]

@@ -1,0 +1,263 @@
+"""Hierarchical gates: soft multiway splits, one below another (Jordan and Jacobs 1994).
+
+A split divides the rows that reach it among its branches by a softmax of linear functions of the input. A branch leads to
+another split or to a leaf, which is an expert, and an expert's probability is the product of those of the branches on its
+way. Given responsibilities, the expected loss falls apart into one for each split: a softmax regression of the
+responsibilities below its branches, weighted by those that reach it. So EM fits all splits at once, each on its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from moejax import _check
+from moejax._linear import Moments, Pairs, dot, moments, pairs, predictors, quadratic_step, with_intercept
+
+Params = dict[str, jax.Array]
+
+
+class Layout(NamedTuple):
+    """A tree's E branches, breadth first, those of a split side by side.
+
+    spans: the first and the last but one of each split's branches. above: the branch that leads to each branch's split, -1
+    for the first split. below: whether each leaf is below each branch, (E, K). ways: the branches from the first split to
+    each leaf, (K, depth), E where there are no more.
+    """
+
+    spans: tuple[tuple[int, int], ...]
+    above: np.ndarray
+    below: np.ndarray
+    ways: np.ndarray
+
+
+class Branch(NamedTuple):
+    """A branch of a fitted tree.
+
+    above: the number of the branch that leads to its split, -1 for the first split. expert: the number of the expert that it
+    leads to, None for a split. share: of all rows, None if not known. coefficients: names and values, the largest first.
+    """
+
+    above: int
+    expert: int | None
+    share: float | None
+    coefficients: tuple[tuple[str, float], ...]
+
+    @property
+    def name(self) -> str:
+        """Where it leads, and its share."""
+        where = "split" if self.expert is None else f"expert {self.expert + 1}"
+        return where if self.share is None else f"{where} {self.share:.0%}"
+
+    def coefficients_after(self, before: str) -> str:
+        """The coefficients in words after `before`, or nothing."""
+        told = ", ".join(f"{value:+.2f} {name}" for name, value in self.coefficients)
+        return before + told if told else ""
+
+
+@lru_cache(maxsize=256)
+def layout(tree: Any) -> Layout:
+    """The branches of a tree of nested tuples, leaves being numbers from 0."""
+    spans: list[tuple[int, int]] = []
+    above: list[int] = []
+    nodes: list[Any] = []  # what each branch leads to
+    waiting: list[tuple[Any, int]] = [(tree, -1)]
+    for node, branch in waiting:
+        if isinstance(node, tuple):
+            spans.append((len(nodes), len(nodes) + len(node)))
+            waiting.extend((child, len(nodes) + i) for i, child in enumerate(node))
+            above.extend([branch] * len(node))
+            nodes.extend(node)
+    leaves = [_leaves(node) for node in nodes]
+    below = np.array([[k in group for k in range(len(_leaves(tree)))] for group in leaves])
+    ways = [np.flatnonzero(below[:, k]) for k in range(below.shape[1])]
+    depth = max(map(len, ways))
+    padded = np.array([[*way, *[len(nodes)] * (depth - len(way))] for way in ways])
+    return Layout(tuple(spans), np.array(above), below, padded)
+
+
+def _leaves(node: Any) -> list[int]:
+    return [leaf for child in node for leaf in _leaves(child)] if isinstance(node, tuple) else [node]
+
+
+@dataclass(frozen=True)
+class Hierarchical:
+    """A tree of softmax splits; made by `hierarchical`. tree: nested tuples, a leaf being the number of its expert."""
+
+    tree: Any
+    init_scale: float = 1.0
+
+    @property
+    def layout(self) -> Layout:
+        """The branches of the tree, in the order of params."""
+        return layout(self.tree)
+
+    def init(self, key: jax.Array, n_experts: int, x: jax.Array) -> Params:
+        """A logit for each of the E branches: normal weights (E, d) of variance init_scale^2 / d, intercepts (E,) of 0."""
+        branches, leaves = self.layout.below.shape
+        if leaves != n_experts:
+            raise ValueError(f"tree: {self.tree} has {leaves} leaves; want {n_experts}, one for each expert")
+        d = x.shape[1]
+        return {
+            "weights": self.init_scale / d**0.5 * jax.random.normal(key, (branches, d), x.dtype),
+            "intercept": jnp.zeros(branches, x.dtype),
+        }
+
+    def prepare(self, x: jax.Array) -> jax.Array:
+        """What all members share: x with a column of ones, (n, d + 1)."""
+        return with_intercept(x)
+
+    def log_branches(self, params: Params, x: jax.Array) -> jax.Array:
+        """The logarithm of each branch's share of the rows that reach its split, (E, n)."""
+        logits = predictors(params["weights"], params["intercept"], x)
+        return jnp.concatenate([jax.nn.log_softmax(logits[first:end], axis=0) for first, end in self.layout.spans])
+
+    def log_probs(self, params: Params, x: jax.Array) -> jax.Array:
+        """log P(expert), the sum over the branches on its way, (K, n)."""
+        branches = self.log_branches(params, x)
+        none = jnp.zeros_like(branches[:1])
+        return jnp.concatenate([branches, none])[self.layout.ways].sum(axis=1)
+
+    def rows(self, x: jax.Array) -> Pairs:
+        """What `statistics` wants of x as `prepare` returns it, computed once."""
+        return pairs(x)
+
+    def statistics(
+        self, rows: Pairs, params: Params, probs: jax.Array, responsibilities: jax.Array, weights: jax.Array
+    ) -> Moments:
+        """sum over rows of weight * responsibility that reaches the split * curvature * x x', (E, p, p).
+
+        The curvature of a branch of share g is 2 g (1 - g), as in `Softmax.statistics`.
+        """
+        shares, reached = self._of_splits(probs, responsibilities)
+        return moments(rows, 2 * shares * (1 - shares) * reached * weights)
+
+    def _of_splits(self, probs: jax.Array, responsibilities: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Of each branch, its share of its split, and the responsibility that reaches the split, (E, n)."""
+        above = self.layout.above
+        below = jnp.asarray(self.layout.below, probs.dtype)
+        branches, of_leaves = dot(below, probs), dot(below, responsibilities)
+        first = (above < 0)[:, None]  # everything reaches the first split
+        whole = jnp.where(first, 1, branches[above])
+        return jnp.where(whole > 0, branches / jnp.where(whole > 0, whole, 1), 0), jnp.where(first, 1, of_leaves[above])
+
+    def m_step(self, params: Params, gradient: Params, statistics: Moments, penalties: Any) -> Params:
+        """Params at which the quadratic with that gradient and those statistics, plus penalties, is lower."""
+        return quadratic_step(params, gradient, statistics, penalties)
+
+    def null(self, params: Params) -> Params:
+        """Equal shares of each split."""
+        return jax.tree.map(jnp.zeros_like, params)
+
+    def degrees_of_freedom(self, params: Params, active: jax.Array) -> jax.Array:
+        """Coefficients that are not 0, and intercepts, less one of each where all branches of a split have one."""
+        taking = (jnp.asarray(self.layout.below) & active).any(axis=1)
+        nonzero = (params["weights"] != 0) & taking[:, None]
+        count = jnp.zeros((), int)
+        for first, end in self.layout.spans:
+            branches, coefficients = taking[first:end].sum(), nonzero[first:end].sum(axis=0)
+            count += (coefficients - (coefficients == branches)).sum() * (branches > 0) + jnp.maximum(branches - 1, 0)
+        return count
+
+    def branches(
+        self, params: Params, shares: Any = None, feature_names: Sequence[str] | None = None, largest: int = 3
+    ) -> list[Branch]:
+        """What there is to tell of each branch, in the order of params; see `text` and `moejax.plots.gate_tree`.
+
+        shares: (K,) of the experts in the rows, such as mean responsibilities. feature_names: (d,), x1 to xd unless given.
+        largest: how many coefficients are told, the largest first, none that is 0. Raises ValueError for other shapes.
+        """
+        weights, (branches, leaves) = np.asarray(params["weights"]), self.layout.below.shape
+        _check.shape("params: weights", weights, (branches, None), "a row for each branch of the tree")
+        names = [f"x{j + 1}" for j in range(weights.shape[1])] if feature_names is None else list(feature_names)
+        _check.shape("feature_names", names, (weights.shape[1],), "one for each feature that the gate sees")
+        if shares is not None:
+            _check.shape("shares", shares, (leaves,), "one for each expert")
+            _check.not_negative("shares", shares)
+        told = []
+        for first, end in self.layout.spans:
+            two = end - first == 2  # of which only the difference counts
+            for i in range(first, end):
+                values = weights[i] - weights[first + 1] if two else weights[i]  # nothing beside the second
+                order = [j for j in np.argsort(-np.abs(values), kind="stable")[:largest] if values[j] != 0]
+                below = self.layout.below[i]
+                told.append(
+                    Branch(
+                        int(self.layout.above[i]),
+                        None if i in self.layout.above else int(below.argmax()),
+                        None if shares is None else float(np.asarray(shares)[below].sum()),
+                        tuple((str(names[j]), float(values[j])) for j in order),
+                    )
+                )
+        return told
+
+    def text(self, params: Params, shares: Any = None, feature_names: Sequence[str] | None = None, largest: int = 3) -> str:
+        """The tree in words, a line for each branch: its expert or split, its share, its largest coefficients.
+
+        Of a split into two, the coefficients of the first branch less those of the second stand beside the first. The
+        arguments are those of `branches`.
+        """
+        told = self.branches(params, shares, feature_names, largest)
+
+        def lines(above: int, indent: str) -> list[str]:
+            children = [i for i, branch in enumerate(told) if branch.above == above]
+            found = []
+            for i in children:
+                last = i == children[-1]
+                found.append(f"{indent}{'└' if last else '├'}─ {told[i].name}{told[i].coefficients_after(': ')}")
+                found += lines(i, indent + ("   " if last else "│  "))
+            return found
+
+        return "\n".join(lines(-1, ""))
+
+
+def hierarchical(tree: Sequence[Any], *, init_scale: float = 1.0) -> Hierarchical:
+    """The gate of a hierarchical mixture of experts (Jordan and Jacobs 1994), soft splits of any number of branches.
+
+    tree: how many branches the splits of each level have, (2, 2) for two splits of two leaves each below a first split; or,
+    for any tree, nested sequences of the numbers of the experts, such as ((0, 1), (2, (3, 4))). A tree of one level is the
+    softmax gate. init_scale: the standard deviation of initial logits when x is standardised.
+
+    Raises ValueError for a split with fewer than two branches, and for leaves that are not the numbers from 0, each once;
+    that there is one for each expert is seen to when params are made.
+    """
+    _check.not_negative("init_scale", init_scale)
+    nested = _tuples(tree)
+    if isinstance(nested, tuple) and nested and all(isinstance(level, int) for level in nested):
+        nested = _balanced(nested)
+    _check_tree(nested, tree)
+    return Hierarchical(nested, float(init_scale))
+
+
+def _tuples(node: Any) -> Any:
+    if isinstance(node, int | np.integer) and not isinstance(node, bool):
+        return int(node)
+    if isinstance(node, list | tuple | np.ndarray):
+        return tuple(_tuples(child) for child in node)
+    raise ValueError(f"tree: {node!r} was given; want whole numbers, and sequences of them")
+
+
+def _balanced(branches: tuple[int, ...]) -> Any:
+    for level in branches:
+        _check.count("tree: branches of a level", level, 2)
+    nodes: list[Any] = list(range(int(np.prod(branches))))
+    for size in reversed(branches):
+        nodes = [tuple(nodes[i : i + size]) for i in range(0, len(nodes), size)]
+    return nodes[0]
+
+
+def _check_tree(node: Any, given: Any) -> None:
+    splits = [node]
+    for split in splits:
+        if not isinstance(split, tuple) or len(split) < 2:
+            raise ValueError(f"tree: {given!r} has a split of fewer than two branches; want at least two")
+        splits.extend(child for child in split if isinstance(child, tuple))
+    leaves = sorted(_leaves(node))
+    if leaves != list(range(len(leaves))):
+        raise ValueError(f"tree: {given!r} has the leaves {leaves}; want each expert's number once, from 0")
