@@ -313,10 +313,12 @@ class EMFit:
             measured = self._measured(at(p.here), problem, given, p.step < 0)
             # Near the optimum, rounding alone moves the objective.
             slack = 4 * jnp.finfo(dtype).eps * jnp.maximum(1, jnp.abs(p.objective))
-            failed = (p.trial != _SURE) & ~(measured.objective <= p.objective + slack)
+            lower = (measured.objective <= p.objective + slack) & jnp.isfinite(measured.objective)
+            failed = (p.trial != _SURE) & ~lower
             begun, close = p.step >= 0, measured.kkt <= tol
-            # What nobody would look at again, or could not compare, has to be right at once.
-            searching = p.careful | ~begun | (p.step == self.max_iter - 1)
+            # What no E-step will look at, or none could compare, has to be right at once; and so has the one before the last,
+            # to which the last may have to return.
+            searching = p.careful | ~begun | (p.step >= self.max_iter - 2)
             new, sizes = self._m_step(at(p.here), p.sizes, measured, searching, problem)
             led = ravel_pytree(split(new, self.model.trainable(new))[0])[0]
             points = jnp.concatenate([p.here[None], p.points[:-1]])
@@ -329,7 +331,7 @@ class EMFit:
             # A guess is not where a fit ends: the iteration that begins there has exact zeros.
             guessed = p.trial == _GUESS
             usable, known = usable & begun & ~(guessed & close), jnp.where(begun, known, 0)
-            done = begun & ((close & ~guessed) | (searching & (led == p.here).all()))
+            done = begun & close & ~guessed
             objective = jnp.where(begun, measured.objective, p.objective)
             after = _Progress(
                 p.step + 1,
@@ -414,15 +416,14 @@ class EMFit:
         """New params, and sizes of the next gradient steps.
 
         searching: whether a step is taken only so far as it does not raise the expected objective; else the whole of it is,
-        and the next E-step tells.
+        and the next E-step tells. Experts whose quadratic is no bound are searched always: from far away their steps lead far
+        too far, and not every place that happens to be lower is a good one.
         """
-        params, sizes = self._experts_step(params, sizes, measured, searching, problem)
+        params, sizes = self._experts_step(params, sizes, measured, problem)
         params, sizes = self._dispersion_step(params, sizes, measured, problem)
         return self._gate_step(params, sizes, measured, searching, problem)
 
-    def _experts_step(
-        self, params: Any, sizes: Any, measured: _Measured, searching: jax.Array, problem: _Problem
-    ) -> tuple[Any, Any]:
+    def _experts_step(self, params: Any, sizes: Any, measured: _Measured, problem: _Problem) -> tuple[Any, Any]:
         w = measured.responsibilities * problem.weights
 
         def smooth(experts: Any) -> jax.Array:
@@ -435,7 +436,8 @@ class EMFit:
         new = self.model.expert.m_step(params["experts"], measured.gradient["experts"], statistics, terms)
         bounded = getattr(self.model.family, "majorizes", False) and getattr(self.model.expert, "exact", False)
         if not bounded:
-            new = _not_higher(self._penalised("experts", smooth, params, problem), params["experts"], new, searching)
+            value, always = self._penalised("experts", smooth, params, problem), jnp.ones((), bool)
+            new = _not_higher(value, params["experts"], new, always)
         return {**params, "experts": new}, sizes
 
     def _expert_statistics(self, params: Any, r: jax.Array, problem: _Problem) -> Any:

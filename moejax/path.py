@@ -1,13 +1,13 @@
 """Paths: a fit along a sequence of one penalty's weights, each from where the one before it ended.
 
 Warm starts (Friedman, Hastie and Tibshirani 2010) make a path cheaper than as many fits, and let a mixture keep its experts
-from one weight to the next. The sequence reaches, unless it is given, to the critical weight, from which on all coefficients
-of that penalty are 0. A path has the face of the fit that it is made of, and sweeps the same way.
+from one weight to the next. The sequence reaches, unless it is given, to where all coefficients of that penalty are 0. A path
+has the face of the fit that it is made of, and sweeps the same way.
 
 The lasso's path goes down from the critical weight, which for one regression is cheapest and leads to the same optima. A
 mixture's goes up from the smallest. Where all coefficients are 0 its experts are alike, and a fit that starts from there
 finds them alike at the next weights too, with a gradient of next to nothing to tell them apart; from below, experts that
-have been told apart stay so.
+have been told apart stay so, and beyond the critical weight of the null fit too.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from moejax.fit import Fit, Status, check_key, normalized
 from moejax.gradient import GradientFit
 from moejax.model import PARTS, Data, floating, leaders
 
-COUNT, RATIO = 50, 1e-3  # of an automatic sequence: how many weights, and the last over the first
+COUNT, RATIO = 50, 1e-3  # of an automatic sequence: how many weights, and the smallest over the largest
+_DOUBLINGS = 7  # of the critical weight, in search of one at which a path that comes from below has no coefficients
 _HUGE = 1e10  # a weight beyond any critical one, small enough that its multiples are finite in float32
 _FACE = ("hyper", "check_hyper", "check_data", "score", "work_bytes", "model", "penalties", "loss")
 
@@ -234,15 +235,30 @@ def _check_count(name: str, count: Any) -> None:
 def sequence(
     fit: Any, name: str, count: Any, key: jax.Array, x: Any, y: Any, hyper: Mapping[str, Any] | None = None, **more: Any
 ) -> np.ndarray:
-    """The weights (count,) of an automatic sequence, geometric from the critical one down.
+    """The weights (count,) of an automatic sequence, geometric from the largest down.
 
-    The last is the first times the `ratio` of a path, `RATIO` for other fits. The arguments, and what is raised, are those
-    of `critical`; a count below 2 is refused.
+    The largest is the critical one, and of a path that ascends the first double of it at which nothing is left of what came
+    from below (the critical one where something always is, as of subgradient steps). The last is the first times the `ratio`
+    of a path, `RATIO` for other fits. The arguments, and what is raised, are those of `critical`; a count below 2 is refused.
     """
     _check_count(name, count)
     alone, ratio = (fit.fit, fit.ratio) if isinstance(fit, Path) else (fit, RATIO)
     first = critical(alone, name, key, x, y, hyper, **more)
+    if isinstance(fit, Path) and not fit.descending:
+        first = _emptied(alone, name, first, ratio, key, x, y, {**(hyper or {}), "restart": 0}, more)
     return np.geomspace(first, first * ratio, int(count))
+
+
+def _emptied(fit: Any, name: str, first: float, ratio: float, key: Any, x: Any, y: Any, hyper: Any, more: Any) -> float:
+    """The weight, doubled from the critical one, at which a fit that comes from the smallest has no coefficients left."""
+    penalty = _penalty(fit, name)
+    more = _given({**more, "start": _parts(more.get("start"))})
+    for weight in [first * ratio, *(first * 2.0 ** np.arange(_DOUBLINGS))]:
+        params = fit(key, x, y, {**hyper, name: weight}, **more).params
+        if jax.tree.all(jax.tree.map(np.array_equal, params, _without(fit.model, penalty, params))):
+            return float(max(weight, first))
+        more = {**more, "start": _parts(params)}
+    return first
 
 
 def critical(

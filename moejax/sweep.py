@@ -243,9 +243,9 @@ def sweep(
 
     - any field of the fit's `hyper`: a sequence of numbers, which reach the fit in the type of x (`restart`, the number
       of a start, is whole and may be given as how many; every penalty then has the same starts). The weight of a penalty
-      may be given as how many, at least 2: from the critical weight, at which on all rows all its coefficients are 0, down
-      to a thousandth of it (or to the ratio of the path), the same for all members. Other fields count there with their
-      only value, or their default;
+      may be given as how many, at least 2: from a weight at which on all rows all its coefficients are 0 (see
+      `moejax.path.sequence`) down to a thousandth of it (or to the ratio of the path), the same for all members. Other
+      fields count there with their only value, or their default;
     - `fold`: how many folds (drawn from the key, of sizes that differ by at most 1), or (n,) whole numbers: the fold in
       which each row is held out, -1 for rows that never are. Members train on the other rows, by weights;
     - `bootstrap`: how many samples with replacement (Efron 1979), as weights.

@@ -205,6 +205,22 @@ def test_automatic_sequences_are_geometric(ratio):
     assert path.hyper == {**FIT.hyper, "l1_experts": 50}
 
 
+def test_a_sequence_of_a_path_from_below_reaches_to_where_nothing_is_left():
+    y = jnp.asarray(np.where(RNG.random(N) < 0.5, 3.0, -3.0) * X[:, 0] + 0.1 * RNG.normal(size=N), jnp.float32)
+    model = moejax.moe(moejax.experts.linear(), moejax.gates.constant(), 2, family=moejax.families.gaussian())
+    fit, start = moejax.fit_em(model), np.stack([y * X[:, 0] > 0, y * X[:, 0] <= 0], axis=1).astype(float)
+    first = critical(fit, "l1_experts", KEY, X, y, start=start)
+    down = moejax.path(fit, order="descending")
+    np.testing.assert_allclose(sequence(down, "l1_experts", 4, KEY, X, y, start=start)[0], first, rtol=1e-6)
+    up = moejax.path(fit)(KEY, X, y, {"l1_experts": 12}, start=start)
+    counts = (np.asarray(up.params["experts"]["weights"]) != 0).sum(axis=(1, 2))
+    assert counts[0] == 0
+    assert 0 < counts[3] < counts[-1]
+    doubled = np.log2(sequence(moejax.path(fit), "l1_experts", 4, KEY, X, y, start=start)[0] / first)
+    assert doubled > 0.5  # the experts that came from below outlive the null fit's critical weight
+    np.testing.assert_allclose(doubled, np.round(doubled), atol=1e-5)
+
+
 # ---- as an axis of a sweep ------------------------------------------------------------------------------------------
 
 
