@@ -316,8 +316,8 @@ class EMFit:
             lower = (measured.objective <= p.objective + slack) & jnp.isfinite(measured.objective)
             failed = (p.trial != _SURE) & ~lower
             begun, close = p.step >= 0, measured.kkt <= tol
-            # What no E-step will look at, or none could compare, has to be right at once; and so has the one before the last,
-            # to which the last may have to return.
+            # What no E-step will look at, or none could compare, has to be right at once, and so has the step before the
+            # last, to which the last may have to return.
             searching = p.careful | ~begun | (p.step >= self.max_iter - 2)
             new, sizes = self._m_step(at(p.here), p.sizes, measured, searching, problem)
             led = ravel_pytree(split(new, self.model.trainable(new))[0])[0]
@@ -416,8 +416,8 @@ class EMFit:
         """New params, and sizes of the next gradient steps.
 
         searching: whether a step is taken only so far as it does not raise the expected objective; else the whole of it is,
-        and the next E-step tells. Experts whose quadratic is no bound are searched always: from far away their steps lead far
-        too far, and not every place that happens to be lower is a good one.
+        and the next E-step tells. Experts whose quadratic is no bound are searched always: from far away their steps lead
+        much too far, and not every place that happens to be lower is a good one.
         """
         params, sizes = self._experts_step(params, sizes, measured, problem)
         params, sizes = self._dispersion_step(params, sizes, measured, problem)

@@ -1,8 +1,8 @@
 """Paths: a fit along a sequence of one penalty's weights, each from where the one before it ended.
 
 Warm starts (Friedman, Hastie and Tibshirani 2010) make a path cheaper than as many fits, and let a mixture keep its experts
-from one weight to the next. The sequence reaches, unless it is given, to where all coefficients of that penalty are 0. A path
-has the face of the fit that it is made of, and sweeps the same way.
+from one weight to the next. The sequence reaches, unless it is given, to where all coefficients of that penalty are 0. A
+path has the face of the fit that it is made of, and sweeps the same way.
 
 The lasso's path goes down from the critical weight, which for one regression is cheapest and leads to the same optima. A
 mixture's goes up from the smallest. Where all coefficients are 0 its experts are alike, and a fit that starts from there
@@ -239,7 +239,8 @@ def sequence(
 
     The largest is the critical one, and of a path that ascends the first double of it at which nothing is left of what came
     from below (the critical one where something always is, as of subgradient steps). The last is the first times the `ratio`
-    of a path, `RATIO` for other fits. The arguments, and what is raised, are those of `critical`; a count below 2 is refused.
+    of a path, `RATIO` for other fits. The arguments, and what is raised, are those of `critical`; a count below 2 is
+    refused.
     """
     _check_count(name, count)
     alone, ratio = (fit.fit, fit.ratio) if isinstance(fit, Path) else (fit, RATIO)
