@@ -3,7 +3,9 @@
 An iteration (Dempster, Laird and Rubin 1977; for mixtures of experts Jordan and Jacobs 1994) takes the responsibilities at
 the present params and then lowers the expected objective once for the experts, once for the family's dispersion and once
 for the gate, each given the others (Meng and Rubin 1993). None of these has to reach its optimum, since the next iteration
-goes on from there; what none may do is raise the expected objective, which makes the objective itself fall.
+goes on from there; what none may do is raise the expected objective, which makes the objective itself fall. A gate's step
+is taken whole all the same, since it hardly ever rises and to look costs as much as to step: where the next E-step finds the
+objective higher, the iteration is made again, and from then on steps are searched for how far they may go.
 
 Between iterations Anderson's extrapolation from the last few (Anderson 1965; for EM, Henderson and Varadhan 2019) guesses
 where they lead. A guess at which the objective is higher is dropped for the iterate that it was made from.

@@ -16,7 +16,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -87,8 +87,8 @@ class Path:
 
         hyper: as of the fit, but for the sequence: (P,) values in any order, or a whole number P of at least 2 for an
         automatic sequence (see `sequence`). The rest is as for the fit. The first value, the smallest unless the path
-        descends, starts where the fit itself would, and each next one at the params before, or at the first start again if
-        those diverged.
+        descends, starts where the fit itself would, and each next one at the params before (those of EM at where the line
+        through the last two leads), or at the first start again if those diverged.
 
         Returns a `Fit` each of whose fields has a leading axis (P,), in the order in which the values were given. Raises
         ValueError for what the fit refuses.
@@ -151,20 +151,28 @@ class Path:
     # ---- inside the compiled program ----------------------------------------------------------------------------
 
     def _along(self, key: jax.Array, x: Any, y: jax.Array, values: jax.Array, hyper: dict[str, Any], more: Any) -> Fit:
-        def carried(fit: Fit) -> tuple[tuple[Any, jax.Array], Fit]:
-            well = (fit.status & int(Status.DIVERGED)) == 0
-            return (jax.tree.map(partial(jnp.where, well), _parts(fit.params), origin), well), fit
+        def after(fit: Fit, at: _Point, value: jax.Array) -> tuple[_Point, Fit]:
+            warm = (fit.status & int(Status.DIVERGED)) == 0
+            params = jax.tree.map(partial(jnp.where, warm), _parts(fit.params), origin)
+            known = at.warm & warm & (value != at.value)
+            per = jnp.where(known, 1 / jnp.where(known, value - at.value, 1), 0)
+            slope = jax.tree.map(partial(_slope, per), params, at.params)
+            return _Point(params, warm, value, slope), fit
 
-        def step(carry: tuple[Any, jax.Array], value: jax.Array) -> tuple[tuple[Any, jax.Array], Fit]:
-            return carried(self._fit_at(key, x, y, {**hyper, self.name: value}, *carry, more))
+        def step(at: _Point, value: jax.Array) -> tuple[_Point, Fit]:
+            params = at.params
+            if self.uneven:  # params of one that stops after so many steps are not yet on any line
+                params = jax.tree.map(partial(_ahead, value - at.value), params, at.slope)
+            return after(self._fit_at(key, x, y, {**hyper, self.name: value}, params, at.warm, more), at, value)
 
         order = jnp.argsort(-values if self.descending else values, stable=True)
         origin = self._origin(key, x, hyper, more.get("start"))
-        begin, first = (origin, jnp.zeros((), bool)), None
+        begin = _Point(origin, jnp.zeros((), bool), values[order[0]], jax.tree.map(jnp.zeros_like, origin))
+        first = None
         if not (hasattr(self.fit, "resumed") or hasattr(self.fit, "init_state") or isinstance(more.get("start"), dict)):
             # How such a fit starts of itself is not known here; so the first has a program of its own.
             first = self.fit(key, x, y, {**hyper, self.name: values[order[0]]}, **more)
-            begin, _ = carried(first)
+            begin, _ = after(first, begin, values[order[0]])
         _, fits = jax.lax.scan(step, begin, values[order[1 if first is not None else 0 :]])
         if first is not None:
             fits = jax.tree.map(lambda one, others: jnp.concatenate([one[None], others]), first, fits)
@@ -185,6 +193,31 @@ class Path:
         if hasattr(self.fit, "init_state"):
             return _parts(self.fit.init_state(key, x, hyper).params)
         return self.model.init(jax.random.fold_in(key, hyper.get("restart", 0)), x)
+
+
+class _Point(NamedTuple):
+    """Where a path has come to."""
+
+    params: Any
+    warm: jax.Array  # whether a fit led there
+    value: jax.Array
+    slope: Any  # of params, per unit of the value, since the point before
+
+
+def _slope(per: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+    return (per * (new - old)).astype(new.dtype) if jnp.issubdtype(new.dtype, jnp.inexact) else jnp.zeros_like(new)
+
+
+def _ahead(step: jax.Array, number: jax.Array, slope: jax.Array) -> jax.Array:
+    """Numbers further along a line, each as it is where it would change its sign: what is 0 stays so.
+
+    Between two changes of their zeros the lasso's coefficients are linear in its weight (Efron, Hastie, Johnstone and
+    Tibshirani 2004), and those of generalised linear models nearly so (the predictor of Park and Hastie 2007).
+    """
+    if not jnp.issubdtype(number.dtype, jnp.inexact):
+        return number
+    moved = number + (step * slope).astype(number.dtype)
+    return jnp.where(jnp.sign(moved) == jnp.sign(number), moved, number)
 
 
 @partial(jax.jit, static_argnums=0)

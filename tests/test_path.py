@@ -87,9 +87,13 @@ def test_the_order_of_values_does_not_matter():
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a)[order], b), path, other)
 
 
-def test_warm_starts_reach_what_cold_ones_do_and_begin_where_all_is_0():
-    fit = moejax.fit_gradient(ONE, optimizer="accelerated", steps=100)
-    values = sequence(fit, "l1_experts", 6, KEY, X, Y) * 1.00001  # beyond what rounding might leave
+@pytest.mark.parametrize(
+    ("fit", "beyond"),  # what rounding, or the tolerance, might leave
+    [(moejax.fit_gradient(ONE, optimizer="accelerated", steps=100), 1e-5), (moejax.fit_em(ONE), 1e-3)],
+    ids=["gradient", "em"],
+)
+def test_warm_starts_reach_what_cold_ones_do_and_begin_where_all_is_0(fit, beyond):
+    values = sequence(fit, "l1_experts", 6, KEY, X, Y) * (1 + beyond)
     warm = moejax.path(fit)(KEY, X, Y, {"l1_experts": values})
     cold = [fit(KEY, X, Y, {"l1_experts": value}).objective for value in values]
     np.testing.assert_allclose(warm.objective, cold, rtol=1e-5)
@@ -150,6 +154,35 @@ def test_a_value_that_diverges_does_not_harm_the_next(bad, start, wanted):
     start = None if start is None else {"experts": jnp.asarray(start), "gate": {}, "family": {}}
     fit = moejax.path(Counter(bad), "w")(KEY, X, Y, {"w": [2.0, 1.0, 4.0]}, start=start)
     np.testing.assert_array_equal(fit.params["experts"], wanted)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lines(Counter):
+    """A fit that ends on three lines, and tells as its objective where it began; it diverges at `bad`."""
+
+    uneven = True
+    model = SimpleNamespace(init=lambda key, x: {"experts": jnp.ones(3), "gate": {}, "family": {}})
+
+    def __call__(self, key, x, y, hyper, *, start=None, **more):
+        begun = start["experts"] if start is not None else jnp.full(3, 10.0)
+        params = jnp.asarray([3.0, 0.0, -2.5]) + hyper["w"] * jnp.asarray([2.0, 0.0, 0.5])
+        status = jnp.where(hyper["w"] == self.bad, Status.DIVERGED, Status.CONVERGED)
+        numbers = (begun, jnp.zeros(()), jnp.zeros(2), 1, jnp.zeros(()), status)
+        return Fit({"experts": params, "gate": {}, "family": {}, "active": jnp.ones(1)}, *map(jnp.asarray, numbers))
+
+
+@pytest.mark.parametrize(
+    ("bad", "wanted"),
+    [
+        # Of itself, from the fit before, on the lines; what would change its sign stays.
+        (-1.0, [[10, 10, 10], [5, 0, -2], [11, 0, -0.5], [17, 0, -0.5]]),
+        # After one that diverged at the first start, and then from the fit before: there is no line yet.
+        (2.0, [[10, 10, 10], [5, 0, -2], [1, 1, 1], [11, 0, -0.5]]),
+    ],
+)
+def test_a_fit_that_ends_when_it_has_converged_begins_where_the_lines_lead(bad, wanted):
+    path = moejax.path(Lines(bad), "w", order="ascending")
+    np.testing.assert_allclose(path(KEY, X, Y, {"w": [1.0, 2.0, 4.0, 7.0]}).objective, wanted, rtol=1e-6)
 
 
 # ---- automatic sequences --------------------------------------------------------------------------------------------
