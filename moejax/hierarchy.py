@@ -26,7 +26,7 @@ Params = dict[str, jax.Array]
 class Layout(NamedTuple):
     """A tree's E branches, breadth first, those of a split side by side.
 
-    spans: the first and the last but one of each split's branches. above: the branch that leads to each branch's split, -1
+    spans: each split's first branch, and the one after its last. above: the branch that leads to each branch's split, -1
     for the first split. below: whether each leaf is below each branch, (E, K). ways: the branches from the first split to
     each leaf, (K, depth), E where there are no more.
     """
