@@ -109,6 +109,15 @@ class Hierarchical:
             "intercept": jnp.zeros(branches, x.dtype),
         }
 
+    def reordered(self, order: Sequence[int]) -> Hierarchical:
+        """The gate of the same mixture with its experts in another order, of their present numbers; params stay."""
+        place = {int(k): i for i, k in enumerate(order)}
+
+        def renamed(node: Any) -> Any:
+            return tuple(map(renamed, node)) if isinstance(node, tuple) else place[node]
+
+        return Hierarchical(renamed(self.tree), self.init_scale)
+
     def prepare(self, x: jax.Array) -> jax.Array:
         """What all members share: x with a column of ones, (n, d + 1)."""
         return with_intercept(x)

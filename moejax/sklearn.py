@@ -38,15 +38,17 @@ from moejax import _check, experts, families, gates, losses
 from moejax.em import fit_em
 from moejax.fit import Fit, Status, describe, effective_sizes
 from moejax.gradient import fit_gradient
+from moejax.hierarchy import Hierarchical
 from moejax.model import Data, Model, moe
 from moejax.selection import select
 from moejax.sweep import sweep
 
-GATES = ("fixed", "constant", "softmax", "top1", "gaussian")
+GATES = ("fixed", "constant", "softmax", "top1", "gaussian", "hierarchical")
 FAMILIES = ("gaussian", "student_t", "poisson", "gamma")
 LOSSES = ("nll", "squared_error")
 SOLVERS = ("em", "gradient")
-_LINEAR_GATES = ("softmax", "top1")
+_REFERENCE_GATES = ("softmax", "top1")
+_LINEAR_GATES = (*_REFERENCE_GATES, "hierarchical")
 _REAL_LINE = ("gaussian", "student_t")
 _PENALTIES = ("l1_experts", "l1_gate", "l2_experts", "l2_gate")
 _LEARNING_RATE = 0.1  # of Adam, for the gate that the accelerated method does not take
@@ -59,7 +61,7 @@ class _MixtureOfExperts(BaseEstimator):
     """What both estimators share: the fit itself, and whatever concerns the gate."""
 
     n_experts: int
-    gate: str
+    gate: Any
     loss: str
     solver: str
     gate_reference: bool
@@ -73,19 +75,26 @@ class _MixtureOfExperts(BaseEstimator):
     # ---- fitting ------------------------------------------------------------------------------------------------
 
     def _check_settings(self) -> None:
-        for name, wanted in (("gate", GATES), ("loss", LOSSES), ("solver", SOLVERS)):
+        for name, wanted in (("loss", LOSSES), ("solver", SOLVERS)):
             _check_choice(name, getattr(self, name), wanted)
         for name in ("n_experts", "n_init", "max_iter"):
             _check.count(name, getattr(self, name))
+        gate = self._gate_name
+        _check_choice("gate", gate, GATES)
         for name in _PENALTIES:
             _check.shape(name, getattr(self, name), (), "one number")
             _check.not_negative(name, getattr(self, name))
-        if self.l1_gate > 0 and self.gate not in _LINEAR_GATES:
+        if self.l1_gate > 0 and gate not in _LINEAR_GATES:
             raise ValueError(f"l1_gate: {self.l1_gate} was given for gate={self.gate!r}; want one of {list(_LINEAR_GATES)}")
         if self.loss == "squared_error" and self.solver == "em":
             raise ValueError("loss: 'squared_error' was given with solver='em', which wants a likelihood; want 'gradient'")
-        if self.gate_reference and self.gate not in _LINEAR_GATES:
-            raise ValueError(f"gate_reference: True was given for gate={self.gate!r}; want one of {list(_LINEAR_GATES)}")
+        if self.gate_reference and gate not in _REFERENCE_GATES:
+            raise ValueError(f"gate_reference: True was given for gate={self.gate!r}; want one of {list(_REFERENCE_GATES)}")
+        if gate == "hierarchical":
+            leaves = self._gate(False).layout.below.shape[1] if self.n_experts > 1 else 0
+            if leaves != self.n_experts:
+                given = f"{self.gate!r} was given for n_experts={self.n_experts}"
+                raise ValueError(f"gate: {given}; want as many leaves, two or more")
 
     def _configured(self, model: Model) -> Any:
         """The fit of the library that these settings ask for."""
@@ -97,7 +106,15 @@ class _MixtureOfExperts(BaseEstimator):
             return fit_gradient(model, loss, optax.adam, learning_rate=_LEARNING_RATE, proximal=True, **more)
         return fit_gradient(model, loss, "accelerated", patience=_PATIENCE, min_improvement=_LEAST_IMPROVEMENT, **more)
 
+    @property
+    def _gate_name(self) -> Any:
+        """The kind of gate; a tree stands for a hierarchical one."""
+        return "hierarchical" if isinstance(self.gate, list | tuple) else self.gate
+
     def _gate(self, reference: bool) -> Any:
+        if self._gate_name == "hierarchical":
+            halved = self.gate == "hierarchical"
+            return Hierarchical(_halved(range(self.n_experts))) if halved else gates.hierarchical(self.gate)
         return getattr(gates, self.gate)(**({"reference": True} if reference else {}))
 
     def _fit(self, x: np.ndarray, y: np.ndarray, weights: np.ndarray, expert: Any, family: Any) -> None:
@@ -143,8 +160,8 @@ class _MixtureOfExperts(BaseEstimator):
         self.coef_, self.intercept_ = coef, intercept + self.y_mean_
         self.gate_coef_ = self.gate_intercept_ = None
         gate = self.params_["gate"]
-        if self.gate in _LINEAR_GATES:
-            factor = 1 / gate["temperature"]
+        if self._gate_name in _LINEAR_GATES:
+            factor = 1 / gate.get("temperature", 1)
             self.gate_coef_, self.gate_intercept_ = self._unscaled(gate["weights"], gate["intercept"], factor)
         elif self.gate == "constant":
             self.gate_intercept_ = gate["logits"]
@@ -201,7 +218,8 @@ class MoERegressor(RegressorMixin, _MixtureOfExperts):
 
     n_experts: K. gate: how experts are weighed: "fixed" (equally), "constant" (proportions that see no input), "softmax",
     "top1" (a softmax gate whose prediction is the likeliest expert alone), "gaussian" (a density of the inputs for each
-    expert; EM then ascends the joint likelihood). family: "gaussian", "student_t" (its degrees of freedom estimated),
+    expert; EM then ascends the joint likelihood), "hierarchical" (soft splits into two, and each half again), or the tree of
+    such a gate, as in `moejax.gates.hierarchical`. family: "gaussian", "student_t" (its degrees of freedom estimated),
     "poisson" or "gamma" (means exp(x . coef + intercept)). loss: "nll", or "squared_error" of the prediction, which wants
     solver="gradient" and has no scales. solver: "em"; or "gradient", which is accelerated proximal gradient descent, and for
     gate="top1" (under squared error alone) Adam with proximal steps, whose objective jumps and which never converges. All
@@ -220,13 +238,14 @@ class MoERegressor(RegressorMixin, _MixtureOfExperts):
     After `fit`, experts in the order of falling share of the training rows (by responsibilities, or for squared error by
     the gate):
 
-    coef_ (K, d), intercept_ (K,): of the experts' linear predictors. gate_coef_ (K, d), gate_intercept_ (K,): of the gate's
-    logits, None where it has none. gate_reference_: which expert's logits are 0, a row of zeros in gate_coef_, or None (it
-    is any of them, for to make it the last one would undo the zeros of the others). scale_: (K,), a number if shared, or
-    None: standard deviations; scales of Student's t; standard deviations over means for "gamma". df_: of Student's t,
-    shaped like scale_, or None. shares_ (K,): of the training rows. objective_: what was lowered, a mean over rows.
-    log_likelihood_: the weighted total of log p(y | x) in the units of y, NaN for squared error. n_iter_, converged_,
-    status_ (a `moejax.Status`; in words by `moejax.fit.describe`). n_features_in_, feature_names_in_.
+    coef_ (K, d), intercept_ (K,): of the experts' linear predictors. gate_coef_ (K, d), gate_intercept_ (K,): of the
+    gate's logits, None where it has none; of a tree's branches, in the order of `model_.gate.branches`. gate_reference_:
+    which expert's logits are 0, a row of zeros in gate_coef_, or None (it is any of them, for to make it the last one
+    would undo the zeros of the others). scale_: (K,), a number if shared, or None: standard deviations; scales of
+    Student's t; standard deviations over means for "gamma". df_: of Student's t, shaped like scale_, or None. shares_
+    (K,): of the training rows. objective_: what was lowered, a mean over rows. log_likelihood_: the weighted total of
+    log p(y | x) in the units of y, NaN for squared error. n_iter_, converged_, status_ (a `moejax.Status`; in words by
+    `moejax.fit.describe`). n_features_in_, feature_names_in_.
 
     model_, params_: of moejax, for inputs (X - x_mean_) / x_scale_ and targets (y - y_mean_) / y_scale_; its gate has logits
     for all K experts. With them, model_ does whatever a `moejax.Model` does.
@@ -236,7 +255,7 @@ class MoERegressor(RegressorMixin, _MixtureOfExperts):
         self,
         n_experts: int = 3,
         *,
-        gate: str = "softmax",
+        gate: Any = "softmax",
         family: str = "gaussian",
         loss: str = "nll",
         solver: str = "em",
@@ -355,7 +374,7 @@ class MoEClassifier(ClassifierMixin, _MixtureOfExperts):
         self,
         n_experts: int = 3,
         *,
-        gate: str = "softmax",
+        gate: Any = "softmax",
         solver: str = "em",
         l1_experts: float = 0.0,
         l1_gate: float = 0.0,
@@ -498,11 +517,21 @@ def _in_order(model: Model, params: Any, order: np.ndarray, symmetric: Any) -> t
     """
     params = jax.tree.map(np.asarray, params)
     gate = params["gate"]
+    if hasattr(model.gate, "reordered"):
+        model = dataclasses.replace(model, gate=model.gate.reordered(order))
+        return model, {"experts": _rows(params["experts"], order), "gate": gate, "family": _rows(params["family"], order)}
     if symmetric is not None:
         model = dataclasses.replace(model, gate=symmetric)
         gate = {name: np.append(leaf, np.zeros_like(leaf[:1]), axis=0) if leaf.ndim else leaf for name, leaf in gate.items()}
+    return model, {name: _rows(tree, order) for name, tree in {**params, "gate": gate}.items()}
 
-    def ordered(tree: Any) -> Any:
-        return jax.tree.map(lambda leaf: leaf[order] if leaf.ndim else leaf, tree)  # a lone number is that of all experts
 
-    return model, {"experts": ordered(params["experts"]), "gate": ordered(gate), "family": ordered(params["family"])}
+def _rows(tree: Any, order: np.ndarray) -> Any:
+    """The leaves of a tree by expert in another order; a lone number is that of all experts."""
+    return jax.tree.map(lambda leaf: leaf[order] if leaf.ndim else leaf, tree)
+
+
+def _halved(experts: Any) -> Any:
+    """The numbers of experts as a tree of splits into two, the first half no smaller."""
+    middle = (len(experts) + 1) // 2
+    return (_halved(experts[:middle]), _halved(experts[middle:])) if len(experts) > 1 else experts[0]

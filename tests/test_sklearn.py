@@ -99,6 +99,7 @@ CONFIGURATIONS = {
     "constant, student_t": {"gate": "constant", "family": "student_t", "solver": "gradient", "max_iter": 2000},
     "gaussian": {"gate": "gaussian"},
     "reference": {"gate_reference": True, "n_experts": 3},
+    "tree": {"gate": ((0, 1), 2), "n_experts": 3, "l1_gate": 0.01},
 }
 
 
@@ -148,6 +149,26 @@ def test_reference_is_a_row_of_zeros():
     assert zeros.tolist() == [k == model.gate_reference_ for k in range(3)]
     gate = softmax(X @ model.gate_coef_.T + model.gate_intercept_, axis=1)
     np.testing.assert_allclose(model.predict_gate(X), gate, rtol=1e-8)
+
+
+def test_tree():
+    """Probabilities are products down the tree, whose leaves are the experts in the order of the estimator."""
+    model = fitted(**CONFIGURATIONS["tree"])
+    pair, alone = model.model_.gate.tree
+    logits = X @ model.gate_coef_.T + model.gate_intercept_  # of two branches, and the first one's two
+    first, second = softmax(logits[:, :2], axis=1), softmax(logits[:, 2:], axis=1)
+    wanted = np.empty((N, 3))
+    wanted[:, alone] = first[:, 1]
+    wanted[:, pair] = first[:, :1] * second
+    np.testing.assert_allclose(model.predict_gate(X), wanted, rtol=1e-8)
+    assert (model.gate_coef_ == 0).any()
+
+
+@pytest.mark.parametrize(
+    ("count", "tree"), [(2, (0, 1)), (3, ((0, 1), 2)), (4, ((0, 1), (2, 3))), (5, (((0, 1), 2), (3, 4)))]
+)
+def test_hierarchical_gate_halves_the_experts(count, tree):
+    assert regressor(gate="hierarchical", n_experts=count)._gate(False).tree == tree
 
 
 def test_order_of_experts_does_not_change_the_gate():
@@ -390,6 +411,10 @@ MISTAKES = [
     ),
     ({"gate": "top1", "solver": "gradient"}, "loss: nll was given for a gate that chooses one expert"),
     ({"gate": "constant", "gate_reference": True}, "gate_reference: True was given for gate='constant'"),
+    ({"gate": (2, 2), "gate_reference": True}, "gate_reference: True was given for gate=.2, 2."),
+    ({"gate": (2, 2)}, "gate: .2, 2. was given for n_experts=2; want as many leaves, two or more"),
+    ({"gate": "hierarchical", "n_experts": 1}, "gate: 'hierarchical' was given for n_experts=1"),
+    ({"gate": ((0, 1), (2,))}, "tree: .* has a split of fewer than two branches"),
     ({"family": "poisson", "shared_scale": True}, "shared_scale: True was given for family='poisson'"),
     ({"family": "gamma"}, "y: -.* was given .*want numbers above 0"),
 ]
