@@ -86,8 +86,8 @@ class Entry:
 
     @property
     def candidate(self) -> bool:
-        """Whether held-out likelihood may choose it: a gate that is hard predicts otherwise than its likelihood says."""
-        return self.solver == "em" and not getattr(self.gate, "hard", False)
+        """Whether held-out likelihood may choose it: a gate that chooses predicts otherwise than its likelihood says."""
+        return self.solver == "em" and not getattr(self.gate, "kept", None)
 
     def fit(self, steps: int) -> Any:
         """The fit; one for all problems, so that all share its compiled programs."""

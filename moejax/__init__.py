@@ -8,7 +8,7 @@
 `moejax.plots` (matplotlib) is imported only when asked for.
 """
 
-from moejax import datasets, experts, families, gates, handwritten, losses, penalties
+from moejax import datasets, division, experts, families, gates, handwritten, losses, penalties
 from moejax.em import fit_em
 from moejax.fit import Fit, Status
 from moejax.gradient import fit_gradient
@@ -16,12 +16,15 @@ from moejax.model import Model, moe
 from moejax.path import path
 from moejax.selection import select
 from moejax.sweep import sweep
+from moejax.usage import Usage, usage
 
 __all__ = [
     "Fit",
     "Model",
     "Status",
+    "Usage",
     "datasets",
+    "division",
     "experts",
     "families",
     "fit_em",
@@ -34,4 +37,5 @@ __all__ = [
     "penalties",
     "select",
     "sweep",
+    "usage",
 ]

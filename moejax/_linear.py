@@ -38,10 +38,18 @@ class Pairs(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """Sums over rows of weight * x x', (K, p, p) or (K, m, p, p), of columns less their means (p,)."""
+    """Sums over rows of weight * x x', (K, p, p) or (K, m, p, p), of columns less their means: (p,), or what broadcasts
+    against (K, p) or (K, m, p).
+    """
 
     gram: jax.Array
     means: jax.Array
+
+    def of_columns(self, seen: jax.Array) -> Moments:
+        """Those of rows in which the columns that an expert does not see are 0. seen: (K, d) of 0 and 1."""
+        seen = jnp.concatenate([seen, jnp.ones_like(seen[:, :1])], axis=1)
+        seen = seen.reshape(seen.shape[0], *(1,) * (self.gram.ndim - 3), seen.shape[1])
+        return Moments(seen[..., :, None] * self.gram * seen[..., None, :], seen * self.means)
 
 
 def with_intercept(x: jax.Array) -> jax.Array:
@@ -103,10 +111,10 @@ def quadratic_step(params: dict[str, Any], gradient: dict[str, Any], sums: Momen
     size, cross = gram[..., -1, -1], gram[..., :-1, -1]
     there = size > jnp.finfo(size.dtype).eps * size.max()  # an expert without rows stays where it is
     share = jnp.where(there, 1 / jnp.where(there, size, 1), 0)
-    centres = jnp.moveaxis(sums.means[:-1] + cross * share[..., None], -1, 1)  # (K, d[, m])
+    centres = jnp.moveaxis(sums.means[..., :-1] + cross * share[..., None], -1, 1)  # (K, d[, m])
     centred = gram[..., :-1, :-1] - (cross * share[..., None])[..., :, None] * cross[..., None, :]
     # What rounding leaves of a difference must not pass for a curvature, least of all a negative one.
-    squares = jnp.diagonal(gram, axis1=-2, axis2=-1)[..., :-1] + size[..., None] * jnp.square(sums.means[:-1])
+    squares = jnp.diagonal(gram, axis1=-2, axis2=-1)[..., :-1] + size[..., None] * jnp.square(sums.means[..., :-1])
     rounding = 8 * gram.shape[-1] * jnp.finfo(gram.dtype).eps
     centred = centred + rounding * squares[..., None] * jnp.eye(squares.shape[-1], dtype=gram.dtype)
     slope = gradient["weights"] - centres * gradient["intercept"][:, None]

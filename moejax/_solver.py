@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from moejax import _check, penalties
+from moejax import _check, division, penalties
 from moejax._trees import chosen
-from moejax.fit import check_key, normalized
+from moejax.fit import check_data, check_key, normalized
 from moejax.model import PARTS, Data, floating, hashable, leaders
 
 Hyper = dict[str, Any]
@@ -22,13 +22,17 @@ Hyper = dict[str, Any]
 def arguments(
     fit: Any, key: Any, x: Any, y: Any, hyper: Hyper | None, weights: Any, offset: Any, groups: Any, start: Any
 ) -> tuple[Any, ...]:
-    """What a fit was called with, checked, in arrays of the type of x: key, x, y, hyper, weights, offset, leader, start."""
+    """What a fit was called with, checked, in arrays of the type of x: key, x, y, hyper, weights, offset, leader, start.
+
+    A start is then params or responsibilities (n, K).
+    """
     check_key(key)
     hyper = {} if hyper is None else hyper
     fit.check_hyper(hyper)
     for name, value in hyper.items():
         _check.shape(f"hyper[{name!r}]", value, (), "one number; `sweep` takes many")
     fit.check_data(x, y, weights, offset, groups, start)
+    start = division.resolved("start", start, x, fit.model.n_experts)
     x = jax.tree.map(floating, x)
     dtype = jax.tree.leaves(x)[0].dtype
     y, weights, offset = (None if v is None else jnp.asarray(v, dtype) for v in (y, weights, offset))
@@ -49,6 +53,18 @@ def check_hyper(fit: Any, hyper: Hyper) -> None:
             _check.whole("hyper['restart']", value, 0, 2**31 - 1)
         else:
             (_check.positive if name == "learning_rate" else _check.not_negative)(f"hyper[{name!r}]", value)
+
+
+def checked_rows(fit: Any, x: Any, y: Any, weights: Any, offset: Any, groups: Any, start: Any) -> int:
+    """Raise ValueError unless the fit's model and loss can be fitted to these; else return the number of rows."""
+    is_params = isinstance(start, dict)
+    n = check_data(fit.model, x, y, weights, offset, groups, start if is_params else None)
+    if getattr(fit.loss, "complete", False) and (start is None or is_params):
+        given = "params were" if is_params else "nothing was"
+        raise ValueError(f"start: {given} given for {fit.loss!r}; want the responsibilities that it holds, (n, K)")
+    if not is_params:
+        division.resolved("start", start, x, fit.model.n_experts)
+    return n
 
 
 def score(model: Any, loss: Any, params: Any, x: Any, y: jax.Array, weights: Any, offset: Any, groups: Any) -> jax.Array:

@@ -26,7 +26,7 @@ from jax.flatten_util import ravel_pytree
 from moejax import _check, _solver, losses, penalties, starts
 from moejax._linear import dot
 from moejax._trees import chosen, merge, replaced, split
-from moejax.fit import Fit, Status, check_data, finished, normalized
+from moejax.fit import Fit, Status, finished, normalized
 from moejax.losses import of_units
 from moejax.model import PARTS, Data, Model
 
@@ -100,11 +100,7 @@ class EMFit:
     max_iter: int
     tol: float | None
     record_every: int
-
-    @property
-    def loss(self) -> losses.NegativeLogLikelihood:
-        """What EM lowers the weighted mean of (see `moejax.losses.likelihood_of`)."""
-        return losses.likelihood_of(self.model)
+    loss: losses.NegativeLogLikelihood
 
     @property
     def hyper(self) -> dict[str, Any]:
@@ -129,7 +125,7 @@ class EMFit:
         outputs. hyper: numbers by name (see the property `hyper`), each of which may be traced; `restart` numbers the
         starts that `key` yields. weights: (n,) of the rows, None for equal ones. offset: added to every expert's
         predictor, shaped like y. groups: (n,) whole numbers; the rows of a group share their expert. start: params to
-        start from in the place of drawn ones, or responsibilities (n, K).
+        start from in the place of drawn ones; or responsibilities (n, K), or a function of x (see `moejax.division`).
 
         Raises ValueError, before anything compiles, for numbers that are NaN or infinite, shapes that do not fit, targets
         that the family cannot have, weights below 0 or all 0, more experts than distinct rows, and names in `hyper` that
@@ -182,10 +178,7 @@ class EMFit:
         self, x: Any, y: Any, weights: Any = None, offset: Any = None, groups: Any = None, start: Any = None
     ) -> None:
         """Raise ValueError unless these can be fitted by this model; see `__call__`."""
-        shares = _is_responsibilities(start)
-        n = check_data(self.model, x, y, weights, offset, groups, None if shares else start)
-        if shares:
-            starts.check_responsibilities("start", start, n, self.model.n_experts)
+        _solver.checked_rows(self, x, y, weights, offset, groups, start)
         starts.check_init(self.init, x)
         starts.check_distinct(x, y, self.model.n_experts)
 
@@ -206,6 +199,8 @@ class EMFit:
             hyper,
         )
         params, given = self._start(key, x, problem, start)
+        if self.loss.complete:  # the objective itself is of these responsibilities, not the first iterations alone
+            problem, given = problem._replace(data=problem.data._replace(division=given)), None
         early = jnp.asarray(0 if given is None else _START_STEPS, jnp.int32)
         if resume is not None:
             from_there = self._given_params(resume[0], params, hyper)
@@ -255,7 +250,7 @@ class EMFit:
         number = problem.hyper.get("restart", jnp.zeros((), jnp.int32))
         key = jax.random.fold_in(key, number)
         drawn = self.model.init(key, x)
-        if start is not None and not _is_responsibilities(start):
+        if isinstance(start, dict):
             return self._given_params(start, drawn, problem.hyper), None
         null = {
             "experts": _null(self.model.expert, drawn["experts"], self._eta(problem)),
@@ -264,14 +259,11 @@ class EMFit:
         }
         null = self.model.with_hyper(null, problem.hyper)
         active = self.model.active(null)
-        if start is None:
-            data = problem.data
-            r = starts.draw(self.init, number, key, x, data.y, data.offset, problem.weights, active)
-        else:
-            r = jnp.where(active[:, None], jnp.asarray(start, problem.weights.dtype).T, 0)
-            total = r.sum(axis=0)  # 0 where all of a row was given to experts that take no part
-            r = jnp.where(total > 0, r / jnp.where(total > 0, total, 1), (active / active.sum())[:, None])
-        return null, r if problem.data.leader is None else r[:, problem.data.leader]
+        data = problem.data
+        if start is not None:
+            return null, starts.shared_out(start, active, data.leader, problem.weights.dtype)
+        r = starts.draw(self.init, number, key, x, data.y, data.offset, problem.weights, active)
+        return null, r if data.leader is None else r[:, data.leader]
 
     def _eta(self, problem: _Problem) -> Any:
         """The predictor to begin with, less the mean offset."""
@@ -381,9 +373,9 @@ class EMFit:
     def _measured(self, params: Any, problem: _Problem, given: jax.Array | None = None, early: Any = False) -> _Measured:
         """The objective at params, responsibilities (or those given, if early), and the gradient of the expected loss."""
         log_joint = self.loss.log_joint(self.model, params, problem.data)
-        r = self.loss.responsibilities(log_joint)
+        r = self.loss.responsibilities(log_joint, problem.data.division)
         r = r if given is None else jnp.where(early, given, r)
-        loss = -dot(problem.units, self.loss.each(log_joint)) + self._prior(params["gate"])
+        loss = -dot(problem.units, self.loss.each(log_joint, problem.data.division)) + self._prior(params["gate"])
         trained, rest = split(params, self.model.trainable(params))
 
         def expected(trained: Any) -> jax.Array:
@@ -569,10 +561,6 @@ def _null(part: Any, params: Any, *more: Any) -> Any:
     return part.null(params, *more) if hasattr(part, "null") else params
 
 
-def _is_responsibilities(start: Any) -> bool:
-    return start is not None and np.ndim(start) == 2 if not isinstance(start, dict) else False
-
-
 @partial(jax.jit, static_argnums=0)
 def _compiled(fit: EMFit, *arguments: Any) -> Fit:
     return fit._fit(*arguments)
@@ -592,8 +580,10 @@ def fit_em(
 
     model: from `moe`, with a family. Its gate says what is ascended: log p(y | x); log p(x, y) for a gate that models its
     inputs; for one that chooses an expert, the sum over rows of max over k of log g_k(x) f_k(y) (classification EM, Celeux
-    and Govaert 1992). loss: None, or that very loss. penalty: from `moejax.penalties`, in the order of their proximal
-    steps; L1, group lasso over experts and L2, on experts and on gate, unless given, of weight 0 until `hyper` sets them.
+    and Govaert 1992), and for `top_k` of the log of the sum of the k largest (see `moejax.losses.truncated_nll`). loss:
+    None, or that very loss; or `losses.complete_nll`, of the responsibilities that a fit gets as `start`, which are then
+    held. penalty: from `moejax.penalties`, in the order of their proximal steps; L1, group lasso over experts and L2, on
+    experts and on gate, unless given, of weight 0 until `hyper` sets them.
 
     init: how a start is drawn: "kmeans" (clusters of x), "residuals" (clusters of what one regression leaves), "centres"
     (nearest of K random rows), "random" (responsibilities), or "mixed", one of these after another by the number `restart`.
@@ -601,20 +591,24 @@ def fit_em(
     float64 and 1e-4 in float32. record_every: the stride of `history`.
 
     Returns a pure function fit(key, x, y, hyper=None, *, weights=None, offset=None, groups=None, start=None) -> Fit. Raises
-    ValueError for a model without a family, for a loss that EM does not lower, and for counts that are not whole numbers
-    above 0.
+    ValueError for a model without a family, for a loss that EM does not lower, for a gate with noise, and for counts that
+    are not whole numbers above 0.
     """
     if model.family is None:
         raise ValueError(
             "model: one without a family was given; EM ascends a likelihood: want moe(..., family=families.gaussian())"
         )
+    if hasattr(model.gate, "noisy_log_probs"):
+        raise ValueError(f"gate: {model.gate!r} is noisy in training, which EM is not; want no noise, or fit_gradient")
     own = losses.likelihood_of(model)
-    if loss is not None and loss != own:
-        raise ValueError(f"loss: {loss!r} was given; EM lowers {own!r} for this model, and fit_gradient any loss")
+    held = losses.complete_nll(joint=own.joint)
+    if loss is not None and loss not in (own, held):
+        raise ValueError(f"loss: {loss!r} was given; EM lowers {own!r} or complete_nll for this model, and fit_gradient any")
     starts.check_name(init)
     _check.count("max_iter", max_iter)
     _check.count("record_every", record_every)
     if tol is not None:
         _check.not_negative("tol", tol)
     chosen_penalties = penalties.standard() if penalty is None else _solver.checked_penalties(penalty)
-    return EMFit(model, chosen_penalties, init, int(max_iter), None if tol is None else float(tol), int(record_every))
+    tol = None if tol is None else float(tol)
+    return EMFit(model, chosen_penalties, init, int(max_iter), tol, int(record_every), own if loss is None else loss)

@@ -121,7 +121,7 @@ def finished(
         log_likelihood = total * dot(counted, each)
         classified = total * dot(counted, log_joint.max(axis=0) - each)
         degrees = degrees_of_freedom(model, params).astype(objective.dtype)
-        share = jnp.exp(log_joint - each)
+        share = jnp.exp(log_joint - each) if data.division is None else data.division
     else:
         share = model.gate_weights(params, data.x)
         share = share / share.sum(axis=0)

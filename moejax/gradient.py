@@ -6,6 +6,7 @@ optax optimizer on the loss (`_proximal_step`), or in an accelerated proximal gr
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,10 +16,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from moejax import _check, _solver, losses, penalties
+from moejax import _check, _solver, losses, penalties, starts
 from moejax._trees import chosen, merge, replaced, split
-from moejax.fit import Fit, check_data, finished, normalized
-from moejax.model import Data, Model, hashable
+from moejax.fit import Fit, finished, normalized
+from moejax.model import PARTS, Data, Model, hashable
 
 Hyper = dict[str, Any]
 Optimizer: TypeAlias = optax.GradientTransformation | Callable[[Any], optax.GradientTransformation] | str
@@ -105,7 +106,8 @@ class GradientFit:
     def hyper(self) -> dict[str, Any]:
         """The names that `hyper` may hold, with their defaults."""
         rate = {} if self._is_built or self._is_accelerated else {"learning_rate": self.learning_rate}
-        return {**rate, **{p.name: 0.0 for p in self.penalties}, **self.model.hyper, "restart": 0}
+        weights = {p.name: 0.0 for p in self.penalties}
+        return {**rate, **weights, **getattr(self.loss, "hyper", {}), **self.model.hyper, "restart": 0}
 
     def __call__(
         self,
@@ -125,13 +127,33 @@ class GradientFit:
         outputs. hyper: numbers by name (see the property `hyper`), each of which may be traced; `restart` numbers the
         starts that `key` yields. weights: (n,) of the rows, None for equal ones. offset: added to every expert's
         predictor, shaped like y. groups: (n,) whole numbers; the rows of a group share their expert. start: params to start
-        from in the place of drawn ones.
+        from in the place of drawn ones; or responsibilities (n, K), or a function of x (see `moejax.division`), to which
+        drawn params are fitted first.
 
         Raises ValueError, before anything compiles, for numbers that are NaN or infinite, shapes that do not fit,
         weights below 0 or all 0, a constant target, and names in `hyper` that mean nothing here or values they cannot
         have. Returns a `Fit`; once running, nothing raises and its `status` tells.
         """
         return _compiled(self, *_solver.arguments(self, key, x, y, hyper, weights, offset, groups, start))
+
+    def resumed(
+        self,
+        key: Any,
+        x: Any,
+        y: Any,
+        hyper: Hyper,
+        params: Any,
+        warm: jax.Array,
+        weights: Any,
+        offset: Any,
+        leader: Any,
+        start: Any,
+    ) -> Fit:
+        """A fit from params where `warm` is true, and where it is not from where a call would start: one program for both.
+
+        For compiled code, where all that is checked in a call is known to be right; leader as `moejax.model.leaders` has it.
+        """
+        return self._fit(key, x, y, hyper, weights, offset, leader, start, (params, warm))
 
     # ---- the pure pieces ----------------------------------------------------------------------------------------
 
@@ -152,23 +174,36 @@ class GradientFit:
         return TrainState(params, (optimizer_state, self._no_sizes(params)) if self.proximal else optimizer_state)
 
     def train_step(
-        self, state: TrainState, x: Any, y: jax.Array, hyper: Hyper | None = None, *, weights: Any = None, offset: Any = None
+        self,
+        state: TrainState,
+        x: Any,
+        y: jax.Array,
+        hyper: Hyper | None = None,
+        *,
+        weights: Any = None,
+        offset: Any = None,
+        key: jax.Array | None = None,
     ) -> tuple[TrainState, jax.Array]:
-        """One step on all rows given: the state after it, and the objective before it. Pure; takes `jit` and `vmap`."""
+        """One step on all rows given: the state after it, and the objective before it. Pure; takes `jit` and `vmap`.
+
+        key: of the noise of a gate that has any, another one at each step.
+        """
         hyper = {} if hyper is None else hyper
         self.check_hyper(hyper)
-        data = Data(self.model.prepare(x), y, offset)
+        data = Data(self.model.prepare(x), y, offset, key=key)
         return self._step(state, data, normalized(weights, y), hyper)
 
     def objective(self, params: Any, data: Data, weights: jax.Array, hyper: Hyper) -> jax.Array:
         """The weighted mean loss plus penalties. weights: (n,), of sum 1."""
-        return self.loss.value(self.model, params, data, weights) + _solver.penalty(self, params, hyper)
+        loss = self.loss.value(self.model, params, data._replace(hyper=hyper), weights)
+        return loss + _solver.penalty(self, params, hyper)
 
     def score(
         self, params: Any, x: Any, y: jax.Array, weights: jax.Array, offset: Any = None, groups: Any = None
     ) -> jax.Array:
         """The weighted mean loss without penalties, by which selection compares: lower is better."""
-        return _solver.score(self.model, self.loss, params, x, y, weights, offset, groups)
+        scored = getattr(self.loss, "scored", self.loss)
+        return _solver.score(self.model, scored, params, x, y, weights, offset, groups)
 
     def work_bytes(self, y: jax.Array) -> int:
         """About how much memory a step of one fit works in, by which a sweep chooses how many to run at once."""
@@ -187,7 +222,7 @@ class GradientFit:
         self, x: Any, y: Any, weights: Any = None, offset: Any = None, groups: Any = None, start: Any = None
     ) -> None:
         """Raise ValueError unless these can be fitted by this model; see `__call__`."""
-        n = check_data(self.model, x, y, weights, offset, groups, start)
+        n = _solver.checked_rows(self, x, y, weights, offset, groups, start)
         if groups is not None and not hasattr(self.loss, "log_joint"):
             raise ValueError(f"groups: given for {self.loss!r}, which has no experts to share; want losses.nll()")
         if groups is not None and self.batch_size is not None:
@@ -212,6 +247,7 @@ class GradientFit:
         return optax.flatten(built) if self.optimizer in _ELEMENTWISE else built
 
     def _step(self, state: TrainState, data: Data, weights: jax.Array, hyper: Hyper) -> tuple[TrainState, jax.Array]:
+        data = data._replace(hyper=hyper)
         if self._is_accelerated:
             return self._accelerated_step(state, data, weights, hyper)
         if self.proximal:
@@ -332,30 +368,68 @@ class GradientFit:
         return TrainState(merge(chosen_point, rest), _Momentum(ahead, t, size, growth, objective)), before
 
     def _fit(
-        self, key: jax.Array, x: Any, y: jax.Array, hyper: Hyper, weights: Any, offset: Any, leader: Any, start: Any
+        self,
+        key: jax.Array,
+        x: Any,
+        y: jax.Array,
+        hyper: Hyper,
+        weights: Any,
+        offset: Any,
+        leader: Any,
+        start: Any,
+        resume: Any = None,
     ) -> Fit:
         total = jnp.asarray(y.shape[0], y.dtype) if weights is None else weights.sum()
         weights = normalized(weights, y)
-        state = self.init_state(key, x, hyper, start)
-        batches = None
-        if self.batch_size is not None:
-            batches = _Batches(self.model, self.batch_size, jax.random.fold_in(key, _ORDER), x, y, weights, offset)
         data = Data(self.model.prepare(x), y, offset, leader)
-        end = self._train(state, data, weights, hyper, batches)
-        return self._finish(end, data, weights, hyper, total)
+        divided = start is not None and not isinstance(start, dict)
+        state = self.init_state(key, x, hyper, None if divided else start)
+        if divided:
+            division = starts.shared_out(start, self.model.active(state.params), leader, y.dtype)
+            state = self.init_state(key, x, hyper, self._suited(state.params, division, data, weights, hyper))
+            data = data._replace(division=division if getattr(self.loss, "complete", False) else None)
+        if resume is not None:
+            own = {name: state.params[name] for name in PARTS}
+            params = jax.tree.map(partial(jnp.where, resume[1]), {name: resume[0][name] for name in PARTS}, own)
+            state = self.init_state(key, x, hyper, params)
+        batches = noise = None
+        if self.batch_size is not None:
+            order = jax.random.fold_in(key, _ORDER)
+            batches = _Batches(self.model, self.batch_size, order, x, y, weights, offset, data.division)
+        if hasattr(self.model.gate, "noisy_log_probs"):
+            noise = jax.random.fold_in(jax.random.fold_in(key, _NOISE), hyper.get("restart", 0))
+        end = self._train(state, data, weights, hyper, batches, noise)
+        return self._finish(end, data._replace(hyper=hyper), weights, hyper, total)
 
-    def _train(self, state: TrainState, data: Data, weights: jax.Array, hyper: Hyper, batches: Any) -> _Progress:
+    def _suited(self, params: Any, division: jax.Array, data: Data, weights: jax.Array, hyper: Hyper) -> Any:
+        """Params that suit responsibilities (K, n): those drawn, after steps on the loss in which these are held.
+
+        By the accelerated method, which needs no learning rate and so serves targets and parts of any scale.
+        """
+        loss = losses.complete_of(self.model)
+        fit = dataclasses.replace(
+            self, loss=loss, optimizer=_ACCELERATED, steps=_START_STEPS, record_every=_START_STEPS, patience=None
+        )
+        trained, _ = split(params, self.model.trainable(params))
+        state = TrainState(params, _no_momentum(trained, self.learning_rate / 2))
+        end = fit._train(state, data._replace(division=division), weights, hyper, None, None)
+        return {name: end.state.params[name] for name in PARTS}
+
+    def _train(
+        self, state: TrainState, data: Data, weights: jax.Array, hyper: Hyper, batches: Any, noise: jax.Array | None
+    ) -> _Progress:
         n, dtype = data.y.shape[0], data.y.dtype
         records = -(-self.steps // self.record_every)  # rounded up
 
         def step(i: jax.Array, carry: tuple[Any, ...]) -> tuple[Any, ...]:
             begin, state, order, first = carry
-            if batches is None:
-                state, objective = self._step(state, data, weights, hyper)
-            else:
+            batch, batch_weights = data, weights
+            if batches is not None:
                 order = batches.order(begin + i, order)
                 batch, batch_weights = batches.take(begin + i, order)
-                state, objective = self._step(state, batch, batch_weights, hyper)
+            if noise is not None:
+                batch = batch._replace(key=jax.random.fold_in(noise, begin + i))
+            state, objective = self._step(state, batch, batch_weights, hyper)
             return begin, state, order, jnp.where(i == 0, objective, first)
 
         def block(p: _Progress, count: int) -> _Progress:
@@ -515,6 +589,7 @@ class _Batches(NamedTuple):
     y: jax.Array
     weights: jax.Array
     offset: Any
+    division: jax.Array | None
 
     def order(self, step: jax.Array, order: jax.Array) -> jax.Array:
         """The order of the rows in the epoch of `step`: a new permutation where an epoch begins."""
@@ -530,7 +605,8 @@ class _Batches(NamedTuple):
         n = self.y.shape[0]
         rows = jax.lax.dynamic_slice(order, (step % (n // self.size) * self.size,), (self.size,))
         x, y, offset = jax.tree.map(lambda v: v[rows], (self.x, self.y, self.offset))
-        return Data(self.model.prepare(x), y, offset), self.weights[rows] * (n / self.size)
+        division = None if self.division is None else self.division[:, rows]
+        return Data(self.model.prepare(x), y, offset, division=division), self.weights[rows] * (n / self.size)
 
 
 # They treat every number alone, so that all params may be one array to them, updated in one go.
@@ -542,7 +618,8 @@ _LARGEST = 1e30  # of step sizes, as for a coefficient without a gradient; finit
 _ACCELERATED = "accelerated"
 _GROWTH = 1.1  # of accelerated steps, lest a small one that was needed once be kept for good
 _TRIALS = 40  # halvings of one accelerated step
-_ORDER = 0x6F726465  # a stream of the key apart from those of the starts, which are numbered from 0
+_ORDER, _NOISE = 0x6F726465, 0x6E6F6973  # streams of the key apart from those of the starts, which are numbered from 0
+_START_STEPS = 100  # that make params of given responsibilities
 
 
 @partial(jax.jit, static_argnums=0)
@@ -591,7 +668,8 @@ def fit_gradient(
 
     Returns a pure function fit(key, x, y, hyper=None, *, weights=None, offset=None, groups=None, start=None) -> Fit. Raises
     ValueError for a loss that the model does not have, for counts that are not whole numbers above 0, and for "accelerated"
-    with a batch_size or on the squared error of a gate that chooses one expert, whose gradient is not that of its value.
+    with a batch_size, with a gate that is noisy in training, or on the squared error of one that chooses experts, whose
+    gradient is not that of its value.
     """
     loss = losses.squared_error() if loss is None else loss
     if not callable(getattr(loss, "value", None)):
@@ -603,8 +681,12 @@ def fit_gradient(
         raise ValueError(f"optimizer: {optimizer!r} was given; want {wanted}")
     if optimizer == _ACCELERATED and batch_size is not None:
         raise ValueError(f"batch_size: {batch_size} was given beside {_ACCELERATED!r}, which needs all rows; want None")
-    if optimizer == _ACCELERATED and getattr(model.gate, "hard", False) and not getattr(loss, "has_likelihood", False):
-        raise ValueError(f"optimizer: {_ACCELERATED!r} was given for a gate that chooses one expert; want a soft gate")
+    of_likelihood = getattr(loss, "has_likelihood", False) or getattr(loss, "complete", False)
+    if optimizer == _ACCELERATED and model.kept is not None and not of_likelihood:
+        what = "one expert" if model.kept == 1 else f"{model.kept} experts"
+        raise ValueError(f"optimizer: {_ACCELERATED!r} was given for a gate that chooses {what}; want a soft gate")
+    if optimizer == _ACCELERATED and hasattr(model.gate, "noisy_log_probs"):
+        raise ValueError(f"optimizer: {_ACCELERATED!r} was given for a gate with noise; want no noise")
     chosen_penalties = penalties.standard() if penalty is None else _solver.checked_penalties(penalty)
     for name, value in (("steps", steps), ("record_every", record_every)):
         _check.count(name, value)

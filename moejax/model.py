@@ -10,7 +10,7 @@ losses and solvers hand prepared inputs (`prepare`) to `means`, `log_gate` and `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,12 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import _check
-from moejax.gates import straight_through
+from moejax import _check, _trees, experts
 
 Params = Any
 PARTS = ("experts", "gate", "family")
-FREE_NAMES = ("intercept", "bias", "logits", "log_scale", "active")
 NEVER = -1e30  # the logarithm of no probability at all, finite so that gradients are
 
 
@@ -37,12 +35,18 @@ class Inputs(NamedTuple):
 class Data(NamedTuple):
     """What a loss sees: prepared inputs, the target (n,) or (n, m), the offset of the linear predictor or None, and leader,
     (n,) or None: the first row of each row's group, where all rows of a group share their expert.
+
+    division: responsibilities (K, n) that are held, for a loss that is `complete`. key: for gates that are noisy in
+    training, another one at each step; None elsewhere. hyper: the numbers of the fit by name, of which a loss reads its own.
     """
 
     x: Inputs
     y: jax.Array
     offset: jax.Array | None = None
     leader: jax.Array | None = None
+    division: jax.Array | None = None
+    key: jax.Array | None = None
+    hyper: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -126,9 +130,12 @@ class Model:
         eta = self.eta(params, inputs, offset)
         return eta if self.family is None else self.family.mean(eta)
 
-    def log_gate(self, params: Params, inputs: Inputs) -> jax.Array:
-        """log P(expert | x), (K, n)."""
-        log_probs = self.gate.log_probs(params["gate"], inputs.gate)
+    def log_gate(self, params: Params, inputs: Inputs, key: jax.Array | None = None) -> jax.Array:
+        """log P(expert | x), (K, n); with a key, of a gate that is noisy in training."""
+        if key is None:
+            log_probs = self.gate.log_probs(params["gate"], inputs.gate)
+        else:
+            log_probs = self.gate.noisy_log_probs(params["gate"], inputs.gate, key)
         return jax.nn.log_softmax(self._masked(params, log_probs), axis=0) if "active" in params else log_probs
 
     def log_gate_joint(self, params: Params, inputs: Inputs) -> jax.Array:
@@ -140,17 +147,18 @@ class Model:
         share = jax.nn.logsumexp(self._masked(params, self.gate.log_proportions(params["gate"])[:, None]))
         return self._masked(params, log_joint) - share
 
-    def gate_weights(self, params: Params, inputs: Inputs) -> jax.Array:
-        """What multiplies the experts' means, up to a factor for each row, (K, n): the gate's `weights` or probabilities."""
-        if "active" in params and getattr(self.gate, "hard", False):
-            return straight_through(jnp.exp(self.log_gate(params, inputs)))  # the choice is among those that take part
-        if "active" in params or not hasattr(self.gate, "weights"):
-            return jnp.exp(self.log_gate(params, inputs))
-        return self.gate.weights(params["gate"], inputs.gate)
+    def gate_weights(self, params: Params, inputs: Inputs, key: jax.Array | None = None) -> jax.Array:
+        """What multiplies the experts' means, up to a factor for each row, (K, n): the gate's `weights`, or probabilities,
+        as it routes them. key: see `log_gate`.
+        """
+        if "active" not in params and key is None and hasattr(self.gate, "weights"):
+            return self.gate.weights(params["gate"], inputs.gate)
+        probs = jnp.exp(self.log_gate(params, inputs, key))
+        return self.gate.routed(probs) if hasattr(self.gate, "routed") else probs
 
-    def mean(self, params: Params, inputs: Inputs, offset: Any = None) -> jax.Array:
-        """The weighted mean of the experts' means, (n,) or (n, m)."""
-        means, weights = self.means(params, inputs, offset), self.gate_weights(params, inputs)
+    def mean(self, params: Params, inputs: Inputs, offset: Any = None, key: jax.Array | None = None) -> jax.Array:
+        """The weighted mean of the experts' means, (n,) or (n, m). key: see `log_gate`."""
+        means, weights = self.means(params, inputs, offset), self.gate_weights(params, inputs, key)
         # Dividing by the sum here rather than in the gate makes autodiff's backward pass as short as that by hand, and
         # the reciprocal lets the compiler read the (K, n) arrays once.
         share = 1 / weights.sum(axis=0)
@@ -197,6 +205,12 @@ class Model:
         added = jax.ops.segment_sum(log_density.T, leader, log_density.shape[1]).T
         return (log_gate + added)[:, leader]
 
+    @property
+    def kept(self) -> int | None:
+        """To how many experts the gate routes a row, None for all."""
+        kept = getattr(self.gate, "kept", None)
+        return None if kept is None or kept >= self.n_experts else kept
+
     def active(self, params: Params) -> jax.Array:
         """Which experts take part, (K,): all, unless the gate or the number of experts in `hyper` says otherwise."""
         active = jnp.ones(self.n_experts, bool)
@@ -210,8 +224,11 @@ class Model:
     # ---- what solvers ask of params -----------------------------------------------------------------------------
 
     def trainable(self, params: Params) -> Params:
-        """A tree like params: True for leaves that an optimiser moves. A part's own `trainable` says; else all are."""
-        return self._marked(params, "trainable", lambda path, leaf: jnp.issubdtype(leaf.dtype, jnp.inexact))
+        """A tree like params: True for leaves that an optimiser moves.
+
+        A part's own `trainable` says; else all are but those that its `hyper` names.
+        """
+        return self._marked(params, _trees.trainable)
 
     def penalized(self, params: Params) -> Params:
         """A tree like params: True for coefficients, which penalties see.
@@ -219,8 +236,7 @@ class Model:
         A part's own `penalized` says; else all but leaves named intercept, bias, logits or log_scale, and leaves that
         are not trained.
         """
-        chosen = self._marked(params, "penalized", lambda path, leaf: _name(path) not in FREE_NAMES)
-        return jax.tree.map(lambda c, t: c and t, chosen, self.trainable(params))
+        return self._marked(params, _trees.penalized)
 
     @property
     def hyper(self) -> dict[str, float]:
@@ -251,19 +267,15 @@ class Model:
                 if name in hyper:
                     leaf = params[part][name]
                     params[part] = {**params[part], name: jnp.full_like(leaf, hyper[name])}
+            if hasattr(self._part(part), "settled"):
+                params[part] = self._part(part).settled(params[part])
         return params
 
     def _part(self, name: str) -> Any:
         return {"experts": self.expert, "gate": self.gate, "family": self.family}[name]
 
-    def _marked(self, params: Params, method: str, otherwise: Any) -> Params:
-        def mark(name: str) -> Any:
-            part = self._part(name)
-            if hasattr(part, method):
-                return getattr(part, method)(params[name])
-            return jax.tree_util.tree_map_with_path(otherwise, params[name])
-
-        return {name: mark(name) if name in PARTS else False for name in params}
+    def _marked(self, params: Params, mark: Any) -> Params:
+        return {name: mark(self._part(name), params[name]) if name in PARTS else False for name in params}
 
     def _family(self, wanted_by: str) -> Any:
         if self.family is None:
@@ -277,7 +289,7 @@ def moe(
     n_experts: int,
     *,
     family: Any = None,
-    expert_columns: Sequence[int] | None = None,
+    expert_columns: Sequence[Any] | None = None,
     gate_columns: Sequence[int] | None = None,
 ) -> Model:
     """A mixture of `n_experts` experts.
@@ -285,12 +297,17 @@ def moe(
     expert: a part from `moejax.experts`, or any record with its functions `init` and `apply`. gate: a part from
     `moejax.gates`, or any record with `init` and `log_probs`. family: the distribution of the target given an expert,
     None for a model that predicts and has no likelihood. expert_columns, gate_columns: which columns of x the experts
-    and the gate see, None for all.
+    and the gate see, None for all; for experts also a sequence of columns for each of them, which may overlap (see
+    `moejax.experts.by_columns`).
 
-    Raises ValueError for n_experts below 1, a part without its functions, and columns that are negative or repeated.
+    Raises ValueError for n_experts below 1, a part without its functions, columns that are negative or repeated, and
+    columns for another number of experts.
     """
     _check.count("n_experts", n_experts)
     _functions("expert", expert, ("init", "apply"))
+    if expert_columns is not None and any(np.ndim(columns) for columns in expert_columns):
+        experts.check_division("expert_columns", expert_columns, n_experts)
+        expert, expert_columns = experts.by_columns(expert, (expert_columns,)), None
     _functions("gate", gate, ("init", "log_probs"))
     if family is not None:
         _functions("family", family, ("init", "log_prob", "mean"))
@@ -387,10 +404,3 @@ def leaders(groups: Any) -> jax.Array:
 
 def _prepare(part: Any, x: Any) -> Any:
     return part.prepare(x) if hasattr(part, "prepare") else x
-
-
-def _name(path: tuple[Any, ...]) -> str:
-    if not path:
-        return ""
-    last = path[-1]
-    return str(getattr(last, "key", getattr(last, "name", "")))

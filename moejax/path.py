@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import _check
+from moejax import _check, division, starts
 from moejax._trees import chosen, merge, replaced, split
 from moejax.fit import Fit, Status, check_key, normalized
 from moejax.gradient import GradientFit
@@ -101,6 +101,7 @@ class Path:
                 _check.shape(f"hyper[{name!r}]", value, (), "one number; `sweep` takes many")
         start = _parts(start)
         self.check_data(x, y, weights, offset, groups, start)
+        start = division.resolved("start", start, x, self.model.n_experts)
         rest = {name: value for name, value in hyper.items() if name != self.name}
         values = hyper.get(self.name, COUNT)
         if is_count(values):
@@ -291,7 +292,8 @@ def _emptied(fit: Any, name: str, first: float, ratio: float, key: Any, x: Any, 
         params = fit(key, x, y, {**hyper, name: weight}, **more).params
         if jax.tree.all(jax.tree.map(np.array_equal, params, _without(fit.model, penalty, params))):
             return float(max(weight, first))
-        more = {**more, "start": _parts(params)}
+        if not getattr(fit.loss, "complete", False):  # whose start is what it holds
+            more = {**more, "start": _parts(params)}
     return first
 
 
@@ -329,7 +331,10 @@ def critical(
     dtype = jax.tree.leaves(x)[0].dtype
     y, offset = (None if v is None else jnp.asarray(v, dtype) for v in (y, offset))
     params = _null_params(fit, penalty, key, x, y, hyper, _parts(start), more)
-    data = Data(fit.model.prepare(x), y, offset, None if groups is None else leaders(groups))
+    data = Data(fit.model.prepare(x), y, offset, None if groups is None else leaders(groups), hyper=hyper)
+    if getattr(fit.loss, "complete", False):
+        given = division.resolved("start", start, x, fit.model.n_experts)
+        data = data._replace(division=starts.shared_out(given, fit.model.active(params), data.leader, dtype))
     trained, rest = split(params, fit.model.trainable(params))
     slope = jax.grad(lambda t: fit.loss.value(fit.model, merge(t, rest), data, normalized(weights, y)))
     gradient = merge(slope(trained), jax.tree.map(jnp.zeros_like, rest))

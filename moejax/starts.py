@@ -29,9 +29,9 @@ def draw(
     to the nearest of K rows. random: clusters of noise. x: (n, d), or inputs that are no table, which have no clusters.
     weights: (n,); rows of weight 0 take no part. active: (K,), which experts there are.
     """
-    table = _standardized(x, weights) if _is_table(x) else jnp.zeros((len(weights), 0), y.dtype)
+    table = standardized(x, weights) if _is_table(x) else jnp.zeros((len(weights), 0), y.dtype)
     known = table if offset is None else jnp.concatenate([table, offset.reshape(len(weights), -1)], axis=1)
-    rest = _standardized(_residuals(known, y, weights), weights)
+    rest = standardized(residuals(known, y, weights), weights)
     noise = jax.random.normal(jax.random.fold_in(key, 1), (len(weights), 1), y.dtype)
     kinds = _turns(init, x)
     wanted = {"kmeans": (1, 0, 0), "centres": (1, 0, 0), "residuals": (0, 1, 0), "random": (0, 0, 1)}
@@ -69,7 +69,7 @@ def _turns(init: str, x: Any) -> tuple[str, ...]:
     return MIXED if _is_table(x) else ("residuals", "random")
 
 
-def _residuals(x: jax.Array, y: jax.Array, weights: jax.Array) -> jax.Array:
+def residuals(x: jax.Array, y: jax.Array, weights: jax.Array) -> jax.Array:
     """What a linear regression of y on x (n, d) leaves, (n, m)."""
     rest = y.reshape(len(weights), -1)
     rows = jnp.concatenate([x, jnp.ones((len(weights), 1), x.dtype)], axis=1)
@@ -79,7 +79,8 @@ def _residuals(x: jax.Array, y: jax.Array, weights: jax.Array) -> jax.Array:
     return rest - dot(rows, solved(grams, jnp.zeros_like(right), jnp.ones(right.shape, bool), right).T)
 
 
-def _standardized(x: jax.Array, weights: jax.Array) -> jax.Array:
+def standardized(x: jax.Array, weights: jax.Array) -> jax.Array:
+    """Columns of x (n, d) of weighted mean 0 and standard deviation 1, or 0 where they are constant."""
     total = weights.sum()
     mean = dot(weights, x) / total
     sd = jnp.sqrt(dot(weights, jnp.square(x - mean)) / total)
@@ -104,6 +105,17 @@ def _seeds(key: jax.Array, x: jax.Array, weights: jax.Array, n_experts: int) -> 
         return jnp.minimum(nearest, jnp.maximum(norms - 2 * dot(x, row) + dot(row, row), 0)), row
 
     return jax.lax.scan(step, jnp.full_like(weights, jnp.inf), jax.random.split(key, n_experts))[1]
+
+
+def shared_out(given: Any, active: jax.Array, leader: jax.Array | None, dtype: Any) -> jax.Array:
+    """Responsibilities (n, K) as solvers want them, (K, n): of the experts that take part, and one for all rows of a group.
+
+    Rows of those that do not are shared by the others alike.
+    """
+    r = jnp.where(active[:, None], jnp.asarray(given, dtype).T, 0)
+    total = r.sum(axis=0)
+    r = jnp.where(total > 0, r / jnp.where(total > 0, total, 1), (active / active.sum())[:, None])
+    return r if leader is None else r[:, leader]
 
 
 def check_name(init: Any) -> None:

@@ -26,12 +26,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import _check
+from moejax import _check, division
 from moejax.fit import Fit, Status, check_groups, check_key, check_weights, describe
 from moejax.model import floating, leaders
 from moejax.path import is_count, sequence
 
-ROW_AXES = ("fold", "bootstrap")  # they change the weights of the rows, and are no fields of `hyper`
+ROW_AXES = ("fold", "bootstrap", "division")  # they say something of the rows, and are no fields of `hyper`
 EVERY_ROW = -2  # on the axis `fold`: trains on all rows
 _STREAMS = {"fold": 0x666F6C64, "bootstrap": 0x626F6F74}  # of the key, apart from those that a fit draws
 
@@ -47,8 +47,9 @@ _CHUNK_BYTES = {"cpu": (2**20, 8, 128), "cpu uneven": (2**19, 1, 16), "other": (
 
 
 class Inputs(NamedTuple):
-    """What all members share. fold_of_row: the fold in which each row is held out, -1 for none. leader: the first row of
-    each row's group. inner: the values of the axis that the fit takes all at once.
+    """What all members share. start: that of a fit or, for the axis `division`, responsibilities (D, n, K). fold_of_row:
+    the fold in which each row is held out, -1 for none. leader: the first row of each row's group. inner: the values of the
+    axis that the fit takes all at once.
     """
 
     key: jax.Array
@@ -144,6 +145,10 @@ class Sweep:
 
     def _position(self, name: str, value: Any) -> int:
         values = self._axis(name)
+        if values.dtype.kind == "U":
+            if value not in values:
+                raise KeyError(f"{name}: {value!r} is not on this axis; want one of {values.tolist()}")
+            return values.tolist().index(value)
         nearest = int(np.abs(np.subtract(values, value, dtype=float)).argmin())
         if not np.isclose(values[nearest], value, rtol=1e-6, atol=0):
             raise KeyError(f"{name}: {value!r} is not on this axis; want one of {values.tolist()}")
@@ -155,10 +160,12 @@ class Sweeper:
     """A sweep, configured by `sweep`; call it with what a single fit is called with.
 
     axes: the values by name; where a number of weights was asked for, that number, of no dimension, until it is called.
+    divisions: those of the axis of that name, by the values that stand for them there.
     """
 
     fit: Callable[..., Any]
     axes: dict[str, np.ndarray]
+    divisions: dict[Any, Any]
     fold_of_row: np.ndarray | None
     chunk_size: int | None
     devices: tuple[Any, ...] | None
@@ -184,14 +191,34 @@ class Sweeper:
         Raises ValueError, before the sweep compiles, for what a fit refuses, for a fold without rows and for one that holds
         a part of a group; and FloatingPointError if every member diverged.
         """
-        if hasattr(self.fit, "check_data"):
-            self.fit.check_data(x, y, weights, offset, groups, start)
+        if start is not None and self.divisions:
+            raise ValueError("start: given beside the axis 'division', whose members start from theirs; want one of them")
         if start is not None and len(self.axes.get("restart", ())) > 1:
             raise ValueError("start: params were given beside the axis 'restart', whose members would all start there")
-        inputs = _inputs(Inputs(key, x, y, weights, offset, start, self.fold_of_row, groups), self.axes)
-        more = {"weights": weights, "offset": offset, "groups": groups, "start": start}
+        begins = self._resolved(x) if self.divisions else [start]
+        if hasattr(self.fit, "check_data"):
+            for begin in begins:
+                self.fit.check_data(x, y, weights, offset, groups, begin)
+        if callable(start):
+            begins = [division.resolved("start", start, x, _n_experts(self.fit))]
+        laid = jnp.stack([jnp.asarray(begin) for begin in begins]) if self.divisions else begins[0]
+        inputs = _inputs(Inputs(key, x, y, weights, offset, laid, self.fold_of_row, groups), self.axes)
+        more = [{"weights": weights, "offset": offset, "groups": groups, "start": begin} for begin in begins]
         axes = _with_sequences(self.fit, self.axes, inputs, more)
         return dataclasses.replace(self, axes=axes).run(inputs)
+
+    def _resolved(self, x: Any) -> list[Any]:
+        """The responsibilities (n, K) of each division. Raises ValueError where they are none."""
+        count, named = _n_experts(self.fit), self.divisions.items()
+        return [division.resolved(f"axes['division'][{name!r}]", given, x, count) for name, given in named]
+
+    def coded(self, axes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Values of axes as numbers: those of divisions by their place."""
+        places = {name: place for place, name in enumerate(self.divisions)}
+        return {
+            name: np.asarray([places[v] for v in values.tolist()]) if name == "division" else values
+            for name, values in axes.items()
+        }
 
     def run(self, inputs: Inputs) -> Sweep:
         """The sweep on inputs that were checked before."""
@@ -201,7 +228,7 @@ class Sweeper:
         outer = {name: values for name, values in self.axes.items() if name != inner}
         shape = tuple(len(v) for v in outer.values())
         count = int(np.prod(shape))
-        members = _members(outer)
+        members = _members(self.coded(outer))
         devices = self.devices or tuple(jax.local_devices())
         started = time.perf_counter()
         store = _Store(self.checkpoint, _identity(self, inputs, devices[0].platform)) if self.checkpoint else None
@@ -248,7 +275,9 @@ def sweep(
       fields count there with their only value, or their default;
     - `fold`: how many folds (drawn from the key, of sizes that differ by at most 1), or (n,) whole numbers: the fold in
       which each row is held out, -1 for rows that never are. Members train on the other rows, by weights;
-    - `bootstrap`: how many samples with replacement (Efron 1979), as weights.
+    - `bootstrap`: how many samples with replacement (Efron 1979), as weights;
+    - `division`: what members are given as `start` (see `moejax.division`): a mapping from names to responsibilities (n, K)
+      or functions of x, or a sequence of them, which are then numbered. An automatic sequence of weights serves all of them.
 
     Where rows come in groups, whole groups are held out and drawn in the place of rows.
 
@@ -278,12 +307,15 @@ def sweep(
     if inner is not None and inner not in axes:
         axes = {**axes, inner: fit.hyper[inner]}  # type: ignore[attr-defined]
     countable = {penalty.name for penalty in getattr(fit, "penalties", ())}
+    divisions = _divisions(axes["division"]) if "division" in axes else {}
+    axes = {**axes, "division": np.asarray(list(divisions))} if divisions else axes
     values = {name: _axis_values(name, given, name in countable) for name, given in axes.items()}
     if hasattr(fit, "check_hyper"):
         fit.check_hyper({name: v for name, v in values.items() if name not in ROW_AXES and v.ndim})
     return Sweeper(
         fit,
         values,
+        divisions,
         _fold_labels(axes.get("fold")),
         chunk_size,
         None if devices is None else tuple(devices),
@@ -294,6 +326,25 @@ def sweep(
 
 
 # ---- axes and what members share ------------------------------------------------------------------------------------
+
+
+def _n_experts(fit: Any) -> int:
+    if not hasattr(fit, "model"):
+        raise ValueError(f"fit: {fit!r} has no model, whose experts rows are divided among; want one, as from fit_em")
+    return fit.model.n_experts
+
+
+def _divisions(given: Any) -> dict[Any, Any]:
+    """Divisions of the rows by name, or by number."""
+    if not isinstance(given, Mapping | list | tuple) or not len(given):
+        raise ValueError(
+            f"axes['division']: {type(given).__name__} was given; want at least one division, in a mapping from names to "
+            "responsibilities or functions of x, or in a sequence of them"
+        )
+    named = given if isinstance(given, Mapping) else dict(enumerate(given))
+    if isinstance(given, Mapping) and not all(isinstance(name, str) for name in named):
+        raise ValueError(f"axes['division']: names {list(named)} were given; want words")
+    return dict(named)
 
 
 def _axis_values(name: str, given: Any, countable: bool = False) -> np.ndarray:
@@ -310,6 +361,8 @@ def _axis_values(name: str, given: Any, countable: bool = False) -> np.ndarray:
     if values.ndim != 1 or not values.size:
         what = repr(given) if np.size(values) < 10 else f"an array of shape {values.shape}"
         raise ValueError(f"axes[{name!r}]: {what} was given; want a sequence of at least one number")
+    if name == "division":
+        return values
     _check.finite(f"axes[{name!r}]", values)
     if name in ("restart", "fold", "bootstrap"):
         least = -1 if name == "fold" else 0
@@ -328,13 +381,20 @@ def _fold_labels(given: Any) -> np.ndarray | None:
     return None if given is None or np.ndim(given) == 0 else np.asarray(given)
 
 
-def _with_sequences(fit: Any, axes: dict[str, np.ndarray], inputs: Inputs, more: dict[str, Any]) -> dict[str, np.ndarray]:
-    """The axes, with weights where how many of them were asked for; from all rows, and so the same for all folds."""
+def _with_sequences(
+    fit: Any, axes: dict[str, np.ndarray], inputs: Inputs, more: list[dict[str, Any]]
+) -> dict[str, np.ndarray]:
+    """The axes, with weights where how many of them were asked for; from all rows, and so the same for all folds.
+
+    more: the other arguments of a fit, for each start; the weights are those that begin highest.
+    """
     only = {n: v[0] for n, v in axes.items() if n not in ("restart", *ROW_AXES) and v.shape == (1,)}
-    return {
-        name: values if values.ndim else sequence(fit, name, int(values), inputs.key, inputs.x, inputs.y, only, **more)
-        for name, values in axes.items()
-    }
+
+    def weights(name: str, count: int) -> np.ndarray:
+        each = [sequence(fit, name, count, inputs.key, inputs.x, inputs.y, only, **one) for one in more]
+        return max(each, key=np.max)
+
+    return {name: values if values.ndim else weights(name, int(values)) for name, values in axes.items()}
 
 
 def _inputs(given: Inputs, axes: dict[str, np.ndarray]) -> Inputs:
@@ -357,7 +417,7 @@ def _inputs(given: Inputs, axes: dict[str, np.ndarray]) -> Inputs:
         labels = _drawn_folds(given.key, n, len(axes["fold"]), leader) if labels is None else labels
         _check.shape("axes['fold']", labels, (n,), "the fold of every row")
         _check_folds(labels, axes["fold"], weights, leader)
-    if ROW_AXES[0] in axes or ROW_AXES[1] in axes:
+    if "fold" in axes or "bootstrap" in axes:
         weights = jnp.ones(n, dtype) if weights is None else weights
     labels = None if labels is None else jnp.asarray(labels, jnp.int32)
     return Inputs(given.key, x, y, weights, offset, given.start, labels, leader)
@@ -414,7 +474,8 @@ def _member(fit: Callable[..., Any], values: dict[str, jax.Array], shared: Input
         weights = weights * (shared.fold_of_row != values["fold"])
     if "bootstrap" in values:
         weights = weights * _bootstrap_counts(shared.key, values["bootstrap"], weights, shared.leader)
-    more = {"weights": weights, "offset": shared.offset, "groups": shared.leader, "start": shared.start}
+    start = shared.start[values["division"]] if "division" in values else shared.start
+    more = {"weights": weights, "offset": shared.offset, "groups": shared.leader, "start": start}
     hyper = {name: value for name, value in values.items() if name not in ROW_AXES}
     if shared.inner is not None:
         hyper[fit.inner_axis] = shared.inner  # type: ignore[attr-defined]
@@ -626,7 +687,7 @@ class _Store:
 def _identity(sweeper: Sweeper, inputs: Inputs, platform: str) -> str:
     """A digest of all that the results depend on, but for the chunk size, which is kept beside it."""
     inner = getattr(sweeper.fit, "inner_axis", None)
-    one = _typed({name: values[0] for name, values in sweeper.axes.items() if name != inner}, inputs)
+    one = _typed({name: values[0] for name, values in sweeper.coded(sweeper.axes).items() if name != inner}, inputs)
     # The program itself, for the names of functions do not tell one optimizer, closure or version of the code from another.
     program = jax.jit(lambda values, shared: _member(sweeper.fit, values, shared)).lower(one, inputs).as_text()
     parts = [jax.__version__, platform, program, repr(_key_words(inputs.key))]
