@@ -17,7 +17,7 @@ import optax
 
 from moejax import _check, _solver, losses, penalties
 from moejax._trees import chosen, merge, replaced, split
-from moejax.fit import Fit, check_data, finished, normalized
+from moejax.fit import Fit, check_data, finished, normalized, total_weight
 from moejax.model import Data, Model, hashable
 
 Hyper = dict[str, Any]
@@ -157,7 +157,7 @@ class GradientFit:
         """One step on all rows given: the state after it, and the objective before it. Pure; takes `jit` and `vmap`."""
         hyper = {} if hyper is None else hyper
         self.check_hyper(hyper)
-        data = Data(self.model.prepare(x), y, offset)
+        data = Data(self.model.prepare(x), y, offset, total=total_weight(weights, y))
         return self._step(state, data, normalized(weights, y), hyper)
 
     def objective(self, params: Any, data: Data, weights: jax.Array, hyper: Hyper) -> jax.Array:
@@ -334,13 +334,13 @@ class GradientFit:
     def _fit(
         self, key: jax.Array, x: Any, y: jax.Array, hyper: Hyper, weights: Any, offset: Any, leader: Any, start: Any
     ) -> Fit:
-        total = jnp.asarray(y.shape[0], y.dtype) if weights is None else weights.sum()
+        total = total_weight(weights, y)
         weights = normalized(weights, y)
         state = self.init_state(key, x, hyper, start)
         batches = None
         if self.batch_size is not None:
-            batches = _Batches(self.model, self.batch_size, jax.random.fold_in(key, _ORDER), x, y, weights, offset)
-        data = Data(self.model.prepare(x), y, offset, leader)
+            batches = _Batches(self.model, self.batch_size, jax.random.fold_in(key, _ORDER), x, y, weights, offset, total)
+        data = Data(self.model.prepare(x), y, offset, leader, total)
         end = self._train(state, data, weights, hyper, batches)
         return self._finish(end, data, weights, hyper, total)
 
@@ -515,6 +515,7 @@ class _Batches(NamedTuple):
     y: jax.Array
     weights: jax.Array
     offset: Any
+    total: jax.Array
 
     def order(self, step: jax.Array, order: jax.Array) -> jax.Array:
         """The order of the rows in the epoch of `step`: a new permutation where an epoch begins."""
@@ -530,7 +531,7 @@ class _Batches(NamedTuple):
         n = self.y.shape[0]
         rows = jax.lax.dynamic_slice(order, (step % (n // self.size) * self.size,), (self.size,))
         x, y, offset = jax.tree.map(lambda v: v[rows], (self.x, self.y, self.offset))
-        return Data(self.model.prepare(x), y, offset), self.weights[rows] * (n / self.size)
+        return Data(self.model.prepare(x), y, offset, total=self.total), self.weights[rows] * (n / self.size)
 
 
 # They treat every number alone, so that all params may be one array to them, updated in one go.

@@ -4,8 +4,9 @@ A loss is any record with
 
     value(model, params, data, weights) -> scalar      data: a `moejax.model.Data`; weights: (n,), of sum 1
 
-and, where it helps, `has_likelihood`, whether it is a mixture's negative log-likelihood (else no), and `check(model)`,
-which raises where model and loss do not go together.
+and, where it helps, `has_likelihood`, whether it is a mixture's negative log-likelihood (else no); `check(model)`, which
+raises where model and loss do not go together; and `score`, called like `value`, for rows that were not fitted: without what
+a fit's own params add to the loss.
 """
 
 from __future__ import annotations
@@ -60,14 +61,22 @@ class NegativeLogLikelihood:
             raise ValueError("loss: nll was given for a gate that chooses one expert; want squared_error or a soft gate")
         if self.joint and not hasattr(model.gate, "log_joint"):
             raise ValueError(f"loss: joint_nll was given for {model.gate!r}, which does not model its inputs; want nll")
+        if hasattr(model.expert, "variance") and not hasattr(model.family, "expected_log_prob"):
+            raise ValueError(
+                f"family: {model.family!r} was given for {model.expert!r}, whose coefficients have a distribution, over which "
+                "it has no mean log density; want families.gaussian()"
+            )
 
     def log_gate(self, model: Model, params: Any, data: Data) -> jax.Array:
         """log p(expert | x), or log p(expert, x), (K, n)."""
         return model.log_gate_joint(params, data.x) if self.joint else model.log_gate(params, data.x)
 
     def log_joint(self, model: Model, params: Any, data: Data) -> jax.Array:
-        """Log densities of row (or group) and expert, (K, n): log p(expert, y | x), or log p(expert, x, y)."""
-        return model.pooled(self.log_gate(model, params, data), model.log_density(params, data), data.leader)
+        """Log densities of row (or group) and expert, (K, n): log p(expert, y | x), or log p(expert, x, y).
+
+        Of experts whose params are a distribution, in the mean over it.
+        """
+        return model.pooled(self.log_gate(model, params, data), model.expected_log_density(params, data), data.leader)
 
     def each(self, log_joint: jax.Array) -> jax.Array:
         """The log-likelihood of each row, (n,); its derivative in log_joint is the responsibilities."""
@@ -80,13 +89,28 @@ class NegativeLogLikelihood:
         return jax.nn.softmax(log_joint, axis=0)
 
     def value(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
-        """The weighted mean over rows of the negative log-likelihood; of the joint one with the gate's prior."""
-        each = self.each(self.log_joint(model, params, data))
-        return self.prior(model, params["gate"]) - dot(of_units(weights, data.leader), each)
+        """The weighted mean over rows of the negative log-likelihood; of the joint one with the gate's prior.
 
-    def prior(self, model: Model, gate: Any) -> Any:
+        Of experts whose params are a distribution, an upper bound of it, with their prior.
+        """
+        log_joint = self.log_joint(model, params, data)
+        return self._mean(model, params, data, weights, log_joint) + self.expert_prior(model, params, data)
+
+    def score(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
+        """The same of the density that `Model.log_prob` has, and without the prior of experts."""
+        log_joint = model.pooled(self.log_gate(model, params, data), model.log_density(params, data), data.leader)
+        return self._mean(model, params, data, weights, log_joint)
+
+    def _mean(self, model: Model, params: Any, data: Data, weights: jax.Array, log_joint: jax.Array) -> jax.Array:
+        return self.gate_prior(model, params["gate"]) - dot(of_units(weights, data.leader), self.each(log_joint))
+
+    def gate_prior(self, model: Model, gate: Any) -> Any:
         """What a gate that models its inputs adds to the joint loss."""
         return -model.gate.log_prior(gate) if self.joint and hasattr(model.gate, "log_prior") else 0.0
+
+    def expert_prior(self, model: Model, params: Any, data: Data) -> Any:
+        """What experts whose params are a distribution add to the loss, a mean over rows."""
+        return -model.log_prior(params) / data.size
 
 
 def nll() -> NegativeLogLikelihood:
