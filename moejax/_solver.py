@@ -70,7 +70,7 @@ def checked_rows(fit: Any, x: Any, y: Any, weights: Any, offset: Any, groups: An
 def score(model: Any, loss: Any, params: Any, x: Any, y: jax.Array, weights: Any, offset: Any, groups: Any) -> jax.Array:
     """The weighted mean loss without penalties, by which selection compares: lower is better."""
     data = Data(model.prepare(x), y, offset, None if groups is None else leaders(groups))
-    return loss.value(model, params, data, normalized(weights, y))
+    return getattr(loss, "score", loss.value)(model, params, data, normalized(weights, y))
 
 
 def used(fit: Any, hyper: Hyper, part: str | None = None) -> list[tuple[Any, Any]]:

@@ -26,7 +26,7 @@ from jax.flatten_util import ravel_pytree
 from moejax import _check, _solver, losses, penalties, starts
 from moejax._linear import dot
 from moejax._trees import chosen, merge, replaced, split
-from moejax.fit import Fit, Status, finished, normalized
+from moejax.fit import Fit, Status, finished, normalized, total_weight
 from moejax.losses import of_units
 from moejax.model import PARTS, Data, Model
 
@@ -38,6 +38,7 @@ _HALVINGS = 30  # of a step that would raise the expected objective, before it i
 _GRADIENT_STEPS = 5  # an iteration, of a part without an M-step
 _START_STEPS = 3  # M-steps that make params of given responsibilities
 _WORK_ARRAYS = 12  # arrays of (K, n) or (K, n, m) that an iteration makes
+_BEGIN = 0x626567  # a stream of a start's key, apart from those of its responsibilities
 _CERTAIN = 0.99  # a gate that is this sure of its expert in every row separates them
 
 
@@ -187,11 +188,11 @@ class EMFit:
     def _fit(
         self, key: Any, x: Any, y: Any, hyper: Hyper, weights: Any, offset: Any, leader: Any, start: Any, resume: Any = None
     ) -> Fit:
-        total = jnp.asarray(y.shape[0], y.dtype) if weights is None else weights.sum()
+        total = total_weight(weights, y)
         weights = normalized(weights, y)
         inputs = self.model.prepare(x)
         problem = _Problem(
-            Data(inputs, y, offset, leader),
+            Data(inputs, y, offset, leader, total),
             weights,
             of_units(weights, leader),
             _rows(self.model.expert, inputs.expert),
@@ -261,9 +262,19 @@ class EMFit:
         active = self.model.active(null)
         data = problem.data
         if start is not None:
-            return null, starts.shared_out(start, active, data.leader, problem.weights.dtype)
-        r = starts.draw(self.init, number, key, x, data.y, data.offset, problem.weights, active)
-        return null, r if data.leader is None else r[:, data.leader]
+            r = starts.shared_out(start, active, data.leader, problem.weights.dtype)
+        else:
+            r = starts.draw(self.init, number, key, x, data.y, data.offset, problem.weights, active)
+            r = r if data.leader is None else r[:, data.leader]
+        return self._begun(null, r, key, problem), r
+
+    def _begun(self, params: Any, r: jax.Array, key: jax.Array, problem: _Problem) -> Any:
+        """Params to begin with from responsibilities, of experts whose first M-step could not part what begins equal."""
+        if not hasattr(self.model.expert, "begin"):
+            return params
+        statistics = self._expert_statistics(params, r, problem)
+        began = self.model.expert.begin(params["experts"], statistics, jax.random.fold_in(key, _BEGIN))
+        return self._dispersed({**params, "experts": began}, r * problem.weights, problem)
 
     def _eta(self, problem: _Problem) -> Any:
         """The predictor to begin with, less the mean offset."""
@@ -376,12 +387,13 @@ class EMFit:
         r = self.loss.responsibilities(log_joint, problem.data.division)
         r = r if given is None else jnp.where(early, given, r)
         loss = -dot(problem.units, self.loss.each(log_joint, problem.data.division)) + self._prior(params["gate"])
+        loss = loss + self._expert_prior(params, problem)
         trained, rest = split(params, self.model.trainable(params))
 
         def expected(trained: Any) -> jax.Array:
             params = merge(trained, rest)
             gate = self._gate_loss(params["gate"], params, r, problem)
-            return gate + self._density_loss(params, r * problem.weights, problem)
+            return gate + self._experts_loss(params, r * problem.weights, problem)
 
         gradient = merge(jax.grad(expected)(trained), jax.tree.map(jnp.zeros_like, rest))
         slopes = _solver.free_slopes(self, params, gradient, problem.data.y, problem.weights)
@@ -393,14 +405,20 @@ class EMFit:
 
     def _prior(self, gate: Any) -> Any:
         """What the gate itself adds to the loss."""
-        return self.loss.prior(self.model, gate)
+        return self.loss.gate_prior(self.model, gate)
+
+    def _expert_prior(self, params: Any, problem: _Problem) -> Any:
+        return self.loss.expert_prior(self.model, params, problem.data)
 
     def _gate_loss(self, gate: Any, params: Any, r: jax.Array, problem: _Problem) -> jax.Array:
         log_gate = self._log_gate({**params, "gate": gate}, problem)
         return self._prior(gate) - jnp.sum(r * problem.units * log_gate)
 
     def _density_loss(self, params: Any, w: jax.Array, problem: _Problem) -> jax.Array:
-        return -jnp.sum(w * self.model.log_density(params, problem.data))
+        return -jnp.sum(w * self.model.expected_log_density(params, problem.data))
+
+    def _experts_loss(self, params: Any, w: jax.Array, problem: _Problem) -> jax.Array:
+        return self._density_loss(params, w, problem) + self._expert_prior(params, problem)
 
     # ---- the M-step: part by part, none of which may raise the expected objective -----------------------------------
 
@@ -421,7 +439,7 @@ class EMFit:
         w = measured.responsibilities * problem.weights
 
         def smooth(experts: Any) -> jax.Array:
-            return self._density_loss({**params, "experts": experts}, w, problem)
+            return self._experts_loss({**params, "experts": experts}, w, problem)
 
         if "experts" in sizes:
             return self._gradient_steps("experts", smooth, params, sizes, problem)
@@ -435,19 +453,32 @@ class EMFit:
         return {**params, "experts": new}, sizes
 
     def _expert_statistics(self, params: Any, r: jax.Array, problem: _Problem) -> Any:
+        family, y, phi = self.model.family, problem.data.y, self.model.phi(params)
         eta = self.model.eta(params, problem.data.x, problem.data.offset)
-        curvature = _curvature(self.model.family, problem.data.y, eta, self.model.phi(params))
+        slope = jax.grad(lambda eta: -family.log_prob(y, eta, phi).sum())(eta)
         w = r * problem.weights
-        return self.model.expert.statistics(problem.expert_rows, curvature * (w if eta.ndim == 2 else w[..., None]))
+        w = w if eta.ndim == 2 else w[..., None]
+        of_loss = _curvature(family, y, eta, phi) * w, slope * w
+        return self.model.expert.statistics(problem.expert_rows, *of_loss, problem.data.size)
 
     def _dispersion_step(self, params: Any, sizes: Any, measured: _Measured, problem: _Problem) -> tuple[Any, Any]:
         w = measured.responsibilities * problem.weights
         if "family" in sizes:
             smooth = lambda phi: self._density_loss({**params, "family": phi}, w, problem)  # noqa: E731
             return self._gradient_steps("family", smooth, params, sizes, problem)
-        eta = self.model.eta(params, problem.data.x, problem.data.offset)
-        phi = self.model.family.dispersion(problem.data.y, eta, self.model.phi(params), w)
-        return {**params, "family": phi}, sizes
+        return self._dispersed(params, w, problem), sizes
+
+    def _dispersed(self, params: Any, w: jax.Array, problem: _Problem) -> Any:
+        """Params with the family's own best dispersion for weights w (K, n), if it has one."""
+        if not hasattr(self.model.family, "dispersion"):
+            return params
+        eta, variance = (
+            self.model.eta(params, problem.data.x, problem.data.offset),
+            self.model.variance(params, problem.data.x),
+        )
+        spread = () if variance is None else (variance,)
+        phi = self.model.family.dispersion(problem.data.y, eta, self.model.phi(params), w, *spread)
+        return {**params, "family": phi}
 
     def _gate_step(
         self, params: Any, sizes: Any, measured: _Measured, searching: jax.Array, problem: _Problem
@@ -591,8 +622,8 @@ def fit_em(
     float64 and 1e-4 in float32. record_every: the stride of `history`.
 
     Returns a pure function fit(key, x, y, hyper=None, *, weights=None, offset=None, groups=None, start=None) -> Fit. Raises
-    ValueError for a model without a family, for a loss that EM does not lower, for a gate with noise, and for counts that
-    are not whole numbers above 0.
+    ValueError for a model without a family, or whose family does not go with its experts, for a loss that EM does not lower,
+    for a gate with noise, and for counts that are not whole numbers above 0.
     """
     if model.family is None:
         raise ValueError(
@@ -604,6 +635,7 @@ def fit_em(
     held = losses.complete_nll(joint=own.joint)
     if loss is not None and loss not in (own, held):
         raise ValueError(f"loss: {loss!r} was given; EM lowers {own!r} or complete_nll for this model, and fit_gradient any")
+    own.check(model)
     starts.check_name(init)
     _check.count("max_iter", max_iter)
     _check.count("record_every", record_every)

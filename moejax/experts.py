@@ -13,14 +13,30 @@ functions of a single expert.
 
 For an M-step of its own in EM (without it, it gets gradient steps on EM's expected objective):
 
-    statistics(rows, curvature) -> statistics            sums over rows; curvature: like eta, of the loss in eta
+    statistics(rows, curvature, slope, total) -> statistics
+                                                         sums over rows; curvature, slope: like eta, of the mean loss in eta;
+                                                         total: the weight of all rows, by which the mean divides
     m_step(params, gradient, statistics, penalties) -> params
     rows(x) -> rows                                      optional: computed once from what `prepare` returned
     null(params, eta) -> params                          optional: where to begin from given responsibilities, predicting eta
+    begin(params, statistics, key) -> params             optional: where to begin, from the statistics at `null`, where an
+                                                         M-step from there could not part what begins equal
 
 gradient is that of the expected loss in params. penalties: pairs of a penalty and its weight. From sums of rows alone, the
 M-step lowers the quadratic approximation of the expected loss, plus penalties; the solver sees to it that the expected
 objective itself never rises.
+
+The params of an expert may describe a distribution of its coefficients (`tied`). Its predictor is then that at their mean, and
+it has
+
+    variance(params, x) -> (K, n)        of the predictor
+    log_prior(params) -> (K,)            the mean of log prior - log density of each expert's distribution, told once for all
+                                         rows: it is added to the total log-likelihood
+
+The likelihood's place is taken by the lower bound that results (Jordan, Ghahramani, Jaakkola and Saul 1999): densities enter
+it by the family's `expected_log_prob`. Predictions, `log_prob` and held-out scores are those of the mean.
+
+An expert may also have numbers that a fit sets, `hyper` and `check_hyper`, as gates have (see `moejax.gates`).
 """
 
 from __future__ import annotations
@@ -36,6 +52,7 @@ import numpy as np
 
 from moejax import _check, _trees
 from moejax._linear import Moments, Pairs, collinear, dot, moments, pairs, predictors, quadratic_step, with_intercept
+from moejax.tied import tied as tied  # experts like those here, long enough for a file of their own
 
 
 @dataclass(frozen=True)
@@ -142,7 +159,7 @@ class Linear:
         """What `statistics` wants of x as `prepare` returns it, computed once."""
         return pairs(x)
 
-    def statistics(self, rows: Pairs, curvature: jax.Array) -> Moments:
+    def statistics(self, rows: Pairs, curvature: jax.Array, slope: jax.Array, total: jax.Array) -> Moments:
         """sum over rows of curvature * x x', (K, p, p) or (K, m, p, p), for curvatures (K, n) or (K, n, m)."""
         return moments(rows, curvature if self.outputs is None else jnp.swapaxes(curvature, 1, 2))
 

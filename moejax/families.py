@@ -25,6 +25,10 @@ are independent given the expert. And, where it helps,
     majorizes                            whether the quadratic of the exact slope and `curvature` is nowhere below -log_prob
     dispersion(y, eta, phi, weights)     phi that maximises, or at least does not lower, sum(weights * log_prob), for
                                          weights (K, n) of which an expert may have none
+    expected_log_prob(y, eta, variance, phi) -> (K, n)
+                                         the mean of log_prob where the predictor has this variance around eta, (K, n), as that
+                                         of experts whose params are a distribution; `dispersion` then takes the variance after
+                                         the weights, and maximises the sum of this
 
 A model without a family predicts and has no likelihood. The families here are finite, with finite slopes, for |eta| to 1e18
 in float32.
@@ -155,6 +159,10 @@ class Gaussian(_Located):
         log_scale = self._spread(phi)
         return _over_outputs(-0.5 * ((y - eta) * jnp.exp(-log_scale)) ** 2 - log_scale - 0.5 * math.log(2 * math.pi))
 
+    def expected_log_prob(self, y: jax.Array, eta: jax.Array, variance: jax.Array, phi: Params) -> jax.Array:
+        """The mean of `log_prob` over predictors of this variance around eta, (K, n): less by variance / (2 scale^2)."""
+        return self.log_prob(y, eta, phi) - _over_outputs(0.5 * variance * jnp.exp(-2 * self._spread(phi)))
+
     def sample(self, key: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """A draw from every expert for every row, like eta."""
         return eta + jnp.exp(self._spread(phi)) * jax.random.normal(key, eta.shape, eta.dtype)
@@ -163,9 +171,14 @@ class Gaussian(_Located):
         """1 / scale^2, exact: -log_prob is that quadratic."""
         return jnp.broadcast_to(jnp.exp(-2 * self._spread(phi)), eta.shape)
 
-    def dispersion(self, y: jax.Array, eta: jax.Array, phi: Params, weights: jax.Array) -> Params:
-        """The weighted root mean squares of the residuals, exactly the best ones within the floors."""
-        return {"log_scale": self._scale_step(y, jnp.square(y - eta), weights)}
+    def dispersion(
+        self, y: jax.Array, eta: jax.Array, phi: Params, weights: jax.Array, variance: jax.Array | float = 0.0
+    ) -> Params:
+        """The weighted root mean squares of the residuals, exactly the best ones within the floors.
+
+        variance: like eta, of the predictors, which adds to the squares.
+        """
+        return {"log_scale": self._scale_step(y, jnp.square(y - eta) + variance, weights)}
 
 
 def gaussian(*, shared_scale: bool = False, variance_floor: float = 0.05) -> Gaussian:

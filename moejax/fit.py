@@ -149,6 +149,11 @@ def normalized(weights: Any, y: jax.Array) -> jax.Array:
     return weights / weights.sum()
 
 
+def total_weight(weights: Any, y: jax.Array) -> jax.Array:
+    """The sum of weights (n,), before they are scaled; the number of rows for None."""
+    return jnp.asarray(y.shape[0], y.dtype) if weights is None else jnp.asarray(weights, y.dtype).sum()
+
+
 def effective_sizes(model: Model, params: Any, data: Data, weights: jax.Array, likelihood: bool) -> jax.Array:
     """How many rows each expert has to itself, (K,): its share of the rows times their effective number (Kish 1965).
 

@@ -18,7 +18,7 @@ import optax
 
 from moejax import _check, _solver, losses, penalties, starts
 from moejax._trees import chosen, merge, replaced, split
-from moejax.fit import Fit, finished, normalized
+from moejax.fit import Fit, finished, normalized, total_weight
 from moejax.model import PARTS, Data, Model, hashable
 
 Hyper = dict[str, Any]
@@ -190,7 +190,7 @@ class GradientFit:
         """
         hyper = {} if hyper is None else hyper
         self.check_hyper(hyper)
-        data = Data(self.model.prepare(x), y, offset, key=key)
+        data = Data(self.model.prepare(x), y, offset, total=total_weight(weights, y), key=key)
         return self._step(state, data, normalized(weights, y), hyper)
 
     def objective(self, params: Any, data: Data, weights: jax.Array, hyper: Hyper) -> jax.Array:
@@ -202,8 +202,7 @@ class GradientFit:
         self, params: Any, x: Any, y: jax.Array, weights: jax.Array, offset: Any = None, groups: Any = None
     ) -> jax.Array:
         """The weighted mean loss without penalties, by which selection compares: lower is better."""
-        scored = getattr(self.loss, "scored", self.loss)
-        return _solver.score(self.model, scored, params, x, y, weights, offset, groups)
+        return _solver.score(self.model, self.loss, params, x, y, weights, offset, groups)
 
     def work_bytes(self, y: jax.Array) -> int:
         """About how much memory a step of one fit works in, by which a sweep chooses how many to run at once."""
@@ -379,9 +378,9 @@ class GradientFit:
         start: Any,
         resume: Any = None,
     ) -> Fit:
-        total = jnp.asarray(y.shape[0], y.dtype) if weights is None else weights.sum()
+        total = total_weight(weights, y)
         weights = normalized(weights, y)
-        data = Data(self.model.prepare(x), y, offset, leader)
+        data = Data(self.model.prepare(x), y, offset, leader, total)
         divided = start is not None and not isinstance(start, dict)
         state = self.init_state(key, x, hyper, None if divided else start)
         if divided:
@@ -395,7 +394,7 @@ class GradientFit:
         batches = noise = None
         if self.batch_size is not None:
             order = jax.random.fold_in(key, _ORDER)
-            batches = _Batches(self.model, self.batch_size, order, x, y, weights, offset, data.division)
+            batches = _Batches(self.model, self.batch_size, order, x, y, weights, offset, data.division, total)
         if hasattr(self.model.gate, "noisy_log_probs"):
             noise = jax.random.fold_in(jax.random.fold_in(key, _NOISE), hyper.get("restart", 0))
         end = self._train(state, data, weights, hyper, batches, noise)
@@ -590,6 +589,7 @@ class _Batches(NamedTuple):
     weights: jax.Array
     offset: Any
     division: jax.Array | None
+    total: jax.Array
 
     def order(self, step: jax.Array, order: jax.Array) -> jax.Array:
         """The order of the rows in the epoch of `step`: a new permutation where an epoch begins."""
@@ -606,7 +606,8 @@ class _Batches(NamedTuple):
         rows = jax.lax.dynamic_slice(order, (step % (n // self.size) * self.size,), (self.size,))
         x, y, offset = jax.tree.map(lambda v: v[rows], (self.x, self.y, self.offset))
         division = None if self.division is None else self.division[:, rows]
-        return Data(self.model.prepare(x), y, offset, division=division), self.weights[rows] * (n / self.size)
+        batch = Data(self.model.prepare(x), y, offset, total=self.total, division=division)
+        return batch, self.weights[rows] * (n / self.size)
 
 
 # They treat every number alone, so that all params may be one array to them, updated in one go.

@@ -4,10 +4,11 @@ A loss is any record with
 
     value(model, params, data, weights) -> scalar      data: a `moejax.model.Data`; weights: (n,), of sum 1
 
-and, where it helps, `has_likelihood`, whether it is a mixture's negative log-likelihood (else no), `check(model)`,
-which raises where model and loss do not go together, `complete`, whether it wants responsibilities that are held, which a
-fit then gets as `start` and hands on in `data.division`, `hyper`, names of its own numbers that a fit may set, with their
-defaults, read from `data.hyper`, and `scored`, the loss by which held-out rows are compared where it is another one.
+and, where it helps, `has_likelihood`, whether it is a mixture's negative log-likelihood (else no); `check(model)`, which
+raises where model and loss do not go together; `score`, called like `value`, for rows that were not fitted: without what a
+fit's own params or held responsibilities add to the loss; `complete`, whether it wants responsibilities that are held, which
+a fit then gets as `start` and hands on in `data.division`; and `hyper`, names of its own numbers that a fit may set, with
+their defaults, read from `data.hyper`.
 """
 
 from __future__ import annotations
@@ -58,11 +59,6 @@ class NegativeLogLikelihood:
         """Yes: log-likelihood and criteria have a meaning."""
         return True
 
-    @property
-    def scored(self) -> NegativeLogLikelihood:
-        """log p(y | x) where responsibilities are held, for those of other rows are not known; else this very one."""
-        return NegativeLogLikelihood() if self.complete else self
-
     def check(self, model: Model) -> None:
         """Raise for a model without a family, and for a gate that has no likelihood of this kind."""
         if model.family is None:
@@ -75,14 +71,22 @@ class NegativeLogLikelihood:
             )
         if self.joint and not hasattr(model.gate, "log_joint"):
             raise ValueError(f"loss: joint_nll was given for {model.gate!r}, which does not model its inputs; want nll")
+        if hasattr(model.expert, "variance") and not hasattr(model.family, "expected_log_prob"):
+            raise ValueError(
+                f"family: {model.family!r} was given for {model.expert!r}, whose coefficients have a distribution, over which "
+                "it has no mean log density; want families.gaussian()"
+            )
 
     def log_gate(self, model: Model, params: Any, data: Data) -> jax.Array:
         """log p(expert | x), or log p(expert, x), (K, n)."""
         return model.log_gate_joint(params, data.x) if self.joint else model.log_gate(params, data.x, data.key)
 
     def log_joint(self, model: Model, params: Any, data: Data) -> jax.Array:
-        """Log densities of row (or group) and expert, (K, n): log p(expert, y | x), or log p(expert, x, y)."""
-        return model.pooled(self.log_gate(model, params, data), model.log_density(params, data), data.leader)
+        """Log densities of row (or group) and expert, (K, n): log p(expert, y | x), or log p(expert, x, y).
+
+        Of experts whose params are a distribution, in the mean over it.
+        """
+        return model.pooled(self.log_gate(model, params, data), model.expected_log_density(params, data), data.leader)
 
     def each(self, log_joint: jax.Array, division: jax.Array | None = None) -> jax.Array:
         """The log-likelihood of each row, (n,); its derivative in log_joint is the responsibilities."""
@@ -99,13 +103,33 @@ class NegativeLogLikelihood:
         return log_joint if self.kept is None else jnp.where(largest(log_joint, self.kept), log_joint, -jnp.inf)
 
     def value(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
-        """The weighted mean over rows of the negative log-likelihood; of the joint one with the gate's prior."""
-        each = self.each(self.log_joint(model, params, data), data.division)
-        return self.prior(model, params["gate"]) - dot(of_units(weights, data.leader), each)
+        """The weighted mean over rows of the negative log-likelihood; of the joint one with the gate's prior.
 
-    def prior(self, model: Model, gate: Any) -> Any:
+        Of experts whose params are a distribution, an upper bound of it, with their prior.
+        """
+        log_joint = self.log_joint(model, params, data)
+        return self._mean(model, params, data, weights, log_joint) + self.expert_prior(model, params, data)
+
+    def score(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
+        """The same of the density that `Model.log_prob` has, and without the prior of experts.
+
+        Where responsibilities are held it is the mean of -log p(y | x), for those of other rows are not known.
+        """
+        loss = NegativeLogLikelihood() if self.complete else self
+        log_joint = model.pooled(loss.log_gate(model, params, data), model.log_density(params, data), data.leader)
+        return loss._mean(model, params, data, weights, log_joint)
+
+    def _mean(self, model: Model, params: Any, data: Data, weights: jax.Array, log_joint: jax.Array) -> jax.Array:
+        each = self.each(log_joint, data.division)
+        return self.gate_prior(model, params["gate"]) - dot(of_units(weights, data.leader), each)
+
+    def gate_prior(self, model: Model, gate: Any) -> Any:
         """What a gate that models its inputs adds to the joint loss."""
         return -model.gate.log_prior(gate) if self.joint and hasattr(model.gate, "log_prior") else 0.0
+
+    def expert_prior(self, model: Model, params: Any, data: Data) -> Any:
+        """What experts whose params are a distribution add to the loss, a mean over rows."""
+        return -model.log_prior(params) / data.size
 
 
 def nll() -> NegativeLogLikelihood:
@@ -151,13 +175,16 @@ class CompleteSquaredError:
 
     has_likelihood = False
     complete = True
-    scored = SquaredError()
 
     def value(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
         """The weighted mean over rows of r_k (y - mean_k)^2 - r_k log g_k, summed over experts."""
         means = model.means(params, data.x, data.offset)
         each = _of_rows(jnp.square(means - data.y), 2) - model.log_gate(params, data.x, data.key)
         return dot(weights, (_held(data.division) * each).sum(axis=0))
+
+    def score(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
+        """The squared error of the prediction, for whose are other rows is not known."""
+        return SquaredError().value(model, params, data, weights)
 
 
 def complete_squared_error() -> CompleteSquaredError:
@@ -191,15 +218,14 @@ class Balanced:
         """`balance`, the weight of the balancing term, and what the loss has."""
         return {**getattr(self.loss, "hyper", {}), "balance": self.weight}
 
-    @property
-    def scored(self) -> Any:
-        """That of the loss: balance is a means, as penalties are."""
-        return getattr(self.loss, "scored", self.loss)
-
     def value(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
         """That of the loss plus `balance` times the balancing term."""
         balance = (data.hyper or {}).get("balance", self.weight)
         return self.loss.value(model, params, data, weights) + balance * self.term(model, params, data, weights)
+
+    def score(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
+        """That of the loss: balance is a means, as penalties are."""
+        return getattr(self.loss, "score", self.loss.value)(model, params, data, weights)
 
     def term(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
         """The balancing term, see `balanced`: a scalar."""

@@ -36,7 +36,8 @@ class Data(NamedTuple):
     """What a loss sees: prepared inputs, the target (n,) or (n, m), the offset of the linear predictor or None, and leader,
     (n,) or None: the first row of each row's group, where all rows of a group share their expert.
 
-    division: responsibilities (K, n) that are held, for a loss that is `complete`. key: for gates that are noisy in
+    total: the total weight of the rows, by which a mean over them divides what is told once for all of them; None for their
+    number. division: responsibilities (K, n) that are held, for a loss that is `complete`. key: for gates that are noisy in
     training, another one at each step; None elsewhere. hyper: the numbers of the fit by name, of which a loss reads its own.
     """
 
@@ -44,9 +45,15 @@ class Data(NamedTuple):
     y: jax.Array
     offset: jax.Array | None = None
     leader: jax.Array | None = None
+    total: jax.Array | None = None
     division: jax.Array | None = None
     key: jax.Array | None = None
     hyper: Mapping[str, Any] | None = None
+
+    @property
+    def size(self) -> Any:
+        """The total weight of the rows."""
+        return self.y.shape[0] if self.total is None else self.total
 
 
 @dataclass(frozen=True)
@@ -180,6 +187,26 @@ class Model:
         """log f(y; eta_k(x), phi_k), (K, n)."""
         family = self._family("log_prob")
         return family.log_prob(data.y, self.eta(params, data.x, data.offset), self.phi(params))
+
+    def variance(self, params: Params, inputs: Inputs) -> jax.Array | None:
+        """The variance of the predictors (K, n) of experts whose params are a distribution; None of others."""
+        if not hasattr(self.expert, "variance"):
+            return None
+        return self.expert.variance(params["experts"], inputs.expert)
+
+    def expected_log_density(self, params: Params, data: Data) -> jax.Array:
+        """`log_density`, (K, n); of experts whose params are a distribution, its mean over them."""
+        variance = self.variance(params, data.x)
+        if variance is None:
+            return self.log_density(params, data)
+        family = self._family("expected_log_prob")
+        return family.expected_log_prob(data.y, self.eta(params, data.x, data.offset), variance, self.phi(params))
+
+    def log_prior(self, params: Params) -> Any:
+        """What experts whose params are a distribution add to the total log-likelihood, 0 for others."""
+        if not hasattr(self.expert, "log_prior"):
+            return 0.0
+        return jnp.where(self.active(params), self.expert.log_prior(params["experts"]), 0).sum()
 
     def phi(self, params: Params) -> Any:
         """The family's dispersion parameters, those of the first expert in the place of those that take no part.

@@ -24,7 +24,7 @@ import numpy as np
 
 from moejax import _check, division, starts
 from moejax._trees import chosen, merge, replaced, split
-from moejax.fit import Fit, Status, check_key, normalized
+from moejax.fit import Fit, Status, check_key, normalized, total_weight
 from moejax.gradient import GradientFit
 from moejax.model import PARTS, Data, floating, leaders
 
@@ -331,7 +331,8 @@ def critical(
     dtype = jax.tree.leaves(x)[0].dtype
     y, offset = (None if v is None else jnp.asarray(v, dtype) for v in (y, offset))
     params = _null_params(fit, penalty, key, x, y, hyper, _parts(start), more)
-    data = Data(fit.model.prepare(x), y, offset, None if groups is None else leaders(groups), hyper=hyper)
+    leader = None if groups is None else leaders(groups)
+    data = Data(fit.model.prepare(x), y, offset, leader, total_weight(weights, y), hyper=hyper)
     if getattr(fit.loss, "complete", False):
         given = division.resolved("start", start, x, fit.model.n_experts)
         data = data._replace(division=starts.shared_out(given, fit.model.active(params), data.leader, dtype))

@@ -1,0 +1,321 @@
+"""Experts whose coefficients are tied: linear regressions with a few values for all features.
+
+In expert k the d coefficients fall into Q groups of one value each, and which group a coefficient is in is drawn from
+proportions of the expert's own (mixture of experts and biclustering unified strategy, MoEBIUS):
+
+    eta_k(x) = intercept_k + sum over j of  x_j values[k, g(k, j)]        P(g(k, j) = q) = shares[k, q]
+
+The likelihood sums over Q^d memberships. In its place is the lower bound of independent memberships (mean field), each with
+probabilities of its own, which are params like others: eta has a mean and a variance, and EM ascends the bound exactly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from moejax import _check
+from moejax._linear import Moments, Pairs, dot, moments, pairs, predictors, solved, with_intercept
+
+Params = dict[str, jax.Array]
+FORMS = ("published", "full")
+_NEVER = -1e30  # the logarithm of no probability at all, finite so that gradients are
+_LEAST = -40.0  # of the logarithm of a membership's probability, below which no bound feels it
+_SOFTNESS = 0.1  # of memberships by cluster: shared by all groups
+_RIDGE = 1e-3  # of the regressions that a fit begins with, as a share of the columns' squares
+_LLOYD_STEPS = 10
+
+
+class Sums(NamedTuple):
+    """Sums over rows of each expert: of w x x', and of w (y - eta) x, for working weights w, and columns less their means.
+
+    moments: (K, d + 1, d + 1), residual: (K, d + 1), the last column ones. Both are totals.
+    """
+
+    moments: Moments
+    residual: jax.Array
+
+
+class _Centred(NamedTuple):
+    """The same around the centre of each expert's own rows, where its intercept is out of the way.
+
+    centre: (K, d). gram: (K, d, d) around it, squares: (K, d) around 0. slope: (K, d), of w (y - eta) (x - centre). size: (K,),
+    of w. rest: (K,), of w (y - eta).
+    """
+
+    centre: jax.Array
+    gram: jax.Array
+    squares: jax.Array
+    slope: jax.Array
+    size: jax.Array
+    rest: jax.Array
+
+
+@dataclass(frozen=True)
+class Tied:
+    """Linear predictors with tied coefficients; made by `tied`."""
+
+    groups: int = 3
+    init_scale: float = 1.0
+
+    @property
+    def hyper(self) -> dict[str, float]:
+        """`n_groups`: how many of the groups take part."""
+        return {"n_groups": self.groups}
+
+    def check_hyper(self, name: str, value: Any) -> None:
+        """Raise ValueError for a number of groups that there are not."""
+        _check.whole(f"hyper[{name!r}]", value, 1, self.groups)
+
+    def init(self, key: jax.Array, n_experts: int, x: jax.Array) -> Params:
+        """Standard normal logits of the memberships (K, d, Q), normal values (K, Q) of variance init_scale^2 / d, intercepts
+        (K,) and logits of the shares (K, Q) of 0, and n_groups (K,), the number of groups that take part.
+        """
+        d = x.shape[1]
+        one, other = jax.random.split(key)
+        return {
+            "memberships": jax.random.normal(one, (n_experts, d, self.groups), x.dtype),
+            "values": self.init_scale / d**0.5 * jax.random.normal(other, (n_experts, self.groups), x.dtype),
+            "intercept": jnp.zeros(n_experts, x.dtype),
+            "shares": jnp.zeros((n_experts, self.groups), x.dtype),
+            "n_groups": jnp.full(n_experts, self.groups, x.dtype),
+        }
+
+    def trainable(self, params: Params) -> dict[str, bool]:
+        """All but the number of groups."""
+        return {name: name != "n_groups" for name in params}
+
+    def penalized(self, params: Params) -> dict[str, bool]:
+        """Nothing: that values are few is what keeps them in bounds."""
+        return dict.fromkeys(params, False)
+
+    # ---- what params say ------------------------------------------------------------------------------------------
+
+    def active(self, params: Params) -> jax.Array:
+        """Which groups take part, (K, Q)."""
+        return jnp.arange(params["values"].shape[1]) < params["n_groups"][:, None]
+
+    def log_memberships(self, params: Params) -> jax.Array:
+        """The logarithm of the probability of each coefficient's groups, (K, d, Q)."""
+        return jax.nn.log_softmax(jnp.where(self.active(params)[:, None], params["memberships"], _NEVER))
+
+    def log_shares(self, params: Params) -> jax.Array:
+        """The logarithm of the groups' proportions, (K, Q)."""
+        return jax.nn.log_softmax(jnp.where(self.active(params), params["shares"], _NEVER))
+
+    def coefficients(self, params: Params) -> jax.Array:
+        """Each coefficient's mean over its memberships, (K, d)."""
+        return _mean(jnp.exp(self.log_memberships(params)), params["values"])
+
+    def labels(self, params: Params) -> tuple[np.ndarray, np.ndarray]:
+        """Values (K, Q) in rising order, NaN for groups that take no part, and the likeliest of them for each coefficient, as
+        a number from 0, (K, d).
+        """
+        values = np.where(self.active(params), params["values"], np.nan)
+        order = values.argsort(axis=1)  # NaNs come last
+        likeliest = np.asarray(self.log_memberships(params)).argmax(axis=2)
+        return np.take_along_axis(values, order, axis=1), np.take_along_axis(order.argsort(axis=1), likeliest, axis=1)
+
+    def prepare(self, x: jax.Array) -> jax.Array:
+        """What all members share: x with a column of ones, (n, d + 1)."""
+        return with_intercept(x)
+
+    def apply(self, params: Params, x: jax.Array) -> jax.Array:
+        """x . mean coefficients + intercept, (K, n), for x as `prepare` returns it."""
+        return predictors(self.coefficients(params), params["intercept"], x)
+
+    def variance(self, params: Params, x: jax.Array) -> jax.Array:
+        """Of the predictor over memberships, (K, n): the sum over features of x_j^2 times the coefficient's variance."""
+        tau = jnp.exp(self.log_memberships(params))
+        off = params["values"][:, None] - _mean(tau, params["values"])[..., None]
+        return dot((tau * jnp.square(off)).sum(axis=2), jnp.square(x[:, :-1]).T)
+
+    def log_prior(self, params: Params) -> jax.Array:
+        """The sum over features and groups of tau (log share - log tau), (K,): no more than 0."""
+        log_tau = self.log_memberships(params)
+        return (jnp.exp(log_tau) * (self.log_shares(params)[:, None] - log_tau)).sum(axis=(1, 2))
+
+    def degrees_of_freedom(self, params: Params) -> jax.Array:
+        """A value for each group that takes part, and an intercept, (K,)."""
+        return self.active(params).sum(axis=1) + 1
+
+    # ---- EM -------------------------------------------------------------------------------------------------------
+
+    def rows(self, x: jax.Array) -> Pairs:
+        """What `statistics` wants of x as `prepare` returns it, computed once."""
+        return pairs(x)
+
+    def statistics(self, rows: Pairs, curvature: jax.Array, slope: jax.Array, total: jax.Array) -> Sums:
+        """Sums over rows of each expert, totals rather than means, since they stand beside what is told once for all rows."""
+        return Sums(moments(rows, total * curvature), -total * dot(slope, rows.x))
+
+    @property
+    def exact(self) -> bool:
+        """Whether an M-step lowers the quadratic itself, as predictors that are linear in values and coefficients allow."""
+        return True
+
+    def null(self, params: Params, eta: Any = 0.0) -> Params:
+        """Values of 0, intercepts eta, and nothing known of memberships."""
+        zeros = {name: jnp.zeros_like(params[name]) for name in ("memberships", "values", "shares")}
+        return {**params, **zeros, "intercept": jnp.full_like(params["intercept"], eta)}
+
+    def begin(self, params: Params, statistics: Sums, key: jax.Array) -> Params:
+        """Groups by clusters of each expert's coefficients, as ridge regressions find them, with soft memberships.
+
+        k-means on a line (Lloyd 1982), from quantiles drawn from `key`.
+        """
+        c, there = _centred(statistics), self.active(params)
+        squares = jnp.diagonal(c.gram, axis1=1, axis2=2)
+        coefficients = solved(c.gram, _RIDGE * squares, squares > 0, c.slope)
+        d, levels = coefficients.shape[1], jax.random.uniform(key, params["values"].shape, squares.dtype)
+        levels = (jnp.arange(levels.shape[1]) + levels) / params["n_groups"][:, None]
+        places = jnp.clip((levels * d).astype(int), 0, d - 1)
+        values = jnp.take_along_axis(jnp.sort(coefficients, axis=1), places, axis=1)
+
+        def nearest(values: jax.Array) -> jax.Array:
+            off = jnp.where(there[:, None], jnp.abs(coefficients[..., None] - values[:, None]), jnp.inf)
+            return jax.nn.one_hot(off.argmin(axis=2), values.shape[1], dtype=values.dtype)
+
+        def moved(_: Any, values: jax.Array) -> jax.Array:
+            member = nearest(values)
+            size = member.sum(axis=1)
+            return jnp.where(size > 0, (member * coefficients[..., None]).sum(axis=1) / jnp.maximum(size, 1), values)
+
+        values = jax.lax.fori_loop(0, _LLOYD_STEPS, moved, values)
+        tau = (1 - _SOFTNESS) * nearest(values) + _SOFTNESS / params["n_groups"][:, None, None]
+        began = {**params, "memberships": jnp.log(tau)}
+        return self._shares_step(self._values_step(began, c))
+
+    def m_step(self, params: Params, gradient: Any, statistics: Sums, penalties: Any) -> Params:
+        """Params at which the bound is higher, or the same: memberships one after another, then values and intercepts, then
+        shares, each at its optimum given the others.
+        """
+        c = _centred(statistics)
+        params, c = self._memberships_step(params, c)
+        return self._shares_step(self._values_step(params, c))
+
+    def _memberships_step(self, params: Params, c: _Centred) -> tuple[Params, _Centred]:
+        """A round over the features. Each step is in the residual's moments alone, which a feature that moves changes.
+
+        With t the residual's moment with feature j and G its squares, the bound is a constant less, over the feature's
+        groups, the mean of G (value - m)^2 / 2 - t (value - m) - log share + log tau, where m is its coefficient's mean before.
+        """
+        there, values, log_shares = self.active(params), params["values"], self.log_shares(params)
+        gram = c.gram + c.size[:, None, None] * c.centre[:, :, None] * c.centre[:, None]  # around 0, like x in the model
+        before = self.coefficients(params)
+
+        def step(carry: jax.Array, feature: Any) -> tuple[jax.Array, Any]:
+            row, mean, j = feature
+            off = values - mean[:, None]
+            t, g = (jax.lax.dynamic_index_in_dim(v, j, 1) for v in (carry, row))
+            logits = jnp.where(there, log_shares + off * (t - 0.5 * g * off), _NEVER)
+            logits = jnp.maximum(jax.nn.log_softmax(logits), _LEAST)
+            tau = jax.nn.softmax(jnp.where(there, logits, _NEVER))
+            change = (tau * off).sum(axis=1)
+            return carry - change[:, None] * row, (logits, change)
+
+        moment = c.slope + c.rest[:, None] * c.centre
+        features = jnp.moveaxis(gram, 1, 0), before.T, jnp.arange(before.shape[1])
+        moment, (logits, changes) = jax.lax.scan(step, moment, features)
+        rest = c.rest - c.size * (c.centre * changes.T).sum(axis=1)
+        params = {**params, "memberships": jnp.moveaxis(logits, 0, 1)}
+        return params, c._replace(slope=moment - rest[:, None] * c.centre, rest=rest)
+
+    def _values_step(self, params: Params, c: _Centred) -> Params:
+        """Weighted least squares, whose quadratic is the mean over memberships.
+
+        A pair of features shares a group by tau tau', but a feature is always in the group that it is in.
+        """
+        tau, values = jnp.exp(self.log_memberships(params)), params["values"]
+        off = values[:, None] - _mean(tau, values)[..., None]
+        own = c.squares[..., None] * tau  # (K, d, Q)
+        size = own.sum(axis=1)
+        gram = jnp.einsum("kjq,kjl,klp->kqp", tau, c.gram, tau, precision="highest")
+        gram = gram - jnp.einsum("kjq,kjp->kqp", own, tau, precision="highest")
+        right = (tau * c.slope[..., None]).sum(axis=1) - (own * off).sum(axis=1)
+        free = size > jnp.finfo(size.dtype).eps * size.max(axis=1, keepdims=True)  # an empty group stays where it is
+        change = solved(gram, size, free, right)
+        moved = (c.centre * (tau * change[:, None]).sum(axis=2)).sum(axis=1)
+        rest = jnp.where(c.size > 0, c.rest / jnp.where(c.size > 0, c.size, 1), 0)
+        return {**params, "values": values + change, "intercept": params["intercept"] + rest - moved}
+
+    def _shares_step(self, params: Params) -> Params:
+        """Shares that are the mean memberships."""
+        share = jnp.exp(self.log_memberships(params)).mean(axis=1)
+        return {**params, "shares": jnp.log(jnp.maximum(share, jnp.finfo(share.dtype).tiny))}
+
+
+def _mean(tau: jax.Array, values: jax.Array) -> jax.Array:
+    return (tau * values[:, None]).sum(axis=2)
+
+
+def _centred(sums: Sums) -> _Centred:
+    gram, means = sums.moments.gram, sums.moments.means[:-1]
+    size, cross = gram[:, -1, -1], gram[:, :-1, -1]
+    share = jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1), 0)[:, None]
+    around = gram[:, :-1, :-1] - (cross * share)[:, :, None] * cross[:, None]
+    centre, rest = means + cross * share, sums.residual[:, -1]
+    squares = jnp.diagonal(around, axis1=1, axis2=2) + size[:, None] * jnp.square(centre)
+    return _Centred(centre, around, squares, sums.residual[:, :-1] - rest[:, None] * cross * share, size, rest)
+
+
+def tied(groups: int = 3, *, init_scale: float = 1.0) -> Tied:
+    """Linear experts whose coefficients share a few values each.
+
+    Features should be in comparable units, since the same number multiplies several of them. Wants a family with
+    `expected_log_prob` (`families.gaussian`), for fits of the likelihood.
+
+    groups: how many values there are, Q; `hyper["n_groups"]`, an axis of a sweep like any other, may set fewer. init_scale:
+    the standard deviation of the values that a fit by gradient begins with, times sqrt(d). Raises ValueError for fewer than
+    one group and an init_scale below 0.
+    """
+    _check.count("groups", groups)
+    _check.not_negative("init_scale", init_scale)
+    return Tied(int(groups), float(init_scale))
+
+
+def icl(fit: Any, *, form: str = "published") -> Any:
+    """The integrated completed likelihood of mixtures of tied experts (Biernacki, Celeux and Govaert 2000): higher is better.
+
+    fit: of `experts.tied` by a likelihood, a `Fit` or all those of a sweep (`result.fits`), with any leading axes; returns
+    numbers with these axes. n rows (their total weight), d features, K experts and Q groups that take part, and the bound
+    J, a total: minus the objective, penalties included, times n. form:
+
+    - "published": J - (K - 1) d log(n) / 2 - K (Q - 1) log(d) / 2 - K Q log(n) / 2, of a softmax gate and a model without
+      intercepts;
+    - "full": J less the entropy of the memberships and of the rows' experts (by the likeliest expert of each, as in
+      `Fit.icl`), - D log(n) / 2 - K (Q - 1) log(d) / 2, where D is `fit.degrees_of_freedom`: what the gate has, an intercept
+      and Q values for each expert, and scales.
+
+    Raises ValueError for fits of other experts or without a likelihood, and for other forms.
+    """
+    if form not in FORMS:
+        raise ValueError(f"form: {form!r} was given; want one of {list(FORMS)}")
+    params = fit.params["experts"]
+    if not (isinstance(params, dict) and "memberships" in params and "n_groups" in params):
+        raise ValueError("fit: one of other experts was given; want a fit of experts.tied()")
+    if fit.rows is None or np.isnan(fit.log_likelihood).all():
+        raise ValueError("fit: one without a likelihood was given; want one by fit_em, or with losses.nll()")
+    n, log_n = fit.rows, np.log(fit.rows)
+    n_groups = np.asarray(params["n_groups"])
+    n_experts, d, _ = params["memberships"].shape[-3:]
+    active = np.asarray(fit.params["active"]) > 0 if "active" in fit.params else np.ones(n_groups.shape, bool)
+    count, proportions = active.sum(axis=-1), np.where(active, n_groups - 1, 0).sum(axis=-1)
+    bound = -fit.objective * n - proportions * np.log(d) / 2
+    if form == "published":
+        return bound - ((count - 1) * d + np.where(active, n_groups, 0).sum(axis=-1)) * log_n / 2
+    entropy = np.where(active, _entropies(np.asarray(params["memberships"]), n_groups), 0).sum(axis=-1)
+    return bound - entropy + fit.classified - fit.degrees_of_freedom * log_n / 2
+
+
+def _entropies(logits: np.ndarray, n_groups: np.ndarray) -> np.ndarray:
+    """Of the memberships of each expert, (..., K), for logits (..., K, d, Q)."""
+    taking = np.arange(logits.shape[-1]) < n_groups[..., None, None]
+    logits = np.where(taking, logits, _NEVER)
+    logs = logits - logits.max(axis=-1, keepdims=True)
+    logs = logs - np.log(np.exp(logs).sum(axis=-1, keepdims=True))
+    return -(np.exp(logs) * logs).sum(axis=(-2, -1))
