@@ -54,6 +54,11 @@ class Moments(NamedTuple):
 
 def with_intercept(x: jax.Array) -> jax.Array:
     """(n, d) to (n, d + 1), the last column ones: one product then serves weights and intercept."""
+    if not hasattr(x, "ndim"):
+        raise ValueError(
+            f"x: a {type(x).__name__} was given to a part that sees a table; want its expert_columns or "
+            "gate_columns to name one of the arrays in x"
+        )
     _check.shape("x", x, (None, None), "rows by features")
     return jnp.concatenate([x, jnp.ones((x.shape[0], 1), x.dtype)], axis=1)
 

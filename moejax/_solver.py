@@ -33,7 +33,7 @@ def arguments(
         _check.shape(f"hyper[{name!r}]", value, (), "one number; `sweep` takes many")
     fit.check_data(x, y, weights, offset, groups, start)
     start = division.resolved("start", start, x, fit.model.n_experts)
-    x = jax.tree.map(floating, x)
+    x = floating(x)
     dtype = jax.tree.leaves(x)[0].dtype
     y, weights, offset = (None if v is None else jnp.asarray(v, dtype) for v in (y, weights, offset))
     hyper = {name: jnp.asarray(value, jnp.int32 if name == "restart" else dtype) for name, value in hyper.items()}

@@ -180,7 +180,7 @@ class EMFit:
     ) -> None:
         """Raise ValueError unless these can be fitted by this model; see `__call__`."""
         _solver.checked_rows(self, x, y, weights, offset, groups, start)
-        starts.check_init(self.init, x)
+        starts.check_init(self.init, self.model.table(x))
         starts.check_distinct(x, y, self.model.n_experts)
 
     # ---- inside the compiled program ----------------------------------------------------------------------------
@@ -264,7 +264,9 @@ class EMFit:
         if start is not None:
             r = starts.shared_out(start, active, data.leader, problem.weights.dtype)
         else:
-            r = starts.draw(self.init, number, key, x, data.y, data.offset, problem.weights, active)
+            alike = any(jax.tree.leaves(self.model.trainable(drawn)["experts"]))
+            table = self.model.table(x)
+            r = starts.draw(self.init, number, key, table, data.y, data.offset, problem.weights, active, alike)
             r = r if data.leader is None else r[:, data.leader]
         return self._begun(null, r, key, problem), r
 
@@ -312,7 +314,7 @@ class EMFit:
             return ravel_pytree(split(self._bounded(at(vector), problem), self.model.trainable(params))[0])[0]
 
         marks = jax.tree.map(lambda leaf, mark: jnp.full(leaf.shape, mark), params, self.model.penalized(params))
-        penalized = ravel_pytree(split(marks, self.model.trainable(params))[0])[0]
+        penalized = ravel_pytree(split(marks, self.model.trainable(params))[0])[0].astype(bool)  # also of nothing
 
         def iterate(p: _Progress) -> _Progress:
             measured = self._measured(at(p.here), problem, given, p.step < 0)
@@ -332,7 +334,7 @@ class EMFit:
             guess = _extrapolated(points, moves, known)
             guess = bounded(jnp.where(penalized & (led == 0), 0, guess))  # zeros stay exact
             # Far beyond all numbers so far, a guess is about one that the objective does not depend on.
-            usable = (known > 1) & (jnp.abs(guess).max() <= _FAR * (1 + jnp.abs(led).max()))
+            usable = (known > 1) & (jnp.abs(guess).max(initial=0) <= _FAR * (1 + jnp.abs(led).max(initial=0)))
             # A guess is not where a fit ends: the iteration that begins there has exact zeros.
             guessed = p.trial == _GUESS
             usable, known = usable & begun & ~(guessed & close), jnp.where(begun, known, 0)
@@ -617,7 +619,9 @@ def fit_em(
     experts and on gate, unless given, of weight 0 until `hyper` sets them.
 
     init: how a start is drawn: "kmeans" (clusters of x), "residuals" (clusters of what one regression leaves), "centres"
-    (nearest of K random rows), "random" (responsibilities), or "mixed", one of these after another by the number `restart`.
+    (nearest of K random rows), "random" (responsibilities), "equal" (the same for all experts, from which only experts that
+    differ by themselves part), or "mixed", one of the first four after another by the number `restart`, after "equal" where
+    experts have nothing to train. Where x is no table (n, d), clusters are of what the gate sees, if that is one.
     max_iter: iterations at most. tol: the KKT violation (see `Fit.kkt`) at which a fit has converged; unless given, 1e-7 in
     float64 and 1e-4 in float32. record_every: the stride of `history`.
 

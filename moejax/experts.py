@@ -8,8 +8,8 @@ An expert is any record with two pure functions, for all K experts at once:
 and, where it helps, `prepare(x)`, run once and shared by all members of a sweep, whose result `apply` then gets in the
 place of x; `trainable(params)` and `penalized(params)`, trees of booleans (see `moejax.model`); `hyper`, `check_hyper` and
 `settled`, as for gates; `degrees_of_freedom(params) -> (K,)`, two more rows than which an expert needs so as not to count as
-starved (without it, two); and `by_columns(choices)`, for the function of that name. `stack` makes such a record of the two
-functions of a single expert.
+starved (without it, two; none where nothing in params is trained, as in the empty params of experts that are fitted already);
+and `by_columns(choices)`, for the function of that name. `stack` makes such a record of the two functions of a single expert.
 
 For an M-step of its own in EM (without it, it gets gradient steps on EM's expected objective):
 
@@ -309,3 +309,85 @@ def check_division(name: str, columns: Any, n_experts: int) -> None:
         if given.ndim != 1 or given.dtype.kind not in "iu" or given.min() < 0 or len(set(given.tolist())) < len(given):
             wanted = f"at least one column index for expert {k}, none negative or repeated"
             raise ValueError(f"{name}: {own!r} was given; want {wanted}")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictors that come with the inputs; made by `predictions`."""
+
+    def init(self, key: jax.Array, n_experts: int, x: jax.Array) -> dict[str, jax.Array]:
+        """Nothing; raises ValueError unless x has a column for each expert."""
+        if x.shape[1] != n_experts:
+            raise ValueError(f"predictions: {x.shape[1]} columns were given for {n_experts} experts; want one for each")
+        return {}
+
+    def prepare(self, x: jax.Array) -> jax.Array:
+        """Experts first: (n, K) to (K, n), (n, K, m) to (K, n, m)."""
+        if not hasattr(x, "ndim") or x.ndim not in (2, 3):
+            given = f"shape {x.shape}" if hasattr(x, "ndim") else f"a {type(x).__name__}"
+            raise ValueError(f"predictions: {given} was given; want (n, K) or (n, K, m), which expert_columns may name in x")
+        return jnp.swapaxes(x, 0, 1)
+
+    def apply(self, params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+        """What was given, as `prepare` returns it."""
+        return x
+
+
+def predictions() -> Predictions:
+    """Experts that are fitted already, whatever they are: what they see of x is their predictors, (n, K) or (n, K, m).
+
+    Predictors are on the scale of eta: means for `gaussian`, log odds for `bernoulli`, log probabilities (n, K, C) for
+    `categorical`, log means for `poisson` and `gamma`. Nothing in such experts is trained; gate and scales are. They
+    usually see one array of several in x (see `moejax.moe`), and `moejax.stacking` makes it.
+    """
+    return Predictions()
+
+
+@dataclass(frozen=True)
+class Functions:
+    """Predictors that are functions of the inputs; made by `functions`."""
+
+    each: tuple[Callable[[Any], jax.Array], ...]
+
+    def init(self, key: jax.Array, n_experts: int, x: Any) -> dict[str, jax.Array]:
+        """Nothing; raises ValueError unless there are as many functions as experts."""
+        if len(self.each) != n_experts:
+            raise ValueError(f"functions: {len(self.each)} were given for {n_experts} experts; want one for each")
+        return {}
+
+    def prepare(self, x: Any) -> jax.Array:
+        """What the functions say, evaluated once for all members of a sweep: (K, n) or (K, n, m)."""
+        n = jax.tree.leaves(x)[0].shape[0]
+        said = [_said(number, function, x) for number, function in enumerate(self.each)]
+        shapes = [eta.shape for eta in said]
+        if len(set(shapes)) > 1 or shapes[0][:1] != (n,) or len(shapes[0]) > 2:
+            raise ValueError(f"functions: they returned shapes {shapes}; want ({n},) of all, or ({n}, m)")
+        return jnp.stack(said)
+
+    def apply(self, params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+        """What the functions said, as `prepare` returns it."""
+        return x
+
+
+def _said(number: int, function: Callable[[Any], Any], x: Any) -> jax.Array:
+    dtype = jax.tree.leaves(x)[0].dtype
+    try:
+        return jnp.asarray(function(x), dtype)
+    except jax.errors.JAXTypeError as error:  # it asked an array that is only traced for its numbers
+        raise ValueError(
+            f"functions[{number}]: {function!r} cannot be traced by JAX; want a function of jax.numpy, or what "
+            "moejax.stacking.predictions makes of it beforehand, with experts.predictions()"
+        ) from error
+
+
+def functions(each: Sequence[Callable[[Any], Any]]) -> Functions:
+    """Experts that are given functions of what they see of x, f(x) -> eta (n,) or (n, m), of which nothing is trained.
+
+    The functions are traced by JAX, and run once for all members of a sweep. Those that want numbers, as the `predict` of a
+    scikit-learn estimator does, cannot be traced; `moejax.stacking.predictions` runs them beforehand for `predictions`.
+    Raises ValueError for no function, and for what is none; and when a model is used, for a function that cannot be traced.
+    """
+    each = tuple(each) if isinstance(each, Sequence) else ()
+    if not each or not all(callable(function) for function in each):
+        raise ValueError(f"functions: {each!r} was given; want a sequence of functions of x, one for each expert")
+    return Functions(each)

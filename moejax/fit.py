@@ -20,9 +20,10 @@ class Status(enum.IntFlag):
     """How a fit ended: bits, several of which may be set.
 
     CONVERGED: the optimality condition holds to the tolerance, or the objective stopped falling for as long as the solver
-    was told to wait. DIVERGED: a number that is not finite, and none of the two before. STARVED_EXPERT: one with fewer rows
-    to itself than its parameters + 2. SEPARATED_GATE (the inputs separate the experts, and an unpenalised gate has no finite
-    optimum) and RANK_DEFICIENT (collinear columns) are for solvers that solve for coefficients and so can tell.
+    was told to wait. DIVERGED: a number that is not finite, and none of the two before. STARVED_EXPERT: one that is trained
+    with fewer rows to itself than its parameters + 2. SEPARATED_GATE (the inputs separate the experts, and an unpenalised
+    gate has no finite optimum) and RANK_DEFICIENT (collinear columns) are for solvers that solve for coefficients and so can
+    tell.
     """
 
     CONVERGED = 1
@@ -170,7 +171,11 @@ def _sizes(share: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 def _needed(model: Model, params: Any) -> Any:
-    """The least effective size of an expert that is not starved: its free parameters + 2."""
+    """The least effective size of an expert that is not starved: its free parameters + 2; nothing if it trains none, for
+    then all that it may lack rows for is a scale, which has its floor.
+    """
+    if not any(jax.tree.leaves(model.trainable(params)["experts"])):
+        return 0
     if hasattr(model.expert, "degrees_of_freedom"):
         return model.expert.degrees_of_freedom(params["experts"]) + 2
     return 2
@@ -275,7 +280,7 @@ def _shapes(model: Model, structure: Any, signature: tuple[Any, ...]) -> tuple[A
     x = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in signature])
 
     def speak(x: Any) -> tuple[Any, Any, Any, Any]:
-        x = jax.tree.map(floating, x)
+        x = floating(x)
         params = model.init(jax.random.key(0), x)
         inputs = model.prepare(x)
         return params, model.eta(params, inputs), model.log_gate(params, inputs), model.predict(params, x)

@@ -168,6 +168,8 @@ class GradientFit:
             start = jax.tree.map(lambda leaf, wanted: jnp.asarray(leaf, wanted.dtype), start, like)
         params = self.model.with_hyper(start, hyper)
         trained, _ = split(params, self.model.trainable(params))
+        if not jax.tree.leaves(trained):
+            raise ValueError(f"model: nothing in {self.model!r} is trained; want a part that has something to train")
         if self._is_accelerated:
             return TrainState(params, _no_momentum(trained, self.learning_rate / 2))
         optimizer_state = self._optimizer(hyper).init(trained)

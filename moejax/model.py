@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,7 @@ import numpy as np
 from moejax import _check, _trees, experts
 
 Params = Any
+Columns: TypeAlias = tuple[int, ...] | tuple[str, ...] | str | None  # what a part sees of x
 PARTS = ("experts", "gate", "family")
 NEVER = -1e30  # the logarithm of no probability at all, finite so that gradients are
 
@@ -64,8 +65,8 @@ class Model:
     gate: Any
     n_experts: int
     family: Any = None
-    expert_columns: tuple[int, ...] | None = None
-    gate_columns: tuple[int, ...] | None = None
+    expert_columns: Columns = None
+    gate_columns: Columns = None
 
     # ---- the face: rows lead ------------------------------------------------------------------------------------
 
@@ -74,14 +75,14 @@ class Model:
 
         Only the structure, the number of columns and the type of x matter, and its rows to parts that look at them.
         """
-        x = jax.tree.map(floating, x)
+        x = floating(x)
         expert_key, gate_key = jax.random.split(key)
-        seen = _columns("expert_columns", x, self.expert_columns)
-        experts = self.expert.init(expert_key, self.n_experts, seen)
-        gate = self.gate.init(gate_key, self.n_experts, _columns("gate_columns", x, self.gate_columns))
+        prepared = self.prepare(x).expert  # which refuses what a part cannot see, before `init` trips over it
+        experts = self.expert.init(expert_key, self.n_experts, self._seen("expert_columns", x))
+        gate = self.gate.init(gate_key, self.n_experts, self._seen("gate_columns", x))
         if self.family is None:
             return {"experts": experts, "gate": gate, "family": {}}
-        eta = jax.eval_shape(lambda p, x: self.expert.apply(p, _prepare(self.expert, x)), experts, seen)
+        eta = jax.eval_shape(self.expert.apply, experts, prepared)
         return {"experts": experts, "gate": gate, "family": self.family.init(self.n_experts, eta)}
 
     def predict(self, params: Params, x: Any, offset: Any = None) -> jax.Array:
@@ -121,11 +122,19 @@ class Model:
 
     def prepare(self, x: Any) -> Inputs:
         """Inputs as the methods below want them; what it computes is shared by all members of a sweep."""
-        x = jax.tree.map(floating, x)
+        x = floating(x)
         return Inputs(
-            _prepare(self.expert, _columns("expert_columns", x, self.expert_columns)),
-            _prepare(self.gate, _columns("gate_columns", x, self.gate_columns)),
+            _prepare(self.expert, self._seen("expert_columns", x)),
+            _prepare(self.gate, self._seen("gate_columns", x)),
         )
+
+    def table(self, x: Any) -> Any:
+        """Where a start may look for clusters: x if it is a table (n, d), what the gate sees if that is one, or else x."""
+        seen = x if is_table(x) else self._seen("gate_columns", x)
+        return seen if is_table(seen) else x
+
+    def _seen(self, name: str, x: Any) -> Any:
+        return _columns(name, x, getattr(self, name))
 
     def eta(self, params: Params, inputs: Inputs, offset: Any = None) -> jax.Array:
         """The experts' predictors, offset added: (K, n) or (K, n, m)."""
@@ -316,15 +325,17 @@ def moe(
     n_experts: int,
     *,
     family: Any = None,
-    expert_columns: Sequence[Any] | None = None,
-    gate_columns: Sequence[int] | None = None,
+    expert_columns: Sequence[Any] | str | None = None,
+    gate_columns: Sequence[int] | Sequence[str] | str | None = None,
 ) -> Model:
     """A mixture of `n_experts` experts.
 
     expert: a part from `moejax.experts`, or any record with its functions `init` and `apply`. gate: a part from
     `moejax.gates`, or any record with `init` and `log_probs`. family: the distribution of the target given an expert,
-    None for a model that predicts and has no likelihood. expert_columns, gate_columns: which columns of x the experts
-    and the gate see, None for all; for experts also a sequence of columns for each of them, which may overlap (see
+    None for a model that predicts and has no likelihood. expert_columns, gate_columns: what the experts and the gate see of
+    x: None for all of it; some columns of a table (n, d); or, where x is a mapping from names to arrays, for example
+    {"inputs": (n, d), "predictions": (n, K)}, one name, whose array is seen as it is, or a sequence of names, whose arrays
+    are seen as one table, side by side. For experts also a sequence of columns for each of them, which may overlap (see
     `moejax.experts.by_columns`).
 
     Raises ValueError for n_experts below 1, a part without its functions, columns that are negative or repeated, and
@@ -395,29 +406,55 @@ def _functions(name: str, part: Any, wanted: tuple[str, ...]) -> None:
         raise ValueError(f"{name}: {part!r} has no function {' and no '.join(missing)}; want a record with {wanted}")
 
 
-def _column_tuple(name: str, columns: Sequence[int] | None) -> tuple[int, ...] | None:
-    if columns is None:
-        return None
+def _column_tuple(name: str, columns: Any) -> Columns:
+    if columns is None or isinstance(columns, str):
+        return columns
     given = np.asarray(columns)
-    chosen = given.tolist() if given.ndim == 1 and given.dtype.kind in "iu" else []
-    if not chosen or min(chosen) < 0 or len(set(chosen)) < len(chosen):
-        raise ValueError(f"{name}: {columns!r} was given; want at least one column index, none negative or repeated")
+    chosen = given.tolist() if given.ndim == 1 and given.dtype.kind in "iuU" else []
+    if not chosen or len(set(chosen)) < len(chosen) or (given.dtype.kind != "U" and min(chosen) < 0):
+        raise ValueError(
+            f"{name}: {columns!r} was given; want at least one column index, none negative or repeated, or names in x"
+        )
     return tuple(chosen)
 
 
-def floating(x: Any) -> jax.Array:
-    """x as a JAX array of floating-point numbers, of its own precision if it has one."""
-    x = jnp.asarray(x)
-    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(float)
+def floating(x: Any) -> Any:
+    """The arrays of x as JAX arrays of floating-point numbers, of their own precision, or the highest among them."""
+
+    def one(leaf: Any) -> jax.Array:
+        leaf = jnp.asarray(leaf)
+        return leaf if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.astype(float)
+
+    x = jax.tree.map(one, x)
+    leaves = jax.tree.leaves(x)
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.result_type(*leaves)), x) if len(leaves) > 1 else x
 
 
-def _columns(name: str, x: Any, columns: tuple[int, ...] | None) -> Any:
+def is_table(x: Any) -> bool:
+    """Whether x is an array (n, d)."""
+    return np.ndim(x) == 2 if hasattr(x, "ndim") else False
+
+
+def _columns(name: str, x: Any, columns: Columns) -> Any:
     if columns is None:
         return x
+    if isinstance(columns, str):
+        return _named(name, x, columns)
+    if isinstance(columns[0], str):
+        arrays = [_named(name, x, str(key)) for key in columns]
+        return jnp.concatenate([array.reshape(array.shape[0], -1) for array in arrays], axis=1)
     _check.shape("x", x, (None, None), f"an array, since {name} was given")
     if max(columns) >= x.shape[1]:
         raise ValueError(f"{name}: column {max(columns)} was given; want columns below {x.shape[1]}, those of x")
     return x[:, np.asarray(columns)]
+
+
+def _named(name: str, x: Any, key: str) -> Any:
+    if not isinstance(x, Mapping):
+        raise ValueError(f"{name}: {key!r} was given, for an x that has no names; want x as a mapping from names to arrays")
+    if key not in x:
+        raise ValueError(f"{name}: {key!r} was given, which x does not have; want one of {sorted(x)}")
+    return x[key]
 
 
 def leaders(groups: Any) -> jax.Array:

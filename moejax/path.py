@@ -107,7 +107,7 @@ class Path:
         if is_count(values):
             more = {"weights": weights, "offset": offset, "groups": groups, "start": start}
             values = sequence(self, self.name, values, key, x, y, rest, **more)
-        x = jax.tree.map(floating, x)
+        x = floating(x)
         dtype = jax.tree.leaves(x)[0].dtype
         y, weights, offset, values = (None if v is None else jnp.asarray(v, dtype) for v in (y, weights, offset, values))
         leader = None if groups is None else leaders(groups)
@@ -327,7 +327,7 @@ def critical(
         raise ValueError(f"{name}: how many weights are wanted was given inside a compiled function; want the weights")
     hyper = {n: v for n, v in (hyper or {}).items() if n != name} | {"restart": 0}
     more = _given({"weights": weights, "offset": offset, "groups": groups})
-    x = jax.tree.map(floating, x)
+    x = floating(x)
     dtype = jax.tree.leaves(x)[0].dtype
     y, offset = (None if v is None else jnp.asarray(v, dtype) for v in (y, offset))
     params = _null_params(fit, penalty, key, x, y, hyper, _parts(start), more)

@@ -13,28 +13,39 @@ import numpy as np
 
 from moejax import _check
 from moejax._linear import dot, solved
+from moejax.model import is_table
 
 MIXED = ("kmeans", "residuals", "centres", "random")  # in the order of restarts
+EQUAL = "equal"
 _SOFTNESS = 0.1  # of responsibilities by cluster: shared by all experts, so that no gate begins separated
 _OTHERS = 0.2  # how much the columns that a kind does not cluster count in later rounds
-_LLOYD_STEPS = {"kmeans": 10, "residuals": 10, "centres": 0, "random": 0}
+_LLOYD_STEPS = {"kmeans": 10, "residuals": 10, "centres": 0, "random": 0, EQUAL: 0}
 
 
 def draw(
-    init: str, number: jax.Array, key: jax.Array, x: Any, y: jax.Array, offset: Any, weights: jax.Array, active: jax.Array
+    init: str,
+    number: jax.Array,
+    key: jax.Array,
+    x: Any,
+    y: jax.Array,
+    offset: Any,
+    weights: jax.Array,
+    active: jax.Array,
+    alike: bool = True,
 ) -> jax.Array:
     """Responsibilities (K, n) of the kind `init`, or for "mixed" of the kind whose turn it is at that number of a start.
 
     kmeans: clusters of x. residuals: clusters of what one linear regression of y on x leaves unexplained. centres: each row
-    to the nearest of K rows. random: clusters of noise. x: (n, d), or inputs that are no table, which have no clusters.
-    weights: (n,); rows of weight 0 take no part. active: (K,), which experts there are.
+    to the nearest of K rows. random: clusters of noise. equal: the same for all experts. x: (n, d), or inputs that are no
+    table, which have no clusters. weights: (n,); rows of weight 0 take no part. active: (K,), which experts there are.
+    alike: whether nothing but a start tells experts apart; where they differ by themselves, equal is the first of "mixed".
     """
-    table = standardized(x, weights) if _is_table(x) else jnp.zeros((len(weights), 0), y.dtype)
+    table = standardized(x, weights) if is_table(x) else jnp.zeros((len(weights), 0), y.dtype)
     known = table if offset is None else jnp.concatenate([table, offset.reshape(len(weights), -1)], axis=1)
     rest = standardized(residuals(known, y, weights), weights)
     noise = jax.random.normal(jax.random.fold_in(key, 1), (len(weights), 1), y.dtype)
-    kinds = _turns(init, x)
-    wanted = {"kmeans": (1, 0, 0), "centres": (1, 0, 0), "residuals": (0, 1, 0), "random": (0, 0, 1)}
+    kinds = _turns(init, x, alike)
+    wanted = {"kmeans": (1, 0, 0), "centres": (1, 0, 0), "residuals": (0, 1, 0), "random": (0, 0, 1), EQUAL: (0, 0, 0)}
     masks = [np.repeat(wanted[kind], [table.shape[1], rest.shape[1], 1]) for kind in kinds]
     turn = number % len(kinds)
     columns = jnp.concatenate([table, rest, noise], axis=1)
@@ -43,12 +54,15 @@ def draw(
     mask = jnp.asarray(np.stack(masks), y.dtype)[turn]
     features = columns * jnp.where(number < len(kinds), mask, (mask + _OTHERS) * drawn)
     steps = jnp.asarray([_LLOYD_STEPS[kind] for kind in kinds])[turn]
-    return kmeans(key, features, weights, active, steps)
+    softness = jnp.asarray([1.0 if kind == EQUAL else _SOFTNESS for kind in kinds], y.dtype)[turn]
+    return kmeans(key, features, weights, active, steps, softness)
 
 
-def kmeans(key: jax.Array, x: jax.Array, weights: jax.Array, active: jax.Array, steps: Any = 10) -> jax.Array:
+def kmeans(
+    key: jax.Array, x: jax.Array, weights: jax.Array, active: jax.Array, steps: Any = 10, softness: Any = _SOFTNESS
+) -> jax.Array:
     """Responsibilities (K, n) by clusters of x (n, d) by k-means (Lloyd 1982), seeded by k-means++ (Arthur and Vassilvitskii
-    2007), after `steps` rounds.
+    2007), after `steps` rounds. softness: the share of each row that all experts have alike.
     """
     x = x.astype(weights.dtype)
 
@@ -59,14 +73,15 @@ def kmeans(key: jax.Array, x: jax.Array, weights: jax.Array, active: jax.Array, 
         return jnp.where(i < steps, moved, centres)
 
     centres = jax.lax.fori_loop(0, max(_LLOYD_STEPS.values()), step, _seeds(key, x, weights, len(active)))
-    soft = (1 - _SOFTNESS) * _nearest(x, centres, active) + _SOFTNESS / active.sum()
+    soft = (1 - softness) * _nearest(x, centres, active) + softness / active.sum()
     return jnp.where(active[:, None], soft, 0).astype(weights.dtype)
 
 
-def _turns(init: str, x: Any) -> tuple[str, ...]:
+def _turns(init: str, x: Any, alike: bool) -> tuple[str, ...]:
     if init != "mixed":
         return (init,)
-    return MIXED if _is_table(x) else ("residuals", "random")
+    clusters = MIXED if is_table(x) else ("residuals", "random")
+    return clusters if alike else (EQUAL, *clusters)
 
 
 def residuals(x: jax.Array, y: jax.Array, weights: jax.Array) -> jax.Array:
@@ -120,13 +135,14 @@ def shared_out(given: Any, active: jax.Array, leader: jax.Array | None, dtype: A
 
 def check_name(init: Any) -> None:
     """Raise ValueError unless init names a kind of start."""
-    if init not in (*MIXED, "mixed"):
-        raise ValueError(f"init: {init!r} was given; want one of {[*MIXED, 'mixed']}")
+    wanted = [*MIXED, EQUAL, "mixed"]
+    if init not in wanted:
+        raise ValueError(f"init: {init!r} was given; want one of {wanted}")
 
 
 def check_init(init: str, x: Any) -> None:
     """Raise ValueError for clusters of inputs that are no table."""
-    if init in ("kmeans", "centres") and not _is_table(x):
+    if init in ("kmeans", "centres") and not is_table(x):
         raise ValueError(f"init: {init!r} was given for inputs that are no array (n, d); want 'residuals' or 'random'")
 
 
@@ -155,7 +171,3 @@ def check_distinct(x: Any, y: Any, n_experts: int) -> None:
         if distinct >= n_experts:
             return
     raise ValueError(f"n_experts: {n_experts} experts were given for {distinct} distinct rows; want at most one for each")
-
-
-def _is_table(x: Any) -> bool:
-    return np.ndim(x) == 2 if hasattr(x, "ndim") else False

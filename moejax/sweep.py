@@ -294,7 +294,13 @@ def sweep(
     axis that is empty, unknown, or has values it cannot have.
     """
     if not callable(fit):
-        raise ValueError(f"fit: {fit!r} was given; want a function, as from fit_gradient")
+        trained = hasattr(fit, "fit")  # an estimator
+        why = (
+            " (a sweep compiles, and an estimator is trained on the host: see GridSearchCV in scikit-learn)"
+            if trained
+            else ""
+        )
+        raise ValueError(f"fit: {fit!r} was given; want a function, as from fit_gradient{why}")
     if not isinstance(axes, Mapping) or not axes:
         raise ValueError(f"axes: {axes!r} was given; want a mapping from the name of at least one axis to its values")
     if chunk_size is not None:
@@ -400,7 +406,7 @@ def _with_sequences(
 def _inputs(given: Inputs, axes: dict[str, np.ndarray]) -> Inputs:
     """Inputs as arrays of one precision, with the fold of every row, and the leader of its group where there are groups."""
     check_key(given.key)
-    x = jax.tree.map(floating, given.x)
+    x = floating(given.x)
     first = next((leaf for leaf in jax.tree.leaves(x) if leaf.ndim), None)
     if first is None:
         raise ValueError("x: no array was given; want (n, d), or a pytree of arrays with n leading")
