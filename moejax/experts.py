@@ -6,9 +6,10 @@ An expert is any record with two pure functions, for all K experts at once:
     apply(params, x) -> eta                      eta: (K, n), or (K, n, m) for m outputs
 
 and, where it helps, `prepare(x)`, run once and shared by all members of a sweep, whose result `apply` then gets in the
-place of x; `trainable(params)` and `penalized(params)`, trees of booleans (see `moejax.model`); and
-`degrees_of_freedom(params) -> (K,)`, two more rows than which an expert needs so as not to count as starved (without it,
-two). `stack` makes such a record of the two functions of a single expert.
+place of x; `trainable(params)` and `penalized(params)`, trees of booleans (see `moejax.model`); `takes_any_array`, whether x
+may be an array of any shape with n leading, such as images, rather than a table (n, d); and `degrees_of_freedom(params) ->
+(K,)`, two more rows than which an expert needs so as not to count as starved (without it, two). `stack` makes such a record
+of the two functions of a single expert, and `neural` of a network.
 
 For an M-step of its own in EM (without it, it gets gradient steps on EM's expected objective):
 
@@ -33,6 +34,7 @@ import jax.numpy as jnp
 
 from moejax import _check
 from moejax._linear import Moments, Pairs, collinear, dot, moments, pairs, predictors, quadratic_step, with_intercept
+from moejax.neural import neural_expert as neural  # noqa: F401, networks have a file of their own
 
 
 @dataclass(frozen=True)
