@@ -8,7 +8,7 @@
 `moejax.plots` (matplotlib) is imported only when asked for.
 """
 
-from moejax import datasets, division, experts, families, gates, handwritten, losses, penalties
+from moejax import datasets, division, experts, families, gates, handwritten, losses, metrics, penalties, pooling
 from moejax.em import fit_em
 from moejax.fit import Fit, Status
 from moejax.gradient import fit_gradient
@@ -32,9 +32,11 @@ __all__ = [
     "gates",
     "handwritten",
     "losses",
+    "metrics",
     "moe",
     "path",
     "penalties",
+    "pooling",
     "select",
     "sweep",
     "usage",

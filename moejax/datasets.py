@@ -32,6 +32,7 @@ __all__ = [
     "Table",
     "data_path",
     "diabetes",
+    "inverse_sine",
     "notebook",
     "read_csv",
     "softmax_regressions",
@@ -311,6 +312,24 @@ def notebook() -> tuple[Problem, Split]:
     expert = table.x[:, -1].astype(np.int64)
     problem = Problem(x, y, expert, Clusters(means, np.eye(x.shape[1])), weights, truth["noise_sd"])
     return problem, Split(*(np.arange(*truth["split"][part]) for part in Split._fields))
+
+
+def inverse_sine(n: int, seed: Seed) -> Table:
+    """Draw n rows of an inverse problem: t given x (n, 1), where x = t + 0.3 sin(2 pi t) + noise and t is uniform on (0, 1).
+
+    The noise is uniform on (-0.1, 0.1). x is a function of t, but about x = 0.5 three t have the same x, and the mean of t
+    given x is none of them: a model that is to say anything there has to have several modes.
+
+    Source: Bishop, "Mixture Density Networks", Aston University report NCRG/94/004 (1994).
+
+    Raises:
+        ValueError: the seed or n is not a whole number in range.
+    """
+    _check.count("n", n)
+    rng = _generator(seed, "inverse sine")
+    t = rng.uniform(size=n)
+    x = t + 0.3 * np.sin(2 * np.pi * t) + rng.uniform(-0.1, 0.1, size=n)
+    return Table(x[:, None], t, ("x",), "t")
 
 
 def split(n: int, seed: Seed, fractions: Sequence[float] = (0.6, 0.2, 0.2)) -> Split:

@@ -4,11 +4,11 @@ A family is any record with
 
     init(n_experts, eta) -> phi                    dispersion parameters, a pytree (eta: an array or its shape and dtype)
     log_prob(y, eta, phi) -> (K, n)                proper, normalised log densities or log masses
-    mean(eta) -> like eta                          class probabilities for `categorical`
+    mean(eta) -> (K, n) or (K, n, m)               of each output; class probabilities for `categorical`
     sample(key, eta, phi) -> like y, K leading     a draw from every expert for every row
 
 where y is (n,) or (n, m), always floats (counts and class numbers too), and eta is (K, n), or (K, n, m) for m outputs, which
-are independent given the expert. And, where it helps,
+are independent given the expert, or for m numbers that are one output's. And, where it helps,
 
     check_target(y, shape)               raises for targets that it cannot have (shape: that of a prediction); without it, y
                                          has the shape of a prediction
@@ -29,6 +29,10 @@ are independent given the expert. And, where it helps,
                                          the mean of log_prob where the predictor has this variance around eta, (K, n), as that
                                          of experts whose params are a distribution; `dispersion` then takes the variance after
                                          the weights, and maximises the sum of this
+    cdf(y, eta, phi) -> (K, n)           P(target <= y) for any real y (n,); of each output (K, n, m) for y (n, m)
+    precision(y, eta, phi) -> (K, n)     of densities that fall on both sides of the mean: -slope of log_prob in y over
+                                         y - mean, no less than 0; the modes of mixtures come by it
+    class_probabilities(eta)             of classes, (K, n, C)
 
 A model without a family predicts and has no likelihood. The families here are finite, with finite slopes, for |eta| to 1e18
 in float32.
@@ -163,6 +167,10 @@ class Gaussian(_Located):
         """The mean of `log_prob` over predictors of this variance around eta, (K, n): less by variance / (2 scale^2)."""
         return self.log_prob(y, eta, phi) - _over_outputs(0.5 * variance * jnp.exp(-2 * self._spread(phi)))
 
+    def cdf(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """P(target <= y), like eta."""
+        return jax.scipy.special.ndtr(_residuals(y, eta) * jnp.exp(-self._spread(phi)))
+
     def sample(self, key: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """A draw from every expert for every row, like eta."""
         return eta + jnp.exp(self._spread(phi)) * jax.random.normal(key, eta.shape, eta.dtype)
@@ -170,6 +178,10 @@ class Gaussian(_Located):
     def curvature(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """1 / scale^2, exact: -log_prob is that quadratic."""
         return jnp.broadcast_to(jnp.exp(-2 * self._spread(phi)), eta.shape)
+
+    def precision(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """1 / scale^2."""
+        return self.curvature(y, eta, phi)
 
     def dispersion(
         self, y: jax.Array, eta: jax.Array, phi: Params, weights: jax.Array, variance: jax.Array | float = 0.0
@@ -226,6 +238,20 @@ class StudentT(_Located):
         _check.shape("y", y, eta.shape[1:], "like an expert's predictions")
         return _over_outputs(_log_t(y - eta, self._spread(phi), _beside(self.log_df(phi), self.shared_scale)))
 
+    def cdf(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """P(target <= y), like eta, by the incomplete beta function."""
+        log_df = _beside(self.log_df(phi), self.shared_scale)
+        u = _standardized(_residuals(y, eta), self._spread(phi), log_df)
+        half_df = jnp.broadcast_to(0.5 * jnp.exp(log_df), u.shape)
+        half, square = jnp.full_like(u, 0.5), jnp.square(u)
+        # Of P(|t| < |u|) in the middle and of P(|t| > |u|) in the tails, each where it keeps its digits.
+        middle = square < 1
+        share = jax.scipy.special.betainc(
+            jnp.where(middle, half, half_df), jnp.where(middle, half_df, half), jnp.where(middle, square, 1) / (1 + square)
+        )
+        tail = jnp.where(u < 0, share / 2, 1 - share / 2)
+        return jnp.where(middle, 0.5 + 0.5 * jnp.sign(u) * share, tail)
+
     def sample(self, key: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """A draw from every expert for every row, like eta."""
         df = jnp.exp(_beside(self.log_df(phi), self.shared_scale))
@@ -241,6 +267,10 @@ class StudentT(_Located):
         log_scale, log_df = self._spread(phi), _beside(self.log_df(phi), self.shared_scale)
         u = _standardized(y - eta, log_scale, log_df)
         return (1 + jnp.exp(-log_df)) * jnp.exp(-2 * log_scale) / (1 + jnp.square(u))
+
+    def precision(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """The curvature, of a tangent that has the density's slope."""
+        return self.curvature(y, eta, phi)
 
     def dispersion(self, y: jax.Array, eta: jax.Array, phi: Params, weights: jax.Array) -> Params:
         """The scales that are best for a quadratic bound (the EM step of Lange, Little and Taylor 1989), then the df."""
@@ -296,6 +326,83 @@ def _log_t(residual: jax.Array, log_scale: jax.Array, log_df: jax.Array) -> jax.
     return constant - log_scale - (half + 0.5) * tail
 
 
+# ---- normal targets whose scale is predicted too ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LocationScale(_Family):
+    """Normal targets, location and scale predicted; made by `location_scale`."""
+
+    scale_floor: float = 0.01
+
+    def init(self, n_experts: int, eta: Any) -> Params:
+        """Nothing to estimate; raises ValueError unless eta is (K, n, 2)."""
+        self._check_eta(eta)
+        return {}
+
+    def log_scale(self, eta: jax.Array) -> jax.Array:
+        """Log scales as they enter the density, (K, n)."""
+        return 0.5 * jnp.logaddexp(2 * math.log(self.scale_floor), 2 * eta[..., 1])
+
+    def log_prob(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """log N(y; eta[..., 0], scale^2), (K, n)."""
+        self._check_eta(eta)
+        _check.shape("y", y, eta.shape[1:2], "a number for each row")
+        log_scale = self.log_scale(eta)
+        return -_half_square((y - eta[..., 0]) * jnp.exp(-log_scale)) - log_scale - 0.5 * math.log(2 * math.pi)
+
+    def mean(self, eta: jax.Array) -> jax.Array:
+        """The location, (K, n)."""
+        return eta[..., 0]
+
+    def sample(self, key: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """A draw from every expert for every row, (K, n); scales above 7e12 (1e102 in float64) are drawn as that."""
+        scale = jnp.exp(jnp.minimum(self.log_scale(eta), _exp_limit(eta.dtype)))
+        return eta[..., 0] + scale * jax.random.normal(key, eta.shape[:2], eta.dtype)
+
+    def cdf(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """P(target <= y), (K, n)."""
+        return jax.scipy.special.ndtr(_residuals(y, eta[..., 0]) * jnp.exp(-self.log_scale(eta)))
+
+    def precision(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """1 / scale^2."""
+        return jnp.exp(-2 * self.log_scale(eta))
+
+    def start(self, y: jax.Array, weights: jax.Array) -> jax.Array:
+        """The mean of the target and the logarithm of its standard deviation, (2,)."""
+        share = weights / weights.sum()
+        mean = jnp.tensordot(share, y, 1)
+        variance = jnp.tensordot(share, jnp.square(y - mean), 1)
+        return jnp.stack([mean, 0.5 * jnp.log(jnp.maximum(variance, jnp.finfo(y.dtype).tiny))])
+
+    def curvature(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """1 / scale^2 and 2 t, (K, n, 2), t being the share of the variance that is not the floor's.
+
+        The Fisher information is diagonal, 1 / scale^2 and 2 t^2, the second of which would vanish faster than the slope
+        does where the floor holds, and steps grow without bound.
+        """
+        share = jax.nn.sigmoid(2 * (eta[..., 1] - math.log(self.scale_floor)))
+        return jnp.stack([jnp.exp(-2 * self.log_scale(eta)), 2 * share], axis=-1)
+
+    def _check_eta(self, eta: Any) -> None:
+        if eta.shape[2:] != (2,):
+            given = f"{eta.shape[2]} outputs" if eta.ndim == 3 else "one output"
+            raise ValueError(f"expert: {given} for a location and a log scale; want two, as in experts.linear(2)")
+
+
+def location_scale(*, scale_floor: float = 0.01) -> LocationScale:
+    """Normal targets y (n,) of which experts predict location and scale: mixture density networks (Bishop 1994).
+
+    eta (K, n, 2) holds the location and the log scale: the variance is exp(2 eta[..., 1]) + scale_floor^2. scale_floor: in
+    the units of y, an absolute number, for predicted scales have no largest one that others could be held to. The likelihood
+    has no maximum without it: an expert whose location meets one target would gain without end from a scale that goes to 0.
+    The default suits targets that are standardised. An offset is (n, 2), of location and log scale. Raises ValueError for a
+    floor that is not above 0.
+    """
+    _check.positive("scale_floor", scale_floor)
+    return LocationScale(float(scale_floor))
+
+
 # ---- discrete families ----------------------------------------------------------------------------------------------
 
 
@@ -312,6 +419,15 @@ class Bernoulli(_Family):
     def mean(self, eta: jax.Array) -> jax.Array:
         """P(y = 1)."""
         return jax.nn.sigmoid(eta)
+
+    def class_probabilities(self, eta: jax.Array) -> jax.Array:
+        """P(y = 0) and P(y = 1), on a last axis."""
+        return jnp.stack([jax.nn.sigmoid(-eta), jax.nn.sigmoid(eta)], axis=-1)
+
+    def cdf(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """P(label <= y), like eta."""
+        _check.shape("y", y, eta.shape[1:], "like an expert's predictions")
+        return jnp.where(y < 0, 0, jnp.where(y < 1, jax.nn.sigmoid(-eta), 1))
 
     def sample(self, key: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """A label from every expert for every row, like eta."""
@@ -358,6 +474,10 @@ class Categorical(_Family):
     def mean(self, eta: jax.Array) -> jax.Array:
         """Class probabilities, (K, n, C)."""
         return jax.nn.softmax(eta)
+
+    def class_probabilities(self, eta: jax.Array) -> jax.Array:
+        """Those of `mean`, (K, n, C)."""
+        return self.mean(eta)
 
     def sample(self, key: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """A class number from every expert for every row, (K, n), of eta's type."""
@@ -418,6 +538,14 @@ class Poisson(_Family):
         """exp(eta), or the largest float."""
         return _exp(eta)
 
+    def cdf(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """P(count <= y), like eta, by the incomplete gamma function."""
+        _check.shape("y", y, eta.shape[1:], "like an expert's predictions")
+        rate = _exp(eta)
+        # So far above the rate nothing is left, and the series of the function need not go on.
+        count = jnp.minimum(jnp.floor(y), 2 * rate + 1000)
+        return jnp.where(y < 0, 0, jax.scipy.special.gammaincc(jnp.maximum(count, 0) + 1, rate))
+
     def sample(self, key: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """A count from every expert for every row, like eta; rates above 2^30 are drawn as 2^30, for they are integers."""
         return jax.random.poisson(key, jnp.minimum(_exp(eta), 2.0**30)).astype(eta.dtype)
@@ -477,6 +605,14 @@ class Gamma(_Family):
     def mean(self, eta: jax.Array) -> jax.Array:
         """exp(eta), or the largest float."""
         return _exp(eta)
+
+    def cdf(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """P(target <= y), like eta, by the incomplete gamma function."""
+        _check.shape("y", y, eta.shape[1:], "like an expert's predictions")
+        log_shape = jnp.broadcast_to(self._spread(phi), eta.shape)
+        positive = y > 0
+        log_y = jnp.log(jnp.where(positive, y, 1))
+        return jnp.where(positive, jax.scipy.special.gammainc(jnp.exp(log_shape), _exp(log_shape + log_y - eta)), 0)
 
     def sample(self, key: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """A draw from every expert for every row, like eta; none is 0."""
@@ -671,6 +807,11 @@ def _like(weights: jax.Array, each: jax.Array) -> jax.Array:
     return weights[..., None] if each.ndim == 3 else weights
 
 
+def _residuals(y: jax.Array, location: jax.Array) -> jax.Array:
+    _check.shape("y", y, location.shape[1:], "like an expert's predictions")
+    return y - location
+
+
 def _over_outputs(each: jax.Array) -> jax.Array:
     return each.sum(axis=2) if each.ndim == 3 else each
 
@@ -716,6 +857,13 @@ def _extended(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.A
     """
     limit = _exp_limit(x.dtype)
     return function(jnp.minimum(x, limit)) + math.exp(limit) * jnp.maximum(x - limit, 0)
+
+
+def _half_square(z: jax.Array) -> jax.Array:
+    """z^2 / 2, continued along its tangent from where the square would soon overflow."""
+    limit = math.exp(_exp_limit(z.dtype))
+    near = jnp.clip(z, -limit, limit)  # both sides are computed, and neither may overflow
+    return jnp.where(jnp.abs(z) < limit, 0.5 * jnp.square(near), limit * (jnp.abs(z) - 0.5 * limit))
 
 
 def _exp(x: jax.Array) -> jax.Array:

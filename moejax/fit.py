@@ -210,9 +210,9 @@ def check_data(
 ) -> int:
     """Raise ValueError unless `model` can be fitted to these; else return the number of rows.
 
-    x: (n, d), or a pytree of arrays with n leading; y: shaped as the model predicts, unless its family has a say; weights:
-    (n,), none below 0, not all 0; offset: like y; groups: (n,) whole numbers, in each of which weights are equal; start:
-    like the model's params.
+    x: (n, d), an array of any shape with n leading if experts and gate take such, or a pytree of arrays with n leading; y:
+    shaped as the model predicts, unless its family has a say; weights: (n,), none below 0, not all 0; offset: like y;
+    groups: (n,) whole numbers, in each of which weights are equal; start: like the model's params.
     """
     n = _check_inputs(model, x)
     leaves, structure = jax.tree.flatten(x)
@@ -300,7 +300,9 @@ def _check_inputs(model: Model, x: Any) -> int:
     if not leaves:
         raise ValueError("x: nothing was given; want an array (n, d), or a pytree of arrays with n leading")
     if len(leaves) == 1 and leaves[0] is x:
-        _check.shape("x", x, (None, None), "rows by features")
+        takes_any = all(getattr(part, "takes_any_array", False) for part in (model.expert, model.gate))
+        if not takes_any or np.ndim(x) < 2:
+            _check.shape("x", x, (None, None), "rows by features")
         _check.count("columns of x", np.shape(x)[1])
     sizes = {np.shape(leaf)[0] if np.ndim(leaf) else None for leaf in leaves}
     if len(sizes) > 1 or None in sizes or 0 in sizes:

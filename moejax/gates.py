@@ -15,7 +15,7 @@ and, where it helps,
                                          into what multiplies their means
     noisy_log_probs(params, x, key)      of a gate that is noisy in training: `log_probs` with noise drawn from the key
     active(params) -> (K,)               which experts take part at all
-    prepare(x)                           as for experts
+    prepare(x), takes_any_array          as for experts
     trainable(params), penalized(params) trees of booleans, see `moejax.model`
     degrees_of_freedom(params, active)   the free numbers of the experts that take part, for criteria
     log_joint(params, x) -> (K, n)       log p(expert, x), of a gate that models its inputs too; EM then ascends the joint
@@ -46,6 +46,7 @@ import numpy as np
 from moejax import _check
 from moejax._linear import Moments, Pairs, dot, moments, pairs, predictors, quadratic_step, whitening, with_intercept
 from moejax.hierarchy import hierarchical as hierarchical  # a gate like those below, long enough for a file of its own
+from moejax.neural import neural_gate as neural  # noqa: F401, as are networks
 
 Params = dict[str, jax.Array]
 
@@ -59,6 +60,7 @@ class Fixed:
     """Proportions that are given and never trained; made by `fixed`."""
 
     proportions: tuple[float, ...] | None = None
+    takes_any_array = True
 
     def init(self, key: jax.Array, n_experts: int, x: Any) -> Params:
         """Logarithms of the proportions, (K,)."""
@@ -104,6 +106,8 @@ def fixed(proportions: Sequence[float] | None = None) -> Fixed:
 @dataclass(frozen=True)
 class Constant:
     """Proportions that are trained and see no input; made by `constant`."""
+
+    takes_any_array = True
 
     def init(self, key: jax.Array, n_experts: int, x: Any) -> Params:
         """Logits of 0, (K,): equal proportions."""

@@ -28,7 +28,9 @@ from moejax import _check
 
 __all__ = [
     "PALETTE",
+    "calibration",
     "coefficient_path",
+    "conditional_density",
     "expert_weights",
     "gate_tree",
     "sample_3d",
@@ -422,6 +424,109 @@ def gate_tree(branches: Sequence[Any], *, ax: Axes | None = None) -> Axes:
     ax.set_ylim(min(height) - 0.4, max(height) + 0.75)
     ax.set_axis_off()
     return ax
+
+
+def conditional_density(
+    at: Any,
+    grid: Any,
+    density: Any,
+    *,
+    x: Any = None,
+    y: Any = None,
+    centres: Any = None,
+    shares: Any = None,
+    x_label: str = "x",
+    y_label: str = "y",
+    ax: Axes | None = None,
+) -> Axes:
+    """The density of y given x, for a single x, as an image: the darker, the denser; with data and centres on top.
+
+    Args:
+        at: (a,), rising: the values of x. At least two.
+        grid: (g,), rising: the values of y. At least two.
+        density: (a, g), none below 0: p(y | x) at each.
+        x: (n,) or (n, 1), data to draw as small points; with y.
+        y: (n,).
+        centres: (a, K), numbers to draw as dots at each x, such as modes or the means of experts; NaN for none.
+        shares: (a, K), between 0 and 1: the area of each dot, such as gate probabilities; all the same if None.
+        x_label: name of x, with its units if any.
+        y_label: name of y.
+        ax: where to draw; a new figure if None. The colour bar takes some of its room.
+
+    Returns:
+        The Axes.
+    """
+    across, up = _rising("at", at), _rising("grid", grid)
+    values = _numbers("density", density, 2, 2, "(a, g)")
+    _check.shape("density", values, (across.size, up.size), "one for each of at and of grid")
+    _check.not_negative("density", values)
+    if (x is None) != (y is None):
+        raise ValueError(f"x, y: {'y' if x is None else 'x'} was given alone; want both, or none")
+    if centres is None and shares is not None:
+        raise ValueError("shares: given without centres; want both, or centres alone")
+    ax = _axes(ax, (6.4, 4.4))
+    image = ax.pcolormesh(across, up, values.T, cmap="Blues", shading="nearest", vmin=0.0, rasterized=True)
+    keys: list[Any] = []
+    if x is not None:
+        points, targets = _numbers("x", x, 1, 2, "(n,) or (n, 1)"), _numbers("y", y, 1)
+        _check.shape("x", points.reshape(len(points), -1), (targets.size, 1), "one number for each y")
+        look: dict[str, Any] = {"color": _CHOSEN, "alpha": 0.5, "linewidths": 0}
+        keys.append(ax.scatter(points.ravel(), targets, s=4.0, label="data", **look))
+    if centres is not None:
+        dots = _numbers("centres", centres, 2, 2, "(a, K)")
+        _check.shape("centres", dots, (across.size, None), "a row for each of at")
+        sizes = np.ones_like(dots) if shares is None else _numbers("shares", shares, 2, 2, "(a, K)")
+        _check.shape("shares", sizes, dots.shape, "like centres")
+        label = "centres" if shares is None else "centres, by share"
+        each = np.broadcast_to(across[:, None], dots.shape)
+        ax.scatter(each, dots, s=14.0 * np.nan_to_num(sizes), color=PALETTE[1], linewidths=0, zorder=3)
+        keys.append(Line2D([], [], color=PALETTE[1], marker="o", linestyle="", markersize=4, label=label))
+    _finish(ax, x_label, y_label, keys)
+    ax.grid(False)
+    ax.set_xlim(across[0], across[-1])
+    ax.set_ylim(up[0], up[-1])
+    bar = ax.figure.colorbar(image, ax=ax)
+    bar.set_label("density", fontsize=_NORMAL)
+    bar.ax.tick_params(labelsize=_SMALL)
+    return ax
+
+
+def calibration(table: Any, *, ax: Axes | None = None) -> Axes:
+    """A reliability diagram: how often it was so against how often it was said to be; on the diagonal both agree.
+
+    Dots have areas by their share of the rows. The legend tells the expected calibration error.
+
+    Args:
+        table: what `moejax.metrics.calibration` returns: predicted, observed and share (B,), NaN for empty bins, and error.
+        ax: where to draw; a new figure if None.
+
+    Returns:
+        The Axes.
+    """
+    if not all(hasattr(table, name) for name in ("predicted", "observed", "share", "error")):
+        raise ValueError(f"table: {type(table).__name__} was given; want what `moejax.metrics.calibration` returns")
+    predicted, observed, share = (_numbers(name, getattr(table, name), 1) for name in ("predicted", "observed", "share"))
+    there = share > 0
+    ax = _axes(ax, (4.4, 4.4))
+    ax.plot([0.0, 1.0], [0.0, 1.0], color=_GREY, linestyle="--", linewidth=1.0)
+    ax.plot(predicted[there], observed[there], color=PALETTE[0], linewidth=1.2)
+    ax.scatter(predicted[there], observed[there], s=20.0 + 400.0 * share[there], color=PALETTE[0], alpha=0.6, linewidths=0)
+    told = f"calibration error {float(table.error):.3f}"
+    keys = [Line2D([], [], color=PALETTE[0], marker="o", markersize=5, label=told)]
+    keys.append(Line2D([], [], color=_GREY, linestyle="--", linewidth=1.0, label="as predicted"))
+    _finish(ax, "predicted probability", "observed share", keys)
+    ax.set_xlim(-0.03, 1.03)
+    ax.set_ylim(-0.03, 1.03)
+    ax.set_aspect("equal")
+    return ax
+
+
+def _rising(name: str, value: Any) -> np.ndarray:
+    numbers = _numbers(name, value, 1)
+    _check.finite(name, numbers)
+    if numbers.size < 2 or (np.diff(numbers) <= 0).any():
+        raise ValueError(f"{name}: {numbers.size} numbers were given; want at least two, each above the one before")
+    return numbers
 
 
 def _places(branches: Sequence[Any]) -> tuple[list[int], list[float]]:

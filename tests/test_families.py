@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.scipy import stats
+from scipy import stats as distributions
 
 import moejax
 from moejax import experts, families, gates
@@ -22,6 +23,7 @@ FAMILIES = {
     "t": families.student_t(),
     "t of df 4": families.student_t(4),
     "t, shared": families.student_t(shared_scale=True),
+    "location-scale": families.location_scale(scale_floor=0.3),
     "bernoulli": families.bernoulli(),
     "categorical": families.categorical(C),
     "poisson": families.poisson(),
@@ -30,7 +32,9 @@ FAMILIES = {
 }
 DISPERSED = [name for name in FAMILIES if name.startswith(("gaussian", "t", "gamma"))]
 SEPARATE = [name for name in DISPERSED if "shared" not in name]
-DISTINCT = ["gaussian", "gaussian, shared", "t", "bernoulli", "categorical", "poisson", "gamma"]  # the others share code
+# The others share code.
+DISTINCT = ["gaussian", "gaussian, shared", "t", "location-scale", "bernoulli", "categorical", "poisson", "gamma"]
+TAILS = {"categorical": (C,), "location-scale": (2,)}  # of predictors of one target
 
 # Each method compiled, which is faster here than its operations one by one.
 LOG_PROB, MEAN, SAMPLE, CURVATURE, M_STEP, AT_FLOOR = (
@@ -56,10 +60,15 @@ def phi_of(name, rng, tail=(), spread=0.4):
 def typical(name, seed=0, n=N, tail=()):
     """A target, predictors and dispersions."""
     rng = np.random.default_rng(seed)
-    eta = jnp.asarray(rng.normal(size=(K, n, *(tail or ((C,) if name == "categorical" else ())))))
+    eta = jnp.asarray(rng.normal(size=(K, n, *(tail or TAILS.get(name, ())))))
     draw = {"bernoulli": lambda z: z > 0, "categorical": lambda z: abs(z // 1) % C, "poisson": lambda z: abs(2 * z // 1)}
     y = draw.get(name, np.exp if name.startswith("gamma") else np.asarray)(rng.normal(size=(n, *tail)))
     return jnp.asarray(y, float), eta, phi_of(name, rng, tail)
+
+
+def predicted(name, eta):
+    """The shape of a prediction."""
+    return jax.eval_shape(FAMILIES[name].mean, eta).shape[1:]
 
 
 def normalized(rng, empty=()):
@@ -102,7 +111,7 @@ def test_densities_have_mass_one_and_the_stated_mean(name):
     y, measure, eta, _, density = on_grid(name)
     np.testing.assert_allclose(density @ measure, 1, rtol=1e-8)
     mean = MEAN[name](eta)
-    assert mean.shape == eta.shape
+    assert mean.shape == (eta.shape[:2] if name == "location-scale" else eta.shape)
     if name == "categorical":
         np.testing.assert_allclose(mean[:, 0], density, rtol=1e-12)
     else:
@@ -115,6 +124,8 @@ def other_density(name, y, eta, phi):
         return stats.norm.logpdf(y, eta, value["log_scale"])
     if name.startswith("t"):
         return stats.t.logpdf(y, value.get("log_df", 4.0), eta, value["log_scale"])
+    if name == "location-scale":
+        return stats.norm.logpdf(y, eta[..., 0], jnp.sqrt(jnp.exp(2 * eta[..., 1]) + 0.3**2))
     if name == "bernoulli":
         return stats.bernoulli.logpmf(y, 1 / (1 + jnp.exp(-eta)))
     if name == "poisson":
@@ -131,6 +142,53 @@ def test_densities_are_those_of_other_code(name):
     np.testing.assert_allclose(
         LOG_PROB[name](y, eta, phi), jax.jit(other_density, static_argnums=0)(name, y, eta, phi), rtol=1e-10, atol=1e-12
     )
+
+
+def other_cdf(name, y, eta, phi):
+    """By SciPy, (K, n)."""
+    eta = np.asarray(eta)
+    value = {key: np.exp(leaf if "shared" in name else np.asarray(leaf)[:, None]) for key, leaf in phi.items()}
+    if name.startswith("gaussian"):
+        return distributions.norm.cdf(y, eta, value["log_scale"])
+    if name.startswith("t"):
+        return distributions.t.cdf(y, value.get("log_df", 4.0), eta, value["log_scale"])
+    if name == "location-scale":
+        return distributions.norm.cdf(y, eta[..., 0], np.sqrt(np.exp(2 * eta[..., 1]) + 0.3**2))
+    if name == "bernoulli":
+        return distributions.bernoulli.cdf(y, 1 / (1 + np.exp(-eta)))
+    if name == "poisson":
+        return distributions.poisson.cdf(y, np.exp(eta))
+    return distributions.gamma.cdf(y, value["log_shape"], scale=np.exp(eta) / value["log_shape"])
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "categorical"])
+def test_distribution_functions_are_those_of_scipy_between_and_beyond_targets_too(name):
+    _, eta, phi = typical(name)
+    y = np.r_[-1e30, -40, -1.0, -1e-9, 0, 1e-9, 0.5, 1.0, np.linspace(-9, 9, N - 11), 2, 40, 1e30]
+    cdf = jax.jit(FAMILIES[name].cdf)
+    want = other_cdf(name, y, eta, phi)
+    np.testing.assert_allclose(cdf(jnp.asarray(y), eta, phi), want, rtol=1e-9, atol=1e-14)
+    with jax.enable_x64(False):
+        single = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), (y, eta, phi))
+        got = cdf(*single)
+        assert got.dtype == jnp.float32
+        np.testing.assert_allclose(got, want, atol=3e-6)
+
+
+@pytest.mark.parametrize("name", ["gaussian", "t", "location-scale"])
+def test_the_precision_is_the_slope_over_the_distance(name):
+    y, eta, phi = typical(name)
+    slope = jax.grad(lambda y: LOG_PROB[name](y, eta, phi)[1].sum())(y)
+    want = -slope / (y - FAMILIES[name].mean(eta)[1])
+    np.testing.assert_allclose(FAMILIES[name].precision(y, eta, phi)[1], want, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["bernoulli", "categorical"])
+def test_class_probabilities_are_those_of_the_density(name):
+    _, eta, phi = typical(name)
+    probs = FAMILIES[name].class_probabilities(eta)
+    for c in range(probs.shape[2]):
+        np.testing.assert_allclose(probs[..., c], np.exp(LOG_PROB[name](jnp.full(N, float(c)), eta, phi)), rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["gaussian", "gaussian, shared", "bernoulli"])
@@ -172,7 +230,7 @@ def test_samples_come_from_the_density(name):
     assert sample.shape == (K, draws)
     assert sample.dtype == eta.dtype
     for own in np.asarray(sample):
-        family.check_target(own, eta.shape[1:])
+        family.check_target(own, predicted(name, eta))
     values = sample[..., None] == np.arange(C) if name == "categorical" else sample
     error = np.std(values, axis=1) / np.sqrt(draws)
     assert (np.abs(np.mean(values, axis=1) - family.mean(eta[:, 0])) < 4.5 * error).all()
@@ -183,8 +241,9 @@ def test_samples_come_from_the_density(name):
         return jax.jvp(own, ((eta, phi),), (along,))[1]
 
     still = jax.tree.map(jnp.zeros_like, (eta, phi))
-    first = still[0].at[..., 0].set(1) if name == "categorical" else still[0] + 1
-    for along in [(first, still[1]), *((still[0], still[1] | {key: still[1][key] + 1}) for key in phi)]:
+    first = still[0].at[..., 0].set(1) if name in TAILS else still[0] + 1
+    directions = [(first, still[1]), (still[0] + 1, still[1])]
+    for along in directions + [(still[0], still[1] | {key: still[1][key] + 1}) for key in phi]:
         slopes = np.asarray(slope(along))
         assert (np.abs(slopes.mean(axis=1)) < 4.5 * slopes.std(axis=1) / np.sqrt(draws) + 1e-12).all()
 
@@ -213,6 +272,18 @@ def test_curvature_is_the_expected_second_derivative(name):
     second = second_derivative(name, jnp.asarray(y), eta, phi)
     got = CURVATURE[name](y, eta, phi)
     np.testing.assert_allclose(got[:, 0], (density * second) @ measure, rtol=1e-8)
+
+
+def test_curvature_of_location_and_scale_is_the_fisher_information_but_where_the_floor_holds():
+    """By the expected outer product of slopes: diagonal, 1 / s^2 and 2 t^2, of which 2 t is above, with the same root."""
+    name = "location-scale"
+    y, measure, eta, phi, density = on_grid(name)
+    slopes = jax.grad(lambda eta: LOG_PROB[name](jnp.asarray(y), eta, phi).sum())(eta)
+    information = np.einsum("kn,kni,knj->kij", density * measure, slopes, slopes)
+    got = CURVATURE[name](y, eta, phi)[:, 0]
+    np.testing.assert_allclose(information[:, 0, 1], 0, atol=1e-8)
+    np.testing.assert_allclose(got[:, 0], information[:, 0, 0], rtol=1e-8)
+    np.testing.assert_allclose(got[:, 1], np.sqrt(2 * information[:, 1, 1]), rtol=1e-8)
 
 
 @pytest.mark.parametrize("name", [name for name in DISPERSED if FAMILIES[name].majorizes])
@@ -424,7 +495,7 @@ def test_everything_runs_under_jit_and_vmap(name):
     weights = normalized(np.random.default_rng(0), empty=[0])
 
     def everything(y, eta, phi, weights):
-        family.check_target(y, eta.shape[1:])
+        family.check_target(y, predicted(name, eta))
         done = LOG_PROB[name](y, eta, phi), MEAN[name](eta), CURVATURE[name](y, eta, phi), AT_FLOOR[name](phi, y)
         return *done, M_STEP[name](y, eta, phi, weights), family.degrees_of_freedom(phi)
 
@@ -446,9 +517,9 @@ EXTREME = np.array([-1e18, -1e6, -200, -90, -1, 0, 1, 90, 200, 1e6, 1e18], np.fl
 @pytest.mark.usefixtures("float32")
 def test_float32_extremes_are_finite(name):
     family, n = FAMILIES[name], EXTREME.size
-    tail = (C,) if name == "categorical" else ()
+    tail = TAILS.get(name, ())
     eta = jnp.broadcast_to(jnp.asarray(EXTREME).reshape(1, n, *[1] * len(tail)), (K, n, *tail))
-    eta = eta * jnp.array([1.0, -1, 0, 0.5]) if tail else eta
+    eta = eta * jnp.array([1.0, -1, 0, 0.5])[: tail[0]] if tail else eta
     phi = family.init(K, jax.ShapeDtypeStruct(eta.shape, jnp.float32))
 
     @jax.jit
@@ -531,6 +602,7 @@ BAD = [
     ("poisson", np.r_[-1.0, np.ones(N - 1)], "-1 was given.*counts"),
     ("poisson", np.r_[0.5, np.ones(N - 1)], "0.5 was given.*counts"),
     ("gamma", np.r_[0.0, np.ones(N - 1)], "0 was given.*above 0"),
+    ("location-scale", np.ones((N, 2)), "shape"),
     ("gamma", np.r_[-2.0, np.ones(N - 1)], "-2 was given.*above 0"),
 ]
 
@@ -552,7 +624,7 @@ def test_log_prob_refuses_what_has_no_probability(name, y, message):
 @every_family
 def test_targets_of_the_family_are_accepted(name):
     y, eta, _ = typical(name)
-    assert FAMILIES[name].check_target(np.asarray(y), eta.shape[1:]) is None
+    assert FAMILIES[name].check_target(np.asarray(y), predicted(name, eta)) is None
 
 
 def test_both_classes_are_wanted_in_every_column():
@@ -574,6 +646,7 @@ def test_a_test_set_may_have_a_single_class():
         *((lambda f=f: families.gaussian(variance_floor=f), "^variance_floor: ") for f in (0, -1, 1, np.nan)),
         *((lambda f=f: families.student_t(variance_floor=f), "^variance_floor: ") for f in (0, 1.5)),
         *((lambda f=f: families.gamma(dispersion_floor=f), "^dispersion_floor: ") for f in (0, 1, np.inf)),
+        *((lambda f=f: families.location_scale(scale_floor=f), "^scale_floor: ") for f in (0, -1, np.inf)),
         *((lambda d=d: families.student_t(d), "^df: ") for d in (0, -1, np.nan, np.inf)),
         *((lambda c=c: families.categorical(c), "^n_classes: ") for c in (1, 0, 2.0, "3", True)),
     ],
