@@ -50,57 +50,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from moejax import _check, _trees
+from moejax import _check
 from moejax._linear import Moments, Pairs, collinear, dot, moments, pairs, predictors, quadratic_step, with_intercept
-from moejax.neural import neural_expert as neural  # noqa: F401, these and the next have files of their own
+from moejax.columns import Choices
+from moejax.columns import by_columns as by_columns  # experts of these kinds have files of their own
+from moejax.neural import neural_expert as neural  # noqa: F401
 from moejax.tied import tied as tied
-
-
-@dataclass(frozen=True)
-class Choices:
-    """Divisions of columns among experts, of which a number in params tells the one that holds; see `by_columns`.
-
-    columns: of each choice, of each expert.
-    """
-
-    columns: tuple[tuple[tuple[int, ...], ...], ...]
-
-    @property
-    def hyper(self) -> dict[str, float]:
-        """`columns`, the number of the choice, where there are several."""
-        return {"columns": 0} if len(self.columns) > 1 else {}
-
-    def check_hyper(self, name: str, value: Any) -> None:
-        """Raise ValueError for a number of no choice."""
-        _check.whole(f"hyper[{name!r}]", value, 0, len(self.columns) - 1)
-
-    def init(self, n_experts: int, x: jax.Array) -> dict[str, jax.Array]:
-        """The number of the choice that holds, unless there is one only.
-
-        Raises ValueError for another number of experts, and for columns that x (n, d) does not have.
-        """
-        _check.shape("x", x, (None, None), "an array, since its columns are divided among the experts")
-        for choice in self.columns:
-            check_division("expert_columns", choice, n_experts)
-            last = max(map(max, choice))
-            if last >= x.shape[1]:
-                raise ValueError(f"expert_columns: column {last} was given; want columns below {x.shape[1]}, those of x")
-        return {name: jnp.asarray(number, x.dtype) for name, number in self.hyper.items()}
-
-    def own(self, params: Any) -> Any:
-        """Params of the expert alone."""
-        return {name: v for name, v in params.items() if name not in self.hyper} if self.hyper else params
-
-    def seen(self, params: Any, d: int, dtype: Any) -> jax.Array:
-        """1 for each column that an expert sees and 0 for the others, (K, d)."""
-        masks = np.zeros((len(self.columns), len(self.columns[0]), d))
-        for choice, mask in zip(self.columns, masks, strict=True):
-            for row, columns in zip(mask, choice, strict=True):
-                row[list(columns)] = 1
-        number = params["columns"].astype(jnp.int32) if self.hyper else 0
-        return jnp.asarray(masks, dtype)[number]
 
 
 @dataclass(frozen=True)
@@ -227,91 +183,6 @@ def stack(init: Callable[[jax.Array, Any], Any], apply: Callable[[Any, Any], jax
     init(key, x) -> params of one expert, any pytree; apply(params, x) -> its predictions, (n,) or (n, m).
     """
     return Stack(init, apply)
-
-
-@dataclass(frozen=True)
-class Zeroed:
-    """Experts each of which sees x with the columns of the others set to 0; made by `by_columns`."""
-
-    expert: Any
-    choices: Choices
-
-    @property
-    def hyper(self) -> dict[str, float]:
-        """Which columns the experts see, and what they have of their own."""
-        return {**getattr(self.expert, "hyper", {}), **self.choices.hyper}
-
-    def check_hyper(self, name: str, value: Any) -> None:
-        """Raise ValueError for a number that it cannot be."""
-        if name in self.choices.hyper:
-            self.choices.check_hyper(name, value)
-        elif hasattr(self.expert, "check_hyper"):
-            self.expert.check_hyper(name, value)
-
-    def init(self, key: jax.Array, n_experts: int, x: jax.Array) -> Any:
-        """The expert's params, with the number of the choice of columns beside them where there are several."""
-        number, params = self.choices.init(n_experts, x), self.expert.init(key, n_experts, x)
-        if not number:
-            return params
-        if not isinstance(params, dict):
-            raise ValueError(f"expert: params of type {type(params).__name__}, among choices of columns; want a dictionary")
-        return {**params, **number}
-
-    def trainable(self, params: Any) -> Any:
-        """As the expert says, and no number of a choice."""
-        return self._marked(_trees.trainable, params)
-
-    def penalized(self, params: Any) -> Any:
-        """As the expert says, and no number of a choice."""
-        return self._marked(_trees.penalized, params)
-
-    def _marked(self, mark: Callable[[Any, Any], Any], params: Any) -> Any:
-        own = mark(self.expert, self.choices.own(params))
-        return {**own, **dict.fromkeys(self.choices.hyper, False)} if self.choices.hyper else own
-
-    def apply(self, params: Any, x: jax.Array) -> jax.Array:
-        """Each expert's predictions of its own columns, (K, n) or (K, n, m)."""
-
-        def one(own: Any, seen: jax.Array) -> jax.Array:
-            rows = self.expert.prepare(seen * x) if hasattr(self.expert, "prepare") else seen * x
-            return self.expert.apply(jax.tree.map(lambda leaf: leaf[None], own), rows)[0]
-
-        return jax.vmap(one)(self.choices.own(params), self.choices.seen(params, x.shape[1], x.dtype))
-
-
-def by_columns(expert: Any, choices: Sequence[Sequence[Sequence[int]]]) -> Any:
-    """The same experts, each of which sees only columns of its own, by one of several divisions.
-
-    choices: divisions, each with the columns of every expert; columns may be in those of several experts, or of none. With
-    more than one, the field `columns` of `hyper` is the number of the one that holds, from 0 and by default 0: an axis of a
-    sweep. `moe(..., expert_columns=[(0, 1), (2, 3)])` is a shorthand for a single one.
-
-    Linear experts then have coefficients of exactly 0 elsewhere, which are not fitted, and count for nothing. To others, by
-    `stack` or of somebody's own, with experts on the leading axis of all params, the other columns are 0; by EM they make
-    gradient steps.
-
-    Raises ValueError for no choice, choices for different numbers of experts, an expert without columns, columns that are
-    negative or repeated, and experts that are divided already; and, once inputs are known, for columns that they lack.
-    """
-    if getattr(expert, "choices", None) is not None:
-        raise ValueError(f"expert: {expert!r} has columns of its own already; want to divide them once")
-    if not len(choices):
-        raise ValueError("choices: none was given; want at least one division of the columns")
-    for number, choice in enumerate(choices):
-        check_division(f"choices[{number}]", choice, len(choices[0]))
-    divided = Choices(tuple(tuple(tuple(int(c) for c in columns) for columns in choice) for choice in choices))
-    return expert.by_columns(divided) if hasattr(expert, "by_columns") else Zeroed(expert, divided)
-
-
-def check_division(name: str, columns: Any, n_experts: int) -> None:
-    """Raise ValueError unless there is for each expert at least one column, none negative or repeated."""
-    if len(columns) != n_experts:
-        raise ValueError(f"{name}: columns of {len(columns)} experts were given; want those of {n_experts}")
-    for k, own in enumerate(columns):
-        given = np.asarray(own)
-        if given.ndim != 1 or given.dtype.kind not in "iu" or given.min() < 0 or len(set(given.tolist())) < len(given):
-            wanted = f"at least one column index for expert {k}, none negative or repeated"
-            raise ValueError(f"{name}: {own!r} was given; want {wanted}")
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import _check, _trees, experts
+from moejax import _check, _trees, columns
 
 Params = Any
 Columns: TypeAlias = tuple[int, ...] | tuple[str, ...] | str | None  # what a part sees of x
@@ -343,9 +343,9 @@ def moe(
     """
     _check.count("n_experts", n_experts)
     _functions("expert", expert, ("init", "apply"))
-    if expert_columns is not None and any(np.ndim(columns) for columns in expert_columns):
-        experts.check_division("expert_columns", expert_columns, n_experts)
-        expert, expert_columns = experts.by_columns(expert, (expert_columns,)), None
+    if expert_columns is not None and any(np.ndim(own) for own in expert_columns):
+        columns.check_division("expert_columns", expert_columns, n_experts)
+        expert, expert_columns = columns.by_columns(expert, [expert_columns]), None  # type: ignore[list-item]
     _functions("gate", gate, ("init", "log_probs"))
     if family is not None:
         _functions("family", family, ("init", "log_prob", "mean"))
