@@ -182,10 +182,10 @@ def _eliminated(gram: jax.Array, extra: jax.Array, free: jax.Array, right: jax.A
         pivot = jax.lax.dynamic_index_in_dim(row, j, 2)
         there = pivot > jax.lax.dynamic_index_in_dim(least, j, 1)[..., None]
         unit = jnp.where(there, row / jnp.where(there, pivot, 1), 0)
-        column = jax.lax.dynamic_index_in_dim(a, j, 2) - (jnp.arange(p) == j)[:, None]
-        # Without a pivot the unknown is left out: its row becomes 0, and so does its solution.
-        left_out = (jnp.arange(p) == j)[:, None] & ~there
-        return jnp.where(left_out, 0, a - column * unit)
+        column = jax.lax.dynamic_index_in_dim(a, j, 2)
+        # The row itself is set and not subtracted from, for a large pivot would cost its digits. Without a pivot the unknown
+        # is left out: its row becomes 0, and so does its solution.
+        return jnp.where((jnp.arange(p) == j)[:, None], unit, a - column * unit)
 
     reduced = jax.lax.fori_loop(0, p, step, jnp.concatenate([system, right[..., None]], axis=2))
     return jnp.where(free, reduced[..., -1], 0)

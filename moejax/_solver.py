@@ -73,6 +73,15 @@ def score(model: Any, loss: Any, params: Any, x: Any, y: jax.Array, weights: Any
     return getattr(loss, "score", loss.value)(model, params, data, normalized(weights, y))
 
 
+def lowest(fit: Any, places: list[Any], data: Data, weights: jax.Array, hyper: Hyper) -> Any:
+    """Those of several params at which the objective is lowest, the first if at none."""
+    if len(places) == 1:
+        return places[0]
+    values = jnp.stack([fit.objective(place, data, weights, hyper) for place in places])
+    best = jnp.argmin(jnp.where(jnp.isfinite(values), values, jnp.inf))
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves)[best], *places)
+
+
 def used(fit: Any, hyper: Hyper, part: str | None = None) -> list[tuple[Any, Any]]:
     """Penalties whose weight is set, with it. One that nobody set costs nothing: it is not even in the program."""
     return [(p, hyper[p.name]) for p in fit.penalties if p.name in hyper and part in (None, p.part)]

@@ -140,18 +140,19 @@ class EMFit:
         x: Any,
         y: Any,
         hyper: Hyper,
-        params: Any,
+        places: list[Any],
         warm: jax.Array,
         weights: Any,
         offset: Any,
         leader: Any,
         start: Any,
     ) -> Fit:
-        """A fit from params where `warm` is true, and where it is not from where a call would start: one program for both.
+        """A fit from the best of several params where `warm` is true, and where it is not from where a call would start: one
+        program for both.
 
         For compiled code, where all that is checked in a call is known to be right; leader as `moejax.model.leaders` has it.
         """
-        return self._fit(key, x, y, hyper, weights, offset, leader, start, (params, warm))
+        return self._fit(key, x, y, hyper, weights, offset, leader, start, (places, warm))
 
     def objective(self, params: Any, data: Data, weights: jax.Array, hyper: Hyper) -> jax.Array:
         """What EM lowers: the weighted mean of the negative log-likelihood plus penalties. weights: (n,), of sum 1."""
@@ -204,7 +205,8 @@ class EMFit:
             problem, given = problem._replace(data=problem.data._replace(division=given)), None
         early = jnp.asarray(0 if given is None else _START_STEPS, jnp.int32)
         if resume is not None:
-            from_there = self._given_params(resume[0], params, hyper)
+            places = [self._given_params(place, params, hyper) for place in resume[0]]
+            from_there = _solver.lowest(self, places, problem.data, weights, hyper)
             params = jax.tree.map(partial(jnp.where, resume[1]), from_there, params)
             early = jnp.where(resume[1], 0, early)
         end = self._descend(params, given, early, problem)

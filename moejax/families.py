@@ -532,7 +532,13 @@ class Poisson(_Family):
         """y eta - exp(eta) - log y!, summed over outputs, (K, n)."""
         _check.shape("y", y, eta.shape[1:], "like an expert's predictions")
         self._check_support(y)
-        return _over_outputs(y * eta - _extended(jnp.exp, eta) - jax.lax.lgamma(jnp.asarray(y + 1, eta.dtype)))
+        # Around the rate y, lest terms that are far larger than their sum cancel; where y is 0, -exp(eta).
+        counted = jnp.asarray(y, eta.dtype)
+        some = jnp.maximum(counted, 1)
+        off = eta - jnp.log(some)
+        apart = _extended(jnp.expm1, off)
+        constant = -0.5 * jnp.log(2 * math.pi * some) - _stirling(some)
+        return _over_outputs(jnp.where(counted > 0, constant - counted * (apart - off), -(apart + 1)))
 
     def mean(self, eta: jax.Array) -> jax.Array:
         """exp(eta), or the largest float."""

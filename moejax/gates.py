@@ -15,6 +15,8 @@ and, where it helps,
                                          into what multiplies their means
     noisy_log_probs(params, x, key)      of a gate that is noisy in training: `log_probs` with noise drawn from the key
     active(params) -> (K,)               which experts take part at all
+    log_probs_among(params, x, active)   `log_probs` where only those experts take part, NEVER for the others; without it,
+                                         the probabilities of those that do are divided by their sum
     prepare(x), takes_any_array          as for experts
     trainable(params), penalized(params) trees of booleans, see `moejax.model`
     degrees_of_freedom(params, active)   the free numbers of the experts that take part, for criteria

@@ -21,6 +21,7 @@ from moejax import _check
 from moejax._linear import Moments, Pairs, dot, moments, pairs, predictors, quadratic_step, with_intercept
 
 Params = dict[str, jax.Array]
+_NEVER = -1e30  # the logarithm of no probability at all, finite so that gradients are
 
 
 class Layout(NamedTuple):
@@ -122,14 +123,28 @@ class Hierarchical:
         """What all members share: x with a column of ones, (n, d + 1)."""
         return with_intercept(x)
 
-    def log_branches(self, params: Params, x: jax.Array) -> jax.Array:
-        """The logarithm of each branch's share of the rows that reach its split, (E, n)."""
+    def log_branches(self, params: Params, x: jax.Array, active: jax.Array | None = None) -> jax.Array:
+        """The logarithm of each branch's share of the rows that reach its split, (E, n).
+
+        active: (K,), the experts that take part, all unless given; a branch that leads to none of them has no share.
+        """
         logits = predictors(params["weights"], params["intercept"], x)
+        if active is not None:
+            logits = jnp.where((jnp.asarray(self.layout.below) & active).any(axis=1)[:, None], logits, _NEVER)
         return jnp.concatenate([jax.nn.log_softmax(logits[first:end], axis=0) for first, end in self.layout.spans])
 
     def log_probs(self, params: Params, x: jax.Array) -> jax.Array:
         """log P(expert), the sum over the branches on its way, (K, n)."""
-        branches = self.log_branches(params, x)
+        return self._along(self.log_branches(params, x))
+
+    def log_probs_among(self, params: Params, x: jax.Array, active: jax.Array) -> jax.Array:
+        """The same where only some experts take part, (K,): each split divides its rows among the branches that lead to one.
+
+        So a split that is left with one branch does nothing, and the others are softmax regressions as before.
+        """
+        return jnp.where(active[:, None], self._along(self.log_branches(params, x, active)), _NEVER)
+
+    def _along(self, branches: jax.Array) -> jax.Array:
         none = jnp.zeros_like(branches[:1])
         return jnp.concatenate([branches, none])[self.layout.ways].sum(axis=1)
 
@@ -230,7 +245,7 @@ def hierarchical(tree: Sequence[Any], *, init_scale: float = 1.0) -> Hierarchica
     """The gate of a hierarchical mixture of experts (Jordan and Jacobs 1994), soft splits of any number of branches.
 
     tree: how many branches the splits of each level have, (2, 2) for two splits of two leaves each below a first split; or,
-    for any tree, nested sequences of the numbers of the experts, such as ((0, 1), (2, (3, 4))). A tree of one level is the
+    for any tree, nested sequences of the numbers of the experts, such as ((0, 1), (2, (3, 4))) or (0, 1). A tree of one level is the
     softmax gate. init_scale: the standard deviation of initial logits when x is standardised.
 
     Raises ValueError for a split with fewer than two branches, and for leaves that are not the numbers from 0, each once;
@@ -238,7 +253,7 @@ def hierarchical(tree: Sequence[Any], *, init_scale: float = 1.0) -> Hierarchica
     """
     _check.not_negative("init_scale", init_scale)
     nested = _tuples(tree)
-    if isinstance(nested, tuple) and nested and all(isinstance(level, int) for level in nested):
+    if isinstance(nested, tuple) and nested and all(isinstance(level, int) for level in nested) and 0 not in nested:
         nested = _balanced(nested)
     _check_tree(nested, tree)
     return Hierarchical(nested, float(init_scale))

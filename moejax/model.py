@@ -10,7 +10,7 @@ losses and solvers hand prepared inputs (`prepare`) to `means`, `log_gate` and `
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -148,6 +148,8 @@ class Model:
 
     def log_gate(self, params: Params, inputs: Inputs, key: jax.Array | None = None) -> jax.Array:
         """log P(expert | x), (K, n); with a key, of a gate that is noisy in training."""
+        if "active" in params and hasattr(self.gate, "log_probs_among"):
+            return self.gate.log_probs_among(params["gate"], inputs.gate, params["active"] > 0)
         if key is None:
             log_probs = self.gate.log_probs(params["gate"], inputs.gate)
         else:
@@ -343,7 +345,7 @@ def moe(
     """
     _check.count("n_experts", n_experts)
     _functions("expert", expert, ("init", "apply"))
-    if expert_columns is not None and any(np.ndim(own) for own in expert_columns):
+    if isinstance(expert_columns, Iterable) and any(np.ndim(own) for own in expert_columns):
         columns.check_division("expert_columns", expert_columns, n_experts)
         expert, expert_columns = columns.by_columns(expert, [expert_columns]), None  # type: ignore[list-item]
     _functions("gate", gate, ("init", "log_probs"))

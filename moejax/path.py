@@ -161,10 +161,7 @@ class Path:
             return _Point(params, warm, value, slope), fit
 
         def step(at: _Point, value: jax.Array) -> tuple[_Point, Fit]:
-            params = at.params
-            if self.uneven:  # params of one that stops after so many steps are not yet on any line
-                params = jax.tree.map(partial(_ahead, value - at.value), params, at.slope)
-            return after(self._fit_at(key, x, y, {**hyper, self.name: value}, params, at.warm, more), at, value)
+            return after(self._fit_at(key, x, y, {**hyper, self.name: value}, at, value, more), at, value)
 
         order = jnp.argsort(-values if self.descending else values, stable=True)
         origin = self._origin(key, x, hyper, more.get("start"))
@@ -179,12 +176,15 @@ class Path:
             fits = jax.tree.map(lambda one, others: jnp.concatenate([one[None], others]), first, fits)
         return jax.tree.map(lambda v: v[jnp.argsort(order)], fits)
 
-    def _fit_at(self, key: Any, x: Any, y: Any, hyper: Any, params: Any, warm: jax.Array, more: Any) -> Fit:
-        """The fit from these params; where they are not `warm`, from where it starts of itself."""
-        if not hasattr(self.fit, "resumed") or isinstance(more.get("start"), dict):
-            return self.fit(key, x, y, hyper, **{**more, "start": params})
+    def _fit_at(self, key: Any, x: Any, y: Any, hyper: Any, at: _Point, value: jax.Array, more: Any) -> Fit:
+        """The fit at this value, from where the path has come to; where that is not `warm`, from where it starts of itself."""
+        if not hasattr(self.fit, "resumed"):
+            return self.fit(key, x, y, hyper, **{**more, "start": at.params})
+        places = [at.params]
+        if self.uneven:  # params of one that stops after so many steps are not yet on any line
+            places.append(jax.tree.map(partial(_ahead, value - at.value), at.params, at.slope))
         arguments = (more.get(name) for name in ("weights", "offset", "groups", "start"))
-        return self.fit.resumed(key, x, y, hyper, params, warm, *arguments)
+        return self.fit.resumed(key, x, y, hyper, places, at.warm, *arguments)
 
     def _origin(self, key: jax.Array, x: Any, hyper: dict[str, Any], start: Any) -> Any:
         """The params that the first fit starts from, and those after one that diverged."""

@@ -552,6 +552,16 @@ def test_gamma_densities_of_large_shapes_keep_their_digits_in_float32(log_shape)
 
 
 @pytest.mark.usefixtures("float32")
+@pytest.mark.parametrize("count", [1.0, 100.0, 1e4, 1e6, 1e8])
+def test_poisson_masses_of_large_counts_keep_their_digits_in_float32(count):
+    """Whose terms are up to 1e9 times their sum. An error of a rounded log rate counts by the standard deviation."""
+    eta = np.log(count + count**0.5 * np.linspace(-0.9, 3, 21)).astype(np.float32)
+    got = LOG_PROB["poisson"](jnp.full(21, count, jnp.float32), jnp.asarray(eta)[None], {})
+    want = distributions.poisson.logpmf(count, np.exp(eta.astype(float)))
+    np.testing.assert_allclose(got[0], want, atol=1e-5 * (1 + count**0.5), rtol=1e-5)
+
+
+@pytest.mark.usefixtures("float32")
 @pytest.mark.parametrize("name", SEPARATE)
 def test_the_m_step_in_float32_is_that_in_float64(name):
     rng = np.random.default_rng(11)

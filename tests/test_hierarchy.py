@@ -56,8 +56,7 @@ def trees(draw, most=7):
         return [grown(part[a:b]) for a, b in zip([0, *cuts], [*cuts, len(part)], strict=True)]
 
     tree = grown(list(leaves))
-    # Whole numbers alone would be how many branches each level has, and say the same for one split.
-    return tree if any(isinstance(child, list) for child in tree) else [len(tree)]
+    return tree
 
 
 def walked(tree, logits):
@@ -191,6 +190,24 @@ def test_fewer_experts_share_what_is_left():
     pair = swept(mixture(gates.hierarchical((2,)), 2), x, y, {"l2_gate": [0.01], "restart": 6}).fits
     assert (np.asarray(fits.status) & int(moejax.Status.CONVERGED)).all()
     assert np.min(fits.objective[1]) >= np.min(pair.objective) - 1e-9  # the same model, under a penalty of more numbers
+
+
+def test_a_split_that_is_left_with_one_branch_does_nothing():
+    """The tree without its last leaf, from the same params, under a penalty that takes the idle coefficients to 0."""
+    x, y, *_ = drawn(100)
+    whole, less = (mixture(gates.hierarchical(tree), k) for tree, k in ((((0, 1), (2, 3)), 4), (((0, 1), 2), 3)))
+    params = less.init(KEY, x)
+    padded = jax.tree.map(lambda leaf: jnp.concatenate([leaf, jnp.zeros_like(leaf[:1])]), params)
+    padded["gate"] = jax.tree.map(lambda leaf: jnp.concatenate([leaf, jnp.zeros_like(leaf[:2])]), params["gate"])
+    hyper = {"l1_gate": 0.01, "l1_experts": 0.01}
+    fit = moejax.fit_em(whole)(KEY, x, y, {**hyper, "n_experts": 3}, start=padded)
+    other = moejax.fit_em(less)(KEY, x, y, hyper, start=params)
+    for one in (fit, other):
+        assert one.status & int(moejax.Status.CONVERGED)
+    assert fit.objective == pytest.approx(float(other.objective), abs=1e-10)
+    assert int(fit.degrees_of_freedom) == int(other.degrees_of_freedom)
+    assert (fit.params["gate"]["weights"][4:] == 0).all()
+    np.testing.assert_allclose(whole.gate_probs(fit.params, x)[:, :3], less.gate_probs(other.params, x), atol=1e-6)
 
 
 # ---- told and drawn -------------------------------------------------------------------------------------------------

@@ -67,6 +67,19 @@ def test_a_path_is_the_chain_of_fits_each_from_the_params_before(hyper, more, or
     assert len(np.unique(path.objective)) == 4
 
 
+def test_a_place_ahead_counts_where_it_is_lower_alone():
+    fit = moejax.fit_em(moejax.moe(moejax.experts.linear(), moejax.gates.constant(), 2, family=moejax.families.gaussian()))
+    hyper = {"l1_experts": jnp.asarray(0.1)}
+    near = fit(KEY, X, Y, {"l1_experts": 0.05}).params
+    far = jax.tree.map(lambda leaf: leaf + 3, near)
+    worst = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), near)
+    resumed = jax.jit(lambda places, warm: fit.resumed(KEY, X, Y, hyper, places, warm, None, None, None, None))
+    wanted = fit(KEY, X, Y, hyper, start=near)
+    for places in ([near, far], [far, near], [near, worst], [worst, near]):
+        assert_close(resumed(places, jnp.asarray(True)), wanted)
+    assert_close(resumed([near, far], jnp.asarray(False)), fit(KEY, X, Y, hyper))
+
+
 def test_it_starts_where_it_is_told_to_and_takes_jit_and_vmap():
     start = MODEL.init(jax.random.key(9), X)
     lone = FIT(KEY, X, Y, {"l1_experts": 0.0}, start=start)

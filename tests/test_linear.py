@@ -1,0 +1,31 @@
+"""Linear algebra in small: against LAPACK's, whatever the units."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import precision
+
+from moejax._linear import solved
+
+
+@pytest.mark.parametrize("p", [5, 40])  # by elimination, and by conjugate gradients
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("size", [1e-12, 1e-4, 1.0, 1e4, 1e12])
+def test_solutions_do_not_depend_on_units(p, double, size):
+    """A times v = b has the solution that size * A times v = size * b has, to the precision of one of them."""
+    rng = np.random.default_rng(p)
+    x = rng.normal(size=(2, 3 * p, p))
+    gram, right, extra = np.swapaxes(x, 1, 2) @ x, rng.normal(size=(2, p)), rng.uniform(size=(2, p))
+    free = rng.random((2, p)) < 0.8
+    with precision(double):
+        given = (jnp.asarray(size * a) for a in (gram, extra))
+        found = solved(*given, jnp.asarray(free), jnp.asarray(size * right))
+    for k in range(2):
+        f = free[k]
+        wanted = np.linalg.solve((gram[k] + np.diag(extra[k]))[np.ix_(f, f)], right[k][f])
+        np.testing.assert_allclose(
+            found[k][f], wanted, rtol=1e-9 if double else 1e-4, atol=(1e-10 if double else 1e-5) * abs(wanted).max()
+        )
+        assert (found[k][~f] == 0).all()
