@@ -305,7 +305,7 @@ def moe(
     """
     _check.count("n_experts", n_experts)
     _functions("expert", expert, ("init", "apply"))
-    if expert_columns is not None and any(np.ndim(columns) for columns in expert_columns):
+    if isinstance(expert_columns, Sequence | np.ndarray) and any(np.ndim(columns) for columns in expert_columns):
         experts.check_division("expert_columns", expert_columns, n_experts)
         expert, expert_columns = experts.by_columns(expert, (expert_columns,)), None
     _functions("gate", gate, ("init", "log_probs"))
