@@ -238,11 +238,11 @@ def test_paths_within_a_sweep_begin_at_each_division():
 CHOICES = [COLUMNS, [(1, 3), (2,)], [(0, 1, 2, 3), (2, 3)]]
 
 
-def of_columns(x, y):
+def of_columns(x, y, start=SHARES):
     """One program for all tests of linear experts."""
     expert = experts.by_columns(experts.linear(), CHOICES)
     fit = moejax.fit_em(moejax.moe(expert, gates.constant(), K, family=families.gaussian()), losses.complete_nll())
-    return moejax.sweep(fit, {"columns": [0, 1, 2], "fold": FOLD}, progress=False)(KEY, x, y, weights=CASES, start=SHARES)
+    return moejax.sweep(fit, {"columns": [0, 1, 2], "fold": FOLD}, progress=False)(KEY, x, y, weights=CASES, start=start)
 
 
 @pytest.fixture(scope="module")
@@ -271,7 +271,7 @@ def test_columns_are_collinear_only_where_one_expert_sees_them():
 
 def test_the_best_division_of_columns_is_chosen():
     y = np.where(LABELS == 0, 2 * X[:, 1] + X[:, 3], -X[:, 2]) + 0.3 * np.random.default_rng(0).normal(size=N)
-    best = moejax.select(of_columns(X, y))
+    best = moejax.select(of_columns(X, y, np.eye(K)[LABELS]))
     assert best.chosen == {"columns": 1}
     assert not best.params["experts"]["weights"][0, [0, 2]].any()
 
