@@ -116,6 +116,7 @@ GAP = np.eye(K)[LABELS] * (np.arange(N) != 7)[:, None]
         (lambda: swept({}), "axes.*division.*want at least one division"),
         (lambda: swept(SHARES), "axes.*division.*ndarray was given"),
         (lambda: swept({1: SHARES}), "axes.*division.*want words"),
+        (lambda: swept({"a": SHARES, "b": None}), r"axes\['division'\]\['b'\]: NoneType was given"),
         (lambda: swept({"a": SHARES}, start=SHARES), "start: given beside the axis 'division'"),
         (lambda: swept({"a": SHARES, "b": np.ones((N, 3)) / 3}), r"axes\['division'\]\['b'\]: shape \(60, 3\)"),
         (lambda: swept({"a": SHARES, "b": lambda x: GAP}), r"axes\['division'\]\['b'\]: row 7 is in no"),
