@@ -346,8 +346,8 @@ def _divisions(given: Any) -> dict[Any, Any]:
         raise ValueError(f"axes['division']: names {list(named)} were given; want words")
     for name, each in named.items():
         if each is None or isinstance(each, Mapping):
-            what = type(each).__name__
-            raise ValueError(f"axes['division'][{name!r}]: {what} was given; want responsibilities (n, K) or a function of x")
+            wanted = "responsibilities (n, K) or a function of x"
+            raise ValueError(f"axes['division'][{name!r}]: {type(each).__name__} was given; want {wanted}")
     return dict(named)
 
 
