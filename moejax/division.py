@@ -12,6 +12,7 @@ and is where the fit begins, or what it holds, if its loss is one of held respon
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -35,18 +36,27 @@ def by_distance(key: jax.Array, x: Any, n_experts: int, *, tries: int = 10) -> j
     _check.finite("x", x)
     _check.count("n_experts", n_experts)
     _check.count("tries", tries)
-    x = floating(x)
+    return _clusters(key, floating(x), n_experts, tries)
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def _clusters(key: jax.Array, x: jax.Array, n_experts: int, tries: int) -> jax.Array:
     weights = jnp.full(x.shape[0], 1 / x.shape[0], x.dtype)
     table = starts.standardized(x, weights)
 
     def one(key: jax.Array) -> tuple[jax.Array, jax.Array]:
         soft = starts.kmeans(key, table, weights, jnp.ones(n_experts, bool))
         hard = jax.nn.one_hot(soft.argmax(axis=0), n_experts, dtype=x.dtype, axis=0)
-        # The sum of squares within clusters is that of all less what the means of clusters explain.
-        return hard, (jnp.square(dot(hard, table)).sum(axis=1) / jnp.maximum(hard.sum(axis=1), 1)).sum()
+        means = dot(hard, table) / jnp.maximum(hard.sum(axis=1), 1)[:, None]
+        return hard, jnp.square(table - dot(hard.T, means)).sum()
 
-    found, explained = jax.vmap(one)(jax.random.split(key, tries))
-    return found[explained.argmax()].T
+    found, within = jax.vmap(one)(jax.random.split(key, tries))
+    return found[_first_best(within)].T
+
+
+def _first_best(losses: jax.Array) -> jax.Array:
+    """Where the first of those is that are the least but for rounding: several tries often end at the same place."""
+    return jnp.argmax(losses <= (1 + jnp.finfo(losses.dtype).eps ** 0.5) * losses.min())
 
 
 def inliers(key: jax.Array, x: Any, y: Any, *, share: float = 0.1, tries: int = 50) -> jax.Array:
@@ -71,9 +81,15 @@ def inliers(key: jax.Array, x: Any, y: Any, *, share: float = 0.1, tries: int = 
     outliers = round(share * n)
     if not 1 <= outliers <= n // 2:
         raise ValueError(f"share: {share!r} of {n} rows was given; want at least one row and at most half of them")
-    equal = jnp.full(n, 1 / n, floating(x).dtype)
-    table = starts.standardized(floating(x), equal)
-    target = starts.standardized(jnp.asarray(y, table.dtype).reshape(n, -1), equal)
+    x = floating(x)
+    return _trimmed(key, x, jnp.asarray(y, x.dtype).reshape(n, -1), outliers, tries)
+
+
+@partial(jax.jit, static_argnums=(3, 4))
+def _trimmed(key: jax.Array, x: jax.Array, y: jax.Array, outliers: int, tries: int) -> jax.Array:
+    n = x.shape[0]
+    equal = jnp.full(n, 1 / n, x.dtype)
+    table, target = starts.standardized(x, equal), starts.standardized(y, equal)
 
     def smallest(values: jax.Array, count: int) -> jax.Array:
         return (jnp.argsort(jnp.argsort(values)) < count).astype(table.dtype)
@@ -87,7 +103,7 @@ def inliers(key: jax.Array, x: Any, y: Any, *, share: float = 0.1, tries: int = 
         return kept, dot(kept, errors(kept))
 
     kept, trimmed = jax.vmap(one)(jax.random.split(key, tries))
-    best = kept[trimmed.argmin()]
+    best = kept[_first_best(trimmed)]
     return jnp.stack([best, 1 - best], axis=1)
 
 
@@ -102,7 +118,14 @@ def by_rule(rule: Callable[[Any], Any], x: Any, n_experts: int, *, name: str = "
     n = np.shape(jax.tree.leaves(x)[0])[0]
     if np.ndim(given) == 1:
         _check.shape(name, given, (n,), "the division of each row")
-        _check.whole(name, given, 0, n_experts - 1)
+        if not _check.is_traced(given):
+            labels = np.asarray(given)
+            wrong = ~np.isin(labels, np.arange(n_experts))
+            if wrong.any():
+                row = int(wrong.argmax())
+                raise ValueError(
+                    f"{name}: row {row} has the label {labels[row]}; want whole numbers from 0 to {n_experts - 1}"
+                )
         return jax.nn.one_hot(jnp.asarray(given, jnp.int32), n_experts)
     _check.shape(name, given, (n, n_experts), "rows by experts, or a label for each row")
     _check.not_negative(name, given)

@@ -415,7 +415,7 @@ class GradientFit:
             self, loss=loss, optimizer=_ACCELERATED, steps=_START_STEPS, record_every=_START_STEPS, patience=None
         )
         trained, _ = split(params, self.model.trainable(params))
-        state = TrainState(params, _no_momentum(trained, self.learning_rate / 2))
+        state = TrainState(params, _no_momentum(trained, 1.0))
         end = fit._train(state, data._replace(division=division), weights, hyper, None, None)
         return {name: end.state.params[name] for name in PARTS}
 
@@ -625,7 +625,7 @@ _ACCELERATED = "accelerated"
 _GROWTH = 1.1  # of accelerated steps, lest a small one that was needed once be kept for good
 _TRIALS = 40  # halvings of one accelerated step
 _ORDER, _NOISE = 0x6F726465, 0x6E6F6973  # streams of the key apart from those of the starts, which are numbered from 0
-_START_STEPS = 100  # that make params of given responsibilities
+_START_STEPS = 100  # that make params of given responsibilities: linear experts are then next to their optimum
 
 
 @partial(jax.jit, static_argnums=0)

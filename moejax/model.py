@@ -10,7 +10,7 @@ losses and solvers hand prepared inputs (`prepare`) to `means`, `log_gate` and `
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
@@ -345,7 +345,7 @@ def moe(
     """
     _check.count("n_experts", n_experts)
     _functions("expert", expert, ("init", "apply"))
-    if isinstance(expert_columns, Iterable) and any(np.ndim(own) for own in expert_columns):
+    if isinstance(expert_columns, Sequence | np.ndarray) and any(np.ndim(own) for own in expert_columns):
         columns.check_division("expert_columns", expert_columns, n_experts)
         expert, expert_columns = columns.by_columns(expert, [expert_columns]), None  # type: ignore[list-item]
     _functions("gate", gate, ("init", "log_probs"))

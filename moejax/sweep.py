@@ -350,6 +350,10 @@ def _divisions(given: Any) -> dict[Any, Any]:
     named = given if isinstance(given, Mapping) else dict(enumerate(given))
     if isinstance(given, Mapping) and not all(isinstance(name, str) for name in named):
         raise ValueError(f"axes['division']: names {list(named)} were given; want words")
+    for name, each in named.items():
+        if each is None or isinstance(each, Mapping):
+            wanted = "responsibilities (n, K) or a function of x"
+            raise ValueError(f"axes['division'][{name!r}]: {type(each).__name__} was given; want {wanted}")
     return dict(named)
 
 
