@@ -168,11 +168,11 @@ def _eliminated(gram: jax.Array, extra: jax.Array, free: jax.Array, right: jax.A
         row = jax.lax.dynamic_index_in_dim(a, j, 1)
         pivot = jax.lax.dynamic_index_in_dim(row, j, 2)
         there = pivot > jax.lax.dynamic_index_in_dim(least, j, 1)[..., None]
-        unit = jnp.where(there, row / jnp.where(there, pivot, 1), 0)
-        column = jax.lax.dynamic_index_in_dim(a, j, 2) - (jnp.arange(p) == j)[:, None]
         # Without a pivot the unknown is left out: its row becomes 0, and so does its solution.
-        left_out = (jnp.arange(p) == j)[:, None] & ~there
-        return jnp.where(left_out, 0, a - column * unit)
+        unit = jnp.where(there, row / jnp.where(there, pivot, 1), 0)
+        # To subtract all but 1 / pivot of its own row would leave rounding errors the size of the pivot.
+        here = (jnp.arange(p) == j)[:, None]
+        return jnp.where(here, unit, a - jax.lax.dynamic_index_in_dim(a, j, 2) * unit)
 
     reduced = jax.lax.fori_loop(0, p, step, jnp.concatenate([system, right[..., None]], axis=2))
     return jnp.where(free, reduced[..., -1], 0)

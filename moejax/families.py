@@ -26,9 +26,9 @@ are independent given the expert. And, where it helps,
     dispersion(y, eta, phi, weights)     phi that maximises, or at least does not lower, sum(weights * log_prob), for
                                          weights (K, n) of which an expert may have none
     expected_log_prob(y, eta, variance, phi) -> (K, n)
-                                         the mean of log_prob where the predictor has this variance around eta, (K, n), as that
-                                         of experts whose params are a distribution; `dispersion` then takes the variance after
-                                         the weights, and maximises the sum of this
+                                         the mean of log_prob where the predictor has this variance around eta, (K, n), as
+                                         that of experts whose params are a distribution; `dispersion` then takes the
+                                         variance after the weights, and maximises the sum of this
 
 A model without a family predicts and has no likelihood. The families here are finite, with finite slopes, for |eta| to 1e18
 in float32.
