@@ -1,9 +1,13 @@
 """The main job: mixtures of experts by squared error and by likelihood, each over a grid of penalty weights and restarts.
 
     python benchmarks/lambda_grid.py [--data FILE.csv --target COLUMN] [--out DIR]
+    python benchmarks/lambda_grid.py --compare [DRAWS] [--out DIR]
 
 With no arguments, the three-regressions problem of the notebook that this library replaces, whose published errors stand in
 the table beside ours. Writes `grid.csv` (a row for each fit), `summary.json` and the figures into DIR.
+
+--compare is another job: its models, by squared error and by likelihood, and tied coefficients, each on data drawn from each
+one's own model. Writes `comparison.csv` (a row for each problem and model) and `comparison.png` into DIR.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ STARTED = time.perf_counter()
 
 import argparse
 import csv
+import dataclasses
 import itertools
 import json
 import math
@@ -38,6 +43,7 @@ IMPORTED = time.perf_counter()
 L1_EXPERTS = np.concatenate([[0.0], np.geomspace(1e-5, 1.0, 23)])
 NEAR_ZERO = 1e-3  # L1 by subgradient brings a standardised coefficient near 0 and not to it; nearer than this counts as 0
 FRESH_ROWS = 20_000
+LINEAR = experts.linear()
 # Errors on its 500 test rows that the notebook prints: no grid, one start each.
 NOTEBOOK = {"fixed_proportions": 3.7904, "softmax_l1": 0.0235, "top1_l1": 3.2859}
 
@@ -120,6 +126,7 @@ class Entry:
     axes: dict[str, Any]
     solver: str = "gradient"
     learning_rate: float = 0.1
+    expert: Any = LINEAR
 
     @property
     def near_zero(self) -> float:
@@ -129,9 +136,9 @@ class Entry:
     def build(self, n_experts: int, steps: int) -> tuple[Any, Any]:
         """The model and its fit."""
         if self.solver == "em":
-            model = moejax.moe(experts.linear(), self.gate, n_experts, family=families.gaussian())
+            model = moejax.moe(self.expert, self.gate, n_experts, family=families.gaussian())
             return model, moejax.fit_em(model)
-        model = moejax.moe(experts.linear(), self.gate, n_experts)
+        model = moejax.moe(self.expert, self.gate, n_experts)
         return model, moejax.fit_gradient(
             model, optimizer=partial(cosine_adam, steps), steps=steps, learning_rate=self.learning_rate
         )
@@ -328,6 +335,12 @@ def show(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
+def print_aligned(rows: list[list[str]]) -> None:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
 def print_table(summary: dict[str, Any]) -> None:
     """The summary as a table for the terminal."""
     notebook = summary["noise_floor"] is not None  # no table of anyone's has one
@@ -344,9 +357,7 @@ def print_table(summary: dict[str, Any]) -> None:
         nonzero = "" if m["nonzero"] is None else f"{m['nonzero']}/{m['coefficients']}"
         seconds = ["" if m[name] is None else f"{m[name]:.1f}" for name in ("seconds_compile", "seconds_run")]
         rows.append([*row, nonzero, *seconds])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    print_aligned(rows)
     for m in summary["models"]:
         if m["note"]:
             print(f"{m['name']}: {m['note']}")
@@ -556,6 +567,100 @@ FIGURES: dict[str, Callable[..., Any]] = {
 }
 
 
+# ---- the comparison: every model on data of every model's own kind -------------------------------------------------
+
+# The gate of the third kind gives each row to one expert, as that of its own model does.
+KINDS: dict[str, Callable[..., datasets.Problem]] = {
+    "fixed proportions": partial(datasets.softmax_regressions, sharpness=0.0),
+    "softmax gate": datasets.softmax_regressions,
+    "winner takes all": partial(datasets.softmax_regressions, sharpness=1e4),
+    "tied coefficients": datasets.tied,
+}
+COMPARED_ROWS = {"train": 500, "validation": 500, "test": 500}
+
+
+def compared() -> list[Entry]:
+    squared, ridge = {"l1_experts": [0.0, 1e-4, 1e-3, 1e-2]}, {"l2_gate": [1e-4, 1e-2]}
+    sparse, groups = {"l1_experts": [0.0, 0.03, 0.1, 0.3], **ridge}, {"n_groups": [2, 3, 4, 5], **ridge}
+    return [
+        Entry("fixed_proportions", "fixed proportions", gates.fixed(), squared),
+        Entry("softmax_l1", "softmax gate, L1", gates.softmax(), {**squared, "l1_gate": [0.0, 1e-3]}),
+        Entry("top1_l1", "top-1 gate, L1", gates.top1(), {**squared, "temperature": [0.3], "l1_gate": [0.0, 1e-3]}),
+        Entry("softmax_em", "softmax gate, EM", gates.softmax(), sparse, "em"),
+        Entry("tied_em", "tied coefficients, EM", gates.softmax(), groups, "em", expert=experts.tied(5)),
+    ]
+
+
+def compare(draws: int, steps: int, restarts: int, seed: int, out: Path) -> list[dict[str, Any]]:
+    """The expected squared error on fresh inputs, over that of the best possible predictor, by kind, draw and model.
+
+    All is chosen on 500 training and 500 validation rows, and refitted on both.
+    """
+    rows = []
+    for kind, draw in KINDS.items():
+        for number in range(draws):
+            task = drawn_task(kind, draw(seed + number, n=sum(COMPARED_ROWS.values())))
+            scale = Scale.of(task)
+            # One number for all columns: of numbers that share a value, each would be scaled by its own.
+            scale = dataclasses.replace(scale, x_sd=np.full_like(scale.x_sd, np.sqrt(np.square(scale.x_sd).mean())))
+            best, floor = task.problem.bayes(fresh_rows(task, seed)[0]), task.problem.bayes_mse()
+            for entry in compared():
+                result = fit_entry(entry, task, scale, steps, restarts, len(task.problem.weights), seed)
+                prediction = result.predictions.get("refitted_fresh")
+                error = math.nan if prediction is None else 1 + mse(best, prediction) / floor
+                rows.append({"data": kind, "draw": number, "model": entry.name, "error_over_floor": error})
+    names = [entry.name for entry in compared()]
+    print_comparison(rows, names)
+    with open(out / "comparison.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    figure_comparison(rows, names).savefig(out / "comparison.png", dpi=100)
+    print(f"written to {out}: comparison.csv, comparison.png")
+    return rows
+
+
+def drawn_task(name: str, problem: datasets.Problem) -> Task:
+    ends = np.cumsum(list(COMPARED_ROWS.values()))
+    features = tuple(f"x{j + 1}" for j in range(problem.x.shape[1]))
+    parts = datasets.Split(*np.split(np.arange(len(problem.y)), ends[:-1]))
+    return Task(name, problem.x, problem.y, features, parts, problem)
+
+
+def errors_of(rows: list[dict[str, Any]], kind: str, model: str) -> list[float]:
+    return [row["error_over_floor"] for row in rows if (row["data"], row["model"]) == (kind, model)]
+
+
+def print_comparison(rows: list[dict[str, Any]], names: list[str]) -> None:
+    """Medians over draws: a row for each kind of data, a column for each model."""
+    kinds = list(dict.fromkeys(row["data"] for row in rows))
+    table = [["data from", *names]]
+    table += [[kind, *(f"{np.median(errors_of(rows, kind, name)):.3f}" for name in names)] for kind in kinds]
+    print_aligned(table)
+    print(f"\nsquared error on fresh inputs over the least possible, median of {1 + max(row['draw'] for row in rows)} draws")
+
+
+def figure_comparison(rows: list[dict[str, Any]], names: list[str]) -> Any:
+    """A panel for each kind of data: dots are draws, bars their medians."""
+    kinds = list(dict.fromkeys(row["data"] for row in rows))
+    figure, axes = panels(len(kinds), 2, (5.2, 2.6))
+    excess = np.array([[[e - 1 for e in errors_of(rows, kind, name)] for name in names] for kind in kinds])
+    low = min(1e-3, float(np.nanmin(excess)))
+    for kind, of_kind, ax in zip(kinds, excess, axes, strict=True):
+        for place, of_model in enumerate(of_kind):
+            ax.plot(of_model, np.full(len(of_model), place), "o", color=plots.PALETTE[place], alpha=0.5, markersize=5)
+            ax.plot([np.median(of_model)] * 2, [place - 0.3, place + 0.3], color=plots.PALETTE[place], linewidth=2.5)
+        ax.set_xscale("log")
+        ax.set_xlim(0.7 * low, 2 * float(np.nanmax(excess)))
+        ax.set_yticks(range(len(names)), names)
+        ax.invert_yaxis()
+        ax.set_xlabel("error above the least possible, as a share of it")
+        ax.grid(True, axis="x", color="#E4E4E4", linewidth=0.6)
+        ax.spines[["top", "right"]].set_visible(False)
+        plots.title(ax, f"data: {kind}")
+    return figure
+
+
 # ---- the job --------------------------------------------------------------------------------------------------------
 
 
@@ -579,12 +684,25 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--steps", type=int, default=1000, help="gradient steps of each fit (default: %(default)s)")
     parser.add_argument("--restarts", type=int, default=10, help="starts for each penalty (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the split, the starts and fresh rows (default: %(default)s)")
+    parser.add_argument(
+        "--compare",
+        type=int,
+        nargs="?",
+        const=5,
+        metavar="DRAWS",
+        help="instead, compare models on so many draws from each one's own model (5 unless given)",
+    )
     options = parser.parse_args(arguments)
+    if options.compare is not None and (options.data is not None or options.compare < 1):
+        parser.error("--compare draws its own data: want a number of draws above 0, and no --data")
     if options.data is None and (options.target is not None or options.indicators):
         parser.error("--target and --indicators are about the table of --data, which was not given")
     keep_compiled_programs()
-    task = load(options.data, options.target, options.indicators, options.seed)
     out = Path(options.out)
+    if options.compare is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        return {"comparison": compare(options.compare, options.steps, options.restarts, options.seed, out)}
+    task = load(options.data, options.target, options.indicators, options.seed)
     out.mkdir(parents=True, exist_ok=True)
     scale = Scale.of(task)
 

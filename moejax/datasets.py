@@ -10,6 +10,7 @@ is a `FileNotFoundError`.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
 import os
@@ -38,6 +39,7 @@ __all__ = [
     "softmax_regressions",
     "split",
     "three_regressions",
+    "tied",
 ]
 
 Seed = int | np.random.SeedSequence
@@ -118,6 +120,7 @@ class Problem:
         weights: the coefficients of each expert (K, d).
         noise_sd: the standard deviation of y given x and the expert.
         noise_df: the degrees of freedom of the noise, above 2, or None for normal noise.
+        groups: the group of each coefficient (K, d), int64, where those of a group are one value; else None.
     """
 
     x: np.ndarray
@@ -127,6 +130,7 @@ class Problem:
     weights: np.ndarray
     noise_sd: float
     noise_df: float | None = None
+    groups: np.ndarray | None = None
 
     def draw(self, seed: Seed, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Draw n fresh rows of this problem: x (n, d), y (n,) and the experts (n,) that they came from.
@@ -293,6 +297,53 @@ def softmax_regressions(
     gate = SoftmaxGate(sharpness / math.sqrt(d) * rng.standard_normal((n_experts, d)), covariance)
     weights = _sparse_weights(rng, d, n_experts, n_active, shared_active)
     return _problem(seed, n, gate, weights, noise_sd, noise_df)
+
+
+def tied(
+    seed: Seed,
+    n: int = 500,
+    d: int = 10,
+    n_experts: int = 3,
+    n_groups: int = 3,
+    *,
+    spread: float = 2.0,
+    noise_sd: float = 0.3,
+    sharpness: float = 4.0,
+) -> Problem:
+    """Draw a mixture of regressions whose coefficients are tied: in each expert, groups of them share one value.
+
+    Each expert has a group for each coefficient (K, d), of which every group has at least one and which are uniform
+    otherwise. Its values, in rising order, are equally spaced numbers from -spread to spread, each moved by up to a quarter
+    of their distance: no two are nearer than half of it. The gate is that of `softmax_regressions`, with independent inputs.
+
+    Args:
+        seed: where all randomness comes from.
+        n: rows.
+        d: features.
+        n_experts: experts, K.
+        n_groups: groups of coefficients in each expert; at most d.
+        spread: the largest value but for how far it is moved; of a single group the only one.
+        noise_sd: standard deviation of the noise in y.
+        sharpness: how sure the gate is of its expert; at 0 the inputs say nothing about the expert.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+    _check.count("n_groups", n_groups)
+    _check_problem(n, d, n_experts, 1, noise_sd, None)
+    if n_groups > d:
+        raise ValueError(f"n_groups: {n_groups} was given; want at most d, which is {d}")
+    _check_scale("spread", spread)
+    _check_scale("sharpness", sharpness)
+    rng = _generator(seed, "truth")
+    gate = SoftmaxGate(sharpness / math.sqrt(d) * rng.standard_normal((n_experts, d)), np.eye(d))
+    step = 2 * spread / (n_groups - 1) if n_groups > 1 else spread
+    values = np.linspace(spread, -spread, n_groups)[::-1] + step / 4 * rng.uniform(-1, 1, (n_experts, n_groups))
+    drawn = rng.integers(n_groups, size=(n_experts, d))
+    drawn[:, :n_groups] = np.arange(n_groups)
+    groups = rng.permuted(drawn, axis=1)
+    problem = _problem(seed, n, gate, np.take_along_axis(values, groups, axis=1), noise_sd, None)
+    return dataclasses.replace(problem, groups=groups)
 
 
 def notebook() -> tuple[Problem, Split]:

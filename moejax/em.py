@@ -476,10 +476,8 @@ class EMFit:
         """Params with the family's own best dispersion for weights w (K, n), if it has one."""
         if not hasattr(self.model.family, "dispersion"):
             return params
-        eta, variance = (
-            self.model.eta(params, problem.data.x, problem.data.offset),
-            self.model.variance(params, problem.data.x),
-        )
+        eta = self.model.eta(params, problem.data.x, problem.data.offset)
+        variance = self.model.variance(params, problem.data.x)
         spread = () if variance is None else (variance,)
         phi = self.model.family.dispersion(problem.data.y, eta, self.model.phi(params), w, *spread)
         return {**params, "family": phi}

@@ -28,8 +28,8 @@ gradient is that of the expected loss in params. penalties: pairs of a penalty a
 M-step lowers the quadratic approximation of the expected loss, plus penalties; the solver sees to it that the expected
 objective itself never rises.
 
-The params of an expert may describe a distribution of its coefficients (`tied`). Its predictor is then that at their mean, and
-it has
+The params of an expert may describe a distribution of its coefficients (`tied`). Its predictor is then that at their mean,
+and it has
 
     variance(params, x) -> (K, n)        of the predictor
     log_prior(params) -> (K,)            the mean of log prior - log density of each expert's distribution, told once for all

@@ -26,9 +26,9 @@ are independent given the expert, or for m numbers that are one output's. And, w
     dispersion(y, eta, phi, weights)     phi that maximises, or at least does not lower, sum(weights * log_prob), for
                                          weights (K, n) of which an expert may have none
     expected_log_prob(y, eta, variance, phi) -> (K, n)
-                                         the mean of log_prob where the predictor has this variance around eta, (K, n), as that
-                                         of experts whose params are a distribution; `dispersion` then takes the variance after
-                                         the weights, and maximises the sum of this
+                                         the mean of log_prob where the predictor has this variance around eta, (K, n), as
+                                         that of experts whose params are a distribution; `dispersion` then takes the
+                                         variance after the weights, and maximises the sum of this
     cdf(y, eta, phi) -> (K, n)           P(target <= y) for any real y (n,); of each output (K, n, m) for y (n, m)
     precision(y, eta, phi) -> (K, n)     of densities that fall on both sides of the mean: -slope of log_prob in y over
                                          y - mean, no less than 0; the modes of mixtures come by it

@@ -73,8 +73,8 @@ class NegativeLogLikelihood:
             raise ValueError(f"loss: joint_nll was given for {model.gate!r}, which does not model its inputs; want nll")
         if hasattr(model.expert, "variance") and not hasattr(model.family, "expected_log_prob"):
             raise ValueError(
-                f"family: {model.family!r} was given for {model.expert!r}, whose coefficients have a distribution, over which "
-                "it has no mean log density; want families.gaussian()"
+                f"family: {model.family!r} was given for {model.expert!r}, whose coefficients have a distribution; "
+                "want a family with expected_log_prob, as families.gaussian()"
             )
 
     def log_gate(self, model: Model, params: Any, data: Data) -> jax.Array:

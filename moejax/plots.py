@@ -34,6 +34,7 @@ __all__ = [
     "expert_weights",
     "gate_tree",
     "sample_3d",
+    "tied_groups",
     "training_loss",
     "true_vs_predicted",
     "validation_error",
@@ -162,15 +163,10 @@ def expert_weights(
         _check.shape("intercept", constants, (experts,), "one number per expert")
         _check.finite("intercept", constants)
     rows = _expert_names(experts, shares, numbers)
-    inches = float(np.clip(2.4 + 0.52 * features, 4.5, 13.0))
-    longest = 0.04 * max(len(name) for name in names)  # slanted names take room from the rows
-    ax = _axes(ax, (inches, float(np.clip(1.1 + longest + 0.45 * experts, 2.3, 9.0))))
-    largest = float(np.abs(table).max()) or 1.0
-    image = ax.imshow(
-        table, cmap="RdBu_r", norm=Normalize(-largest, largest), aspect="auto", interpolation="nearest", origin="upper"
-    )
+    ax, image, largest = _coloured(table, names, ax)
     width, height = _cell_in_points(ax, features + (constants is not None), experts)
-    _write_numbers(ax, table, largest, width, height)
+    texts = ["·" if number == 0 else _number(float(number), largest) for number in table.flat]
+    _write_cells(ax, table, texts, largest, width, height)
     ticks = np.arange(features, dtype=float)
     if constants is not None:
         column = max(1.0, 46.0 / width)  # the width of the word
@@ -180,14 +176,48 @@ def expert_weights(
             text = _number(number, float(np.abs(constants).max()))
             ax.text(ticks[-1], k, text, ha="center", va="center", fontsize=max(4.0, min(_SMALL, 0.8 * height)))
     _column_labels(ax, ticks, names, width)
-    every = max(1, ceil(11.0 / height))
-    ax.set_yticks(np.arange(experts)[::every], rows[::every])
-    _gaps_between_cells(ax, experts, features)
-    bar = ax.figure.colorbar(image, ax=ax, pad=0.02, fraction=0.05, aspect=15)
-    bar.set_label("coefficient", fontsize=_NORMAL)
-    bar.ax.tick_params(labelsize=_SMALL, length=2)
-    bar.outline.set_visible(False)  # type: ignore[operator]
-    return ax
+    return _framed(ax, image, rows, features, height, "coefficient")
+
+
+def tied_groups(
+    values: Any,
+    groups: Any,
+    *,
+    feature_names: Sequence[str] | None = None,
+    shares: Any = None,
+    numbers: Sequence[int] | None = None,
+    ax: Axes | None = None,
+) -> Axes:
+    """Heat map of tied coefficients: experts are rows, features columns, the colour is the value that a feature's group has.
+
+    White is 0. Cells large enough to be read hold the number of the group within its expert, counted from 1.
+
+    Args:
+        values: (K, Q), in units of y per unit of the feature, as `labels` of `experts.tied` returns them; a group without
+            features may have any, also NaN.
+        groups: (K, d), whole numbers from 0 to Q - 1, the group of each feature.
+        feature_names: (d,); x1 to xd if None.
+        shares: (K,), the share of samples of each expert, 0 to 1; shown in its label.
+        numbers: (K,), the number of each expert, from 0; shown in its label counted from 1. The order of the rows if None.
+        ax: where to draw; a new figure if None.
+
+    Returns:
+        The Axes; the colour bar is beside it, in the same figure.
+    """
+    of_groups = _numbers("values", values, 2, 2, "(K, Q)")
+    member = _numbers("groups", groups, 2, 2, "(K, d)")
+    experts, features = member.shape
+    _check.shape("values", of_groups, (experts, None), "a row for each expert, as in groups")
+    _check.whole("groups", member, 0, of_groups.shape[1] - 1)
+    member = member.astype(int)
+    table = np.take_along_axis(of_groups, member, axis=1)
+    _check.finite("values of groups with features", table)
+    names, rows = _feature_names(feature_names, features), _expert_names(experts, shares, numbers)
+    ax, image, largest = _coloured(table, names, ax)
+    width, height = _cell_in_points(ax, features, experts)
+    _write_cells(ax, table, [str(q + 1) for q in member.flat], largest, width, height)
+    _column_labels(ax, np.arange(features, dtype=float), names, width)
+    return _framed(ax, image, rows, features, height, "value of the group")
 
 
 def true_vs_predicted(y: Any, prediction: Any, *, expert: Any = None, ax: Axes | None = None) -> Axes:
@@ -870,16 +900,40 @@ def _cell_in_points(ax: Any, columns: float, rows: int) -> tuple[float, float]:
     return 0.85 * width / columns, 0.85 * height / rows
 
 
-def _write_numbers(ax: Any, table: np.ndarray, largest: float, width: float, height: float) -> None:
-    """The number of each cell, of `width` and `height` points, if all can be read: black, or white on a dark colour."""
-    texts = [_number(float(number), largest) for number in table.flat]
+def _coloured(table: np.ndarray, names: list[str], ax: Axes | None) -> tuple[Any, Any, float]:
+    """A heat map of experts by features, in Axes of a size that fits them, its image, and the number that is darkest."""
+    experts, features = table.shape
+    inches = float(np.clip(2.4 + 0.52 * features, 4.5, 13.0))
+    longest = 0.04 * max(len(name) for name in names)  # slanted names take room from the rows
+    ax = _axes(ax, (inches, float(np.clip(1.1 + longest + 0.45 * experts, 2.3, 9.0))))
+    largest = float(np.abs(table).max()) or 1.0
+    image = ax.imshow(  # type: ignore[union-attr]
+        table, cmap="RdBu_r", norm=Normalize(-largest, largest), aspect="auto", interpolation="nearest", origin="upper"
+    )
+    return ax, image, largest
+
+
+def _framed(ax: Any, image: Any, rows: list[str], features: int, height: float, label: str) -> Axes:
+    """A heat map with the names of its rows, of `height` points, gaps between its cells, and a colour bar."""
+    every = max(1, ceil(11.0 / height))
+    ax.set_yticks(np.arange(len(rows))[::every], rows[::every])
+    _gaps_between_cells(ax, len(rows), features)
+    bar = ax.figure.colorbar(image, ax=ax, pad=0.02, fraction=0.05, aspect=15)
+    bar.set_label(label, fontsize=_NORMAL)
+    bar.ax.tick_params(labelsize=_SMALL, length=2)
+    bar.outline.set_visible(False)
+    return ax
+
+
+def _write_cells(ax: Any, table: np.ndarray, texts: list[str], largest: float, width: float, height: float) -> None:
+    """The text of each cell, of `width` and `height` points, if all can be read: black, or white on a dark colour."""
     size = min(_SMALL, width / (0.68 * max(len(text) for text in texts)), 0.8 * height)
     if size < 5.0 or table.size > _MOST_NUMBERS:
         return
     for ((k, j), number), text in zip(np.ndenumerate(table), texts, strict=True):
-        zero = number == 0.0
-        colour = _GREY if zero else "white" if abs(number) > 0.6 * largest else "black"
-        ax.text(j, k, "·" if zero else text, ha="center", va="center", fontsize=2.0 * size if zero else size, color=colour)
+        dot = text == "·"
+        colour = _GREY if dot else "white" if abs(number) > 0.6 * largest else "black"
+        ax.text(j, k, text, ha="center", va="center", fontsize=2.0 * size if dot else size, color=colour)
 
 
 def _number(value: float, largest: float) -> str:

@@ -2,12 +2,13 @@
 
 Restarts compete by their training objective, for the best of them on held-out rows would reward luck; what the penalties
 (and other numbers) are compared by is the held-out loss, which for a likelihood is minus the mean held-out log-likelihood,
-or an information criterion. Only admissible fits take part.
+or an information criterion, or any number of one's own. Only admissible fits take part.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,8 @@ from moejax.sweep import EVERY_ROW, Sweep
 
 CRITERIA = ("held_out", "aic", "bic", "icl")
 RULES = ("best", "one_standard_error")
+
+Criterion = str | Callable[[Fit], Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +33,8 @@ class Selection:
     two), `difference` (how much higher `held_out` is than the lowest) and `difference_se` (its standard error, from the
     differences within folds), `objective` and `restart` of the best admissible restart (the mean objective over folds, and
     the restart of the last), `admissible` (the share of its fits), for a likelihood `degrees_of_freedom` and
-    `log_likelihood` of the best admissible restart (means over folds) and, without folds, its `aic`, `bic` and `icl`, and
-    `chosen`. refit: the sweep on all rows, or None.
+    `log_likelihood` of the best admissible restart (means over folds) and, without folds, its `aic`, `bic` and `icl`;
+    `criterion` of that restart, where it was a function; and `chosen`. refit: the sweep on all rows, or None.
     """
 
     params: Any
@@ -42,7 +45,7 @@ class Selection:
     refit: Sweep | None = field(repr=False)
 
 
-def select(result: Sweep, *, refit: bool = True, criterion: str = "held_out", rule: str = "best") -> Selection:
+def select(result: Sweep, *, refit: bool = True, criterion: Criterion = "held_out", rule: str = "best") -> Selection:
     """Choose from a sweep: restarts by training objective, everything else by a criterion; then refit on all rows.
 
     result: from a sweep of fits that return a `Fit`, over any axes. refit: fit the chosen combination on all rows, from
@@ -52,7 +55,9 @@ def select(result: Sweep, *, refit: bool = True, criterion: str = "held_out", ru
     - "held_out": the mean loss over all held-out rows, each from the best restart of its fold; for a likelihood this takes
       the highest held-out log-likelihood. Wants the axis `fold`, unless there is nothing but restarts to choose from;
     - "aic", "bic", "icl": of the best restart (see `Fit`). Want a likelihood and no axis `fold`; nothing is refitted, for
-      the fits are on all rows already.
+      the fits are on all rows already;
+    - a function of `result.fits`, whose arrays have the sweep's axes leading, to an array of the sweep's shape, NaN where it
+      has no value. Wants no axis `fold`, as above.
 
     rule, for held-out loss: "best" takes the lowest; "one_standard_error" (Breiman, Friedman, Olshen and Stone 1984) the
     simplest combination whose loss is higher than the lowest by at most one standard error of this difference, which
@@ -60,10 +65,11 @@ def select(result: Sweep, *, refit: bool = True, criterion: str = "held_out", ru
     over folds); where fits have none, the largest weights of penalties and the fewest experts, the first of these axes
     first. Of equals, that of lower loss.
 
-    Raises ValueError where there is nothing to choose by, and for a bootstrap (its members are no candidates); and
-    RuntimeError if no fit is admissible.
+    Raises ValueError where there is nothing to choose by, for a function whose numbers are not one for each fit, and for a
+    bootstrap (its members are no candidates); and RuntimeError if no fit is admissible.
     """
-    _check_choice("criterion", criterion, CRITERIA)
+    if not callable(criterion):
+        _check_choice("criterion", criterion, CRITERIA)
     _check_choice("rule", rule, RULES)
     _check_axes(result, refit, criterion)
     tuned = [name for name in result.axes if name not in ("restart", "fold")]
@@ -73,8 +79,9 @@ def select(result: Sweep, *, refit: bool = True, criterion: str = "held_out", ru
         raise RuntimeError(f"no fit is admissible: {_reasons(result)}; want other penalties, more restarts or fewer experts")
     competing = np.where(admissible, objective, np.inf)
     best = competing.argmin(axis=-1)
-    table = _table(result, tuned, competing, held_out, admissible, best)
-    by = table["held_out" if criterion == "held_out" else criterion]
+    own = _laid_out(result, tuned, _own(result, criterion)) if callable(criterion) else None
+    table = _table(result, tuned, competing, held_out, admissible, best, own)
+    by = table["criterion" if callable(criterion) else criterion]
     losses = np.where(np.isfinite(by), by, np.inf)
     if not np.isfinite(losses).any():
         raise RuntimeError(f"no combination has an admissible fit in every fold: {_reasons(result)}; want more restarts")
@@ -101,7 +108,20 @@ def _check_choice(name: str, given: str, wanted: tuple[str, ...]) -> None:
         raise ValueError(f"{name}: {given!r} was given; want one of {list(wanted)}")
 
 
-def _check_axes(result: Sweep, refit: bool, criterion: str) -> None:
+def _own(result: Sweep, criterion: Callable[[Fit], Any]) -> np.ndarray:
+    """The numbers that a criterion of the user's has for the fits, in the shape of the sweep."""
+    values = np.asarray(criterion(result.fits))
+    if values.dtype.kind not in "fiu" or values.shape != result.shape:
+        what = f"{values.dtype} numbers of shape {values.shape} were returned"
+        raise ValueError(f"criterion: {what}; want real numbers of shape {result.shape}, one for each fit of the sweep")
+    return values.astype(float)
+
+
+def _told(criterion: Criterion) -> str:
+    return "a function" if callable(criterion) else repr(criterion)
+
+
+def _check_axes(result: Sweep, refit: bool, criterion: Criterion) -> None:
     if not isinstance(result, Sweep):
         raise ValueError(f"result: {type(result).__name__} was given; want what a sweep returns once it is called with data")
     if not (hasattr(result.fits, "objective") and hasattr(result.fits, "status")):
@@ -120,10 +140,10 @@ def _check_axes(result: Sweep, refit: bool, criterion: str) -> None:
         raise ValueError(f"refit: False was given for {len(result.axes['fold'])} folds; want True, or a single fold")
 
 
-def _check_information(result: Sweep, criterion: str) -> None:
+def _check_information(result: Sweep, criterion: Criterion) -> None:
     if "fold" in result.axes or "fold" in result.fixed:
-        raise ValueError(f"criterion: {criterion!r} was given for fits by fold; want a sweep without the axis 'fold'")
-    if not _has_likelihood(result):
+        raise ValueError(f"criterion: {_told(criterion)} was given for fits by fold; want a sweep without the axis 'fold'")
+    if not (callable(criterion) or _has_likelihood(result)):
         raise ValueError(
             f"criterion: {criterion!r} was given for fits without a likelihood; want losses.nll(), or criterion='held_out'"
         )
@@ -134,10 +154,10 @@ def _has_likelihood(result: Sweep) -> bool:
     return not any(v is None or np.isnan(v).all() for v in values)
 
 
-def _check_rule(result: Sweep, tuned: list[str], criterion: str) -> list[tuple[str, int]]:
+def _check_rule(result: Sweep, tuned: list[str], criterion: Criterion) -> list[tuple[str, int]]:
     """The columns by which combinations are the simpler the lower these are, with a sign; the first counts first."""
     if criterion != "held_out" or len(result.axes.get("fold", ())) < 2:
-        what = f"criterion={criterion!r}" if criterion != "held_out" else f"{len(result.axes.get('fold', ()))} folds"
+        what = f"criterion={_told(criterion)}" if criterion != "held_out" else f"{len(result.axes.get('fold', ()))} folds"
         raise ValueError(f"rule: 'one_standard_error' was given with {what}; want held-out loss in at least two folds")
     if _has_likelihood(result):
         return [("degrees_of_freedom", 1)]
@@ -174,7 +194,13 @@ def _selectable(result: Sweep) -> np.ndarray:
 
 
 def _table(
-    result: Sweep, tuned: list[str], competing: np.ndarray, held_out: np.ndarray, admissible: np.ndarray, best: np.ndarray
+    result: Sweep,
+    tuned: list[str],
+    competing: np.ndarray,
+    held_out: np.ndarray,
+    admissible: np.ndarray,
+    best: np.ndarray,
+    own: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
     there = np.isfinite(competing.min(axis=-1))
 
@@ -199,6 +225,8 @@ def _table(
     if _has_likelihood(result):
         names = ("degrees_of_freedom", "log_likelihood", *(CRITERIA[1:] if "fold" not in result.axes else ()))
         columns |= {name: of_best(_laid_out(result, tuned, getattr(result.fits, name))).mean(axis=-1) for name in names}
+    if own is not None:
+        columns["criterion"] = of_best(own).mean(axis=-1)
     return {
         **{name: values.ravel() for name, values in zip(tuned, grid, strict=True)},
         **{name: values.ravel() for name, values in columns.items()},

@@ -43,8 +43,8 @@ class Sums(NamedTuple):
 class _Centred(NamedTuple):
     """The same around the centre of each expert's own rows, where its intercept is out of the way.
 
-    centre: (K, d). gram: (K, d, d) around it, squares: (K, d) around 0. slope: (K, d), of w (y - eta) (x - centre). size: (K,),
-    of w. rest: (K,), of w (y - eta).
+    centre: (K, d). gram: (K, d, d) around it. squares: (K, d) around 0. slope: (K, d), of w (y - eta) (x - centre). size and
+    rest: (K,), of w and of w (y - eta).
     """
 
     centre: jax.Array
@@ -112,8 +112,8 @@ class Tied:
         return _mean(jnp.exp(self.log_memberships(params)), params["values"])
 
     def labels(self, params: Params) -> tuple[np.ndarray, np.ndarray]:
-        """Values (K, Q) in rising order, NaN for groups that take no part, and the likeliest of them for each coefficient, as
-        a number from 0, (K, d).
+        """Values (K, Q) in rising order, NaN for groups that take no part, and the likeliest group of each coefficient in
+        that order, as a number from 0, (K, d).
         """
         values = np.where(self.active(params), params["values"], np.nan)
         order = values.argsort(axis=1)  # NaNs come last
@@ -150,7 +150,7 @@ class Tied:
         return pairs(x)
 
     def statistics(self, rows: Pairs, curvature: jax.Array, slope: jax.Array, total: jax.Array) -> Sums:
-        """Sums over rows of each expert, totals rather than means, since they stand beside what is told once for all rows."""
+        """Sums over rows of each expert, totals rather than means, since they stand beside what is told but once."""
         return Sums(moments(rows, total * curvature), -total * dot(slope, rows.x))
 
     @property
@@ -201,8 +201,8 @@ class Tied:
     def _memberships_step(self, params: Params, c: _Centred) -> tuple[Params, _Centred]:
         """A round over the features. Each step is in the residual's moments alone, which a feature that moves changes.
 
-        With t the residual's moment with feature j and G its squares, the bound is a constant less, over the feature's
-        groups, the mean of G (value - m)^2 / 2 - t (value - m) - log share + log tau, where m is its coefficient's mean before.
+        With t the residual's moment with a feature, G its squares and m its coefficient's mean before, the bound is a
+        constant less the mean over the feature's groups of G (value - m)^2 / 2 - t (value - m) - log share + log tau.
         """
         there, values, log_shares = self.active(params), params["values"], self.log_shares(params)
         gram = c.gram + c.size[:, None, None] * c.centre[:, :, None] * c.centre[:, None]  # around 0, like x in the model
@@ -279,7 +279,7 @@ def tied(groups: int = 3, *, init_scale: float = 1.0) -> Tied:
 
 
 def icl(fit: Any, *, form: str = "published") -> Any:
-    """The integrated completed likelihood of mixtures of tied experts (Biernacki, Celeux and Govaert 2000): higher is better.
+    """The integrated completed likelihood of tied experts (Biernacki, Celeux and Govaert 2000): higher is better.
 
     fit: of `experts.tied` by a likelihood, a `Fit` or all those of a sweep (`result.fits`), with any leading axes; returns
     numbers with these axes. n rows (their total weight), d features, K experts and Q groups that take part, and the bound
@@ -302,7 +302,7 @@ def icl(fit: Any, *, form: str = "published") -> Any:
         raise ValueError("fit: one without a likelihood was given; want one by fit_em, or with losses.nll()")
     n, log_n = fit.rows, np.log(fit.rows)
     n_groups = np.asarray(params["n_groups"])
-    n_experts, d, _ = params["memberships"].shape[-3:]
+    d = params["memberships"].shape[-2]
     active = np.asarray(fit.params["active"]) > 0 if "active" in fit.params else np.ones(n_groups.shape, bool)
     count, proportions = active.sum(axis=-1), np.where(active, n_groups - 1, 0).sum(axis=-1)
     bound = -fit.objective * n - proportions * np.log(d) / 2

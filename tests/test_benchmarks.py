@@ -387,6 +387,23 @@ def few_entries(*names):
     return [dataclasses.replace(e, axes={name: values[1:2] for name, values in e.axes.items()}) for e in some]
 
 
+def test_models_are_compared_on_data_of_each_kind(tmp_path, monkeypatch, capsys):
+    entries = [entry for entry in lambda_grid.compared() if entry.solver == "em"]
+    assert [entry.name for entry in entries] == ["softmax_em", "tied_em"]
+    monkeypatch.setattr(lambda_grid, "compared", lambda: entries)
+    monkeypatch.setattr(
+        lambda_grid, "KINDS", {name: lambda_grid.KINDS[name] for name in ("softmax gate", "tied coefficients")}
+    )
+    rows = lambda_grid.main(["--compare", "1", "--restarts", "4", "--out", str(tmp_path)])["comparison"]
+    assert [row["data"] for row in rows] == ["softmax gate"] * 2 + ["tied coefficients"] * 2
+    errors = np.array([row["error_over_floor"] for row in rows])
+    assert ((errors > 1) & (errors < 1.5)).all()  # one regression for all rows has above 3
+    with open(tmp_path / "comparison.csv", newline="") as file:
+        assert [float(row["error_over_floor"]) for row in csv.DictReader(file)] == pytest.approx(errors)
+    assert (tmp_path / "comparison.png").stat().st_size > 5000
+    assert "tied coefficients" in capsys.readouterr().out
+
+
 def test_accuracy_from_end_to_end(tmp_path, monkeypatch):
     monkeypatch.setattr(accuracy, "ENTRIES", few_entries("softmax", "softmax_gradient"))
     monkeypatch.setattr(accuracy, "RECOVERY", "softmax")

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 import moejax
@@ -59,10 +60,22 @@ def test_a_tree_is_fitted_and_told():
     assert float(((model.predict(scope["best"].params, x) - y) ** 2).mean()) < 0.5  # least squares has 0.482
 
 
+def test_tied_coefficients_are_found_and_drawn():
+    assert len(BLOCKS[4].strip().splitlines()) <= 20
+    scope, printed = run(BLOCKS[4])
+    assert scope["best"].chosen["n_experts"] == 3
+    assert scope["best"].chosen["n_groups"] == 3
+    assert "n_groups" in printed
+    values, groups, problem = scope["values"], scope["groups"], scope["problem"]
+    for weights in problem.weights:
+        found = np.take_along_axis(values[:3], groups[:3], axis=1)
+        assert np.abs(found - weights).max(axis=1).min() < 0.1  # values are at least 1 apart
+
+
 def test_an_expert_and_a_gate_of_ones_own_take_two_functions_each_and_can_be_fitted():
-    code = [line for line in BLOCKS[4].splitlines() if line.strip()]
+    code = [line for line in BLOCKS[5].splitlines() if line.strip()]
     assert len(code) < 15
-    scope, _ = run(BLOCKS[4])
+    scope, _ = run(BLOCKS[5])
     problem = moejax.datasets.three_regressions(0, n=100, d=3, n_experts=2, n_active=2)
     model, fit = scope["model"], moejax.fit_gradient(scope["model"], steps=300, learning_rate=0.05)
     got = fit(jax.random.key(0), problem.x, problem.y)
@@ -71,7 +84,7 @@ def test_an_expert_and_a_gate_of_ones_own_take_two_functions_each_and_can_be_fit
 
 
 def test_the_widespread_mistake_is_named():
-    _, printed = run(BLOCKS[5])
+    _, printed = run(BLOCKS[6])
     verdicts = {line.split()[0]: line for line in printed.splitlines() if line.strip()}
     assert "gradient is off" in verdicts["gate.logits"]
     assert "agree" in verdicts["experts.weights"]

@@ -272,6 +272,27 @@ def test_information_criteria_pass_over_what_is_not_admissible():
         moejax.select(with_numbers(result, 1).isel(l1=1), criterion="aic")
 
 
+def test_a_criterion_of_ones_own_is_lowest_for_the_best_restarts():
+    axes = {"n_experts": [1.0, 2.0], "restart": [3, 5, 7], "l1": [0.1, 0.2]}
+    objective = np.array([[[1.0, 6], [2, 5], [3, 4]], [[9, 1], [8, 2], [7, 3]]])  # best: 3, 7 / 7, 3
+    numbers = np.array([[[20.0, 0], [0, 0], [0, 30]], [[0, np.nan], [0, 0], [25, 0]]])
+    result = made(axes, objective)
+    calls = []
+
+    def criterion(fits):
+        calls.append(fits)
+        return numbers
+
+    selection = moejax.select(result, criterion=criterion)
+    assert calls == [result.fits]
+    assert (selection.chosen, selection.restart, selection.refit) == ({"n_experts": 1.0, "l1": 0.1}, 3, None)
+    np.testing.assert_array_equal(selection.table["criterion"], [20, 30, 25, np.nan])
+    status = np.where(objective == 1.0, STARVED, CONVERGED)
+    again = moejax.select(made(axes, objective, status=status), criterion=lambda fits: numbers - 1)
+    np.testing.assert_array_equal(again.table["criterion"], [-1, 29, 24, -1])
+    assert (again.chosen, again.restart) == ({"n_experts": 1.0, "l1": 0.1}, 5)
+
+
 # ---- refusals -------------------------------------------------------------------------------------------------------
 
 
@@ -282,6 +303,20 @@ def not_fits():
 
 REFUSED = [
     (lambda: made(TUNED, 1.0, 1.0), {"criterion": "cv"}, ValueError, "^criterion: 'cv' was given; want one of"),
+    (
+        lambda: made({"l1": [0.1, 0.2]}, 1.0),
+        {"criterion": lambda fits: 1.0},
+        ValueError,
+        r"^criterion: .* shape \(\) .* \(2,\)",
+    ),
+    (lambda: made({"l1": [0.1]}, 1.0), {"criterion": lambda fits: ["a"]}, ValueError, "^criterion: <U1 numbers"),
+    (lambda: made(TUNED, 1.0, 1.0), {"criterion": lambda fits: 1.0}, ValueError, "^criterion: a function .*'fold'"),
+    (
+        lambda: made(TUNED, 1.0, 1.0),
+        {"criterion": lambda fits: 1.0, "rule": "one_standard_error"},
+        ValueError,
+        "criterion: a function",
+    ),
     (lambda: made(TUNED, 1.0, 1.0), {"rule": "1se"}, ValueError, "^rule: '1se' was given; want one of"),
     (lambda: with_numbers(made(TUNED, 1.0, 1.0), 1), {"criterion": "bic"}, ValueError, "^criterion: 'bic'.*'fold'"),
     (lambda: with_numbers(made(TUNED, 1.0, 1.0), 1).isel(fold=0), {"criterion": "aic"}, ValueError, "'fold'"),
