@@ -21,6 +21,12 @@ def run(block):
     return scope, printed.getvalue()
 
 
+def block(text):
+    """The one block that has this in it."""
+    (found,) = [code for code in BLOCKS if text in code]
+    return found
+
+
 def test_ten_lines_choose_a_model_near_the_truth():
     assert len(BLOCKS[0].strip().splitlines()) <= 10
     scope, printed = run(BLOCKS[0])
@@ -70,8 +76,25 @@ def test_an_expert_and_a_gate_of_ones_own_take_two_functions_each_and_can_be_fit
     assert model.gate_probs(got.params, problem.x).sum(axis=1) == pytest.approx(1.0, abs=1e-5)
 
 
+def test_a_mixture_density_network_has_three_branches_where_there_are_three():
+    code = block("inverse_sine")
+    assert len(code.strip().splitlines()) <= 20
+    scope, _ = run(code)
+    peaks = moejax.pooling.modes(scope["model"], scope["best"], [[0.5]]).at[0]
+    assert sorted(map(float, peaks)) == pytest.approx([0.2096, 0.5, 0.7904], abs=0.03)  # of t + 0.3 sin(2 pi t) = 0.5
+    assert scope["density"].shape == (101, 121)
+
+
+def test_an_interval_covers_as_many_rows_as_it_says():
+    code = block("pooling.interval")
+    assert len(code.strip().splitlines()) <= 20
+    _, printed = run(code)
+    covered = float(printed.split("covered:")[1].split()[0])
+    assert covered == pytest.approx(0.9, abs=0.03)
+
+
 def test_the_widespread_mistake_is_named():
-    _, printed = run(BLOCKS[5])
+    _, printed = run(block("handwritten"))
     verdicts = {line.split()[0]: line for line in printed.splitlines() if line.strip()}
     assert "gradient is off" in verdicts["gate.logits"]
     assert "agree" in verdicts["experts.weights"]
