@@ -34,7 +34,9 @@ import jax.numpy as jnp
 
 from moejax import _check
 from moejax._linear import Moments, Pairs, collinear, dot, moments, pairs, predictors, quadratic_step, with_intercept
-from moejax.neural import neural_expert as neural  # noqa: F401, networks have a file of their own
+from moejax.neural import neural_expert
+
+neural = neural_expert  # networks have a file of their own
 
 
 @dataclass(frozen=True)

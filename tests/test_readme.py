@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 import moejax
@@ -80,7 +81,7 @@ def test_a_mixture_density_network_has_three_branches_where_there_are_three():
     code = block("inverse_sine")
     assert len(code.strip().splitlines()) <= 20
     scope, _ = run(code)
-    peaks = moejax.pooling.modes(scope["model"], scope["best"], [[0.5]]).at[0]
+    peaks = moejax.pooling.modes(scope["model"], scope["best"], np.array([[0.5]])).at[0]
     assert sorted(map(float, peaks)) == pytest.approx([0.2096, 0.5, 0.7904], abs=0.03)  # of t + 0.3 sin(2 pi t) = 0.5
     assert scope["density"].shape == (101, 121)
 
@@ -90,7 +91,7 @@ def test_an_interval_covers_as_many_rows_as_it_says():
     assert len(code.strip().splitlines()) <= 20
     _, printed = run(code)
     covered = float(printed.split("covered:")[1].split()[0])
-    assert covered == pytest.approx(0.9, abs=0.03)
+    assert covered == pytest.approx(0.9, abs=0.04)  # three standard errors of 500 rows
 
 
 def test_the_widespread_mistake_is_named():
