@@ -55,8 +55,10 @@ from moejax import _check
 from moejax._linear import Moments, Pairs, collinear, dot, moments, pairs, predictors, quadratic_step, with_intercept
 from moejax.columns import Choices
 from moejax.columns import by_columns as by_columns  # experts of these kinds have files of their own
-from moejax.neural import neural_expert as neural  # noqa: F401
+from moejax.neural import neural_expert
 from moejax.tied import tied as tied
+
+neural = neural_expert  # networks have a file of their own
 
 
 @dataclass(frozen=True)

@@ -48,9 +48,11 @@ import numpy as np
 from moejax import _check
 from moejax._linear import Moments, Pairs, dot, moments, pairs, predictors, quadratic_step, whitening, with_intercept
 from moejax.hierarchy import hierarchical as hierarchical  # a gate like those below, long enough for a file of its own
-from moejax.neural import neural_gate as neural  # noqa: F401, as are networks
+from moejax.neural import neural_gate
 
 Params = dict[str, jax.Array]
+
+neural = neural_gate  # networks have a file of their own too
 
 
 def _rows(x: Any) -> int:

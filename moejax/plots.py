@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.colors import Normalize
+from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
@@ -471,6 +471,8 @@ def conditional_density(
 ) -> Axes:
     """The density of y given x, for a single x, as an image: the darker, the denser; with data and centres on top.
 
+    The colour goes by the square root of the density, lest narrow peaks leave the rest white.
+
     Args:
         at: (a,), rising: the values of x. At least two.
         grid: (g,), rising: the values of y. At least two.
@@ -495,7 +497,7 @@ def conditional_density(
     if centres is None and shares is not None:
         raise ValueError("shares: given without centres; want both, or centres alone")
     ax = _axes(ax, (6.4, 4.4))
-    image = ax.pcolormesh(across, up, values.T, cmap="Blues", shading="nearest", vmin=0.0, rasterized=True)
+    image = ax.pcolormesh(across, up, values.T, cmap="Blues", shading="nearest", norm=PowerNorm(0.5, vmin=0.0))
     keys: list[Any] = []
     if x is not None:
         points, targets = _numbers("x", x, 1, 2, "(n,) or (n, 1)"), _numbers("y", y, 1)

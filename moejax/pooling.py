@@ -146,12 +146,12 @@ def modes(model: Model, params: Any, x: Any, offset: Any = None) -> Modes:
 
 def _mixture(model: Model, params: Any, x: Any, offset: Any, copies: int) -> _Mixture:
     """The mixture of rows of x, each `copies` times in a row; raises ValueError for one of several targets."""
-    inputs = model.prepare(x)
-    eta, log_gate = model.eta(params, inputs, offset), model.log_gate(params, inputs)
     if model.family is None:
         raise ValueError("model: one without a family was given; want one, as in moe(..., family=families.gaussian())")
-    one = hasattr(model.family, "class_probabilities") and model.family.class_probabilities(eta).ndim == 3
-    if not one and jax.eval_shape(model.family.mean, eta).ndim != 2:
+    inputs = model.prepare(x)
+    eta, log_gate = model.eta(params, inputs, offset), model.log_gate(params, inputs)
+    classes = getattr(model.family, "class_probabilities", None)
+    if jax.eval_shape(classes or model.family.mean, eta).ndim != (3 if classes else 2):
         raise ValueError(f"model: {eta.shape[2]} targets are predicted; want one")
     return _Mixture(jnp.repeat(eta, copies, axis=1), model.phi(params), jnp.repeat(log_gate, copies, axis=1))
 

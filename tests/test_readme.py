@@ -22,9 +22,15 @@ def run(block):
     return scope, printed.getvalue()
 
 
+def block(text):
+    """The one block that has this in it."""
+    (found,) = [code for code in BLOCKS if text in code]
+    return found
+
+
 def test_ten_lines_choose_a_model_near_the_truth():
-    assert len(BLOCKS[0].strip().splitlines()) <= 10
-    scope, printed = run(BLOCKS[0])
+    assert len(block("300 fits, one program").strip().splitlines()) <= 10
+    scope, printed = run(block("300 fits, one program"))
     assert scope["result"].shape == (3, 2, 10, 5)
     x, y, _ = scope["problem"].draw(5, 20_000)
     error = float(((scope["model"].predict(scope["best"].params, x) - y) ** 2).mean())
@@ -33,8 +39,8 @@ def test_ten_lines_choose_a_model_near_the_truth():
 
 
 def test_a_dozen_lines_fit_by_likelihood():
-    assert len(BLOCKS[1].strip().splitlines()) <= 15
-    scope, printed = run(BLOCKS[1])
+    assert len(block("coefficient_path").strip().splitlines()) <= 15
+    scope, printed = run(block("coefficient_path"))
     best, weights = scope["best"], scope["best"].params["experts"]["weights"]
     assert best.fit.admissible
     assert scope["along"].params["experts"]["weights"].shape == (30, *weights.shape)
@@ -46,13 +52,13 @@ def test_a_dozen_lines_fit_by_likelihood():
 
 def test_the_estimator_beats_the_mean():
     pytest.importorskip("sklearn")
-    _, printed = run(BLOCKS[2])
+    _, printed = run(block("MoERegressor(n_experts=2"))
     assert float(printed.split()[0]) > 0.4  # R^2 over five folds
 
 
 def test_a_tree_is_fitted_and_told():
-    assert len(BLOCKS[3].strip().splitlines()) <= 20
-    scope, printed = run(BLOCKS[3])
+    assert len(block("gate_tree").strip().splitlines()) <= 20
+    scope, printed = run(block("gate_tree"))
     lines = printed.splitlines()[1:]
     assert len(lines) == 6
     assert sum("expert" in line for line in lines) == 4
@@ -61,8 +67,8 @@ def test_a_tree_is_fitted_and_told():
 
 
 def test_tied_coefficients_are_found_and_drawn():
-    assert len(BLOCKS[4].strip().splitlines()) <= 20
-    scope, printed = run(BLOCKS[4])
+    assert len(block("tied_groups").strip().splitlines()) <= 20
+    scope, printed = run(block("tied_groups"))
     assert scope["best"].chosen["n_experts"] == 3
     assert scope["best"].chosen["n_groups"] == 3
     assert "n_groups" in printed
@@ -73,9 +79,9 @@ def test_tied_coefficients_are_found_and_drawn():
 
 
 def test_an_expert_and_a_gate_of_ones_own_take_two_functions_each_and_can_be_fitted():
-    code = [line for line in BLOCKS[5].splitlines() if line.strip()]
+    code = [line for line in block("gate_logits").splitlines() if line.strip()]
     assert len(code) < 15
-    scope, _ = run(BLOCKS[5])
+    scope, _ = run(block("gate_logits"))
     problem = moejax.datasets.three_regressions(0, n=100, d=3, n_experts=2, n_active=2)
     model, fit = scope["model"], moejax.fit_gradient(scope["model"], steps=300, learning_rate=0.05)
     got = fit(jax.random.key(0), problem.x, problem.y)
@@ -83,8 +89,25 @@ def test_an_expert_and_a_gate_of_ones_own_take_two_functions_each_and_can_be_fit
     assert model.gate_probs(got.params, problem.x).sum(axis=1) == pytest.approx(1.0, abs=1e-5)
 
 
+def test_a_mixture_density_network_has_three_branches_where_there_are_three():
+    code = block("inverse_sine")
+    assert len(code.strip().splitlines()) <= 20
+    scope, _ = run(code)
+    peaks = moejax.pooling.modes(scope["model"], scope["best"], np.array([[0.5]])).at[0]
+    assert sorted(map(float, peaks)) == pytest.approx([0.2096, 0.5, 0.7904], abs=0.03)  # of t + 0.3 sin(2 pi t) = 0.5
+    assert scope["density"].shape == (101, 121)
+
+
+def test_an_interval_covers_as_many_rows_as_it_says():
+    code = block("pooling.interval")
+    assert len(code.strip().splitlines()) <= 20
+    _, printed = run(code)
+    covered = float(printed.split("covered:")[1].split()[0])
+    assert covered == pytest.approx(0.9, abs=0.04)  # three standard errors of 500 rows
+
+
 def test_the_widespread_mistake_is_named():
-    _, printed = run(BLOCKS[6])
+    _, printed = run(block("handwritten"))
     verdicts = {line.split()[0]: line for line in printed.splitlines() if line.strip()}
     assert "gradient is off" in verdicts["gate.logits"]
     assert "agree" in verdicts["experts.weights"]
