@@ -7,11 +7,11 @@ An expert is any record with two pure functions, for all K experts at once:
 
 and, where it helps, `prepare(x)`, run once and shared by all members of a sweep, whose result `apply` then gets in the
 place of x; `trainable(params)` and `penalized(params)`, trees of booleans (see `moejax.model`); `takes_any_array`, whether x
-may be an array of any shape with n leading, such as images, rather than a table (n, d); `hyper`, `check_hyper` and `settled`,
-as for gates; `degrees_of_freedom(params) -> (K,)`, two more rows than which an expert needs so as not to count as starved
-(without it, two; none where nothing in params is trained, as in the empty params of experts that are fitted already); and
-`by_columns(choices)`, for the function of that name. `stack` makes such a record of the two functions of a single expert, and
-`neural` of a network.
+may be an array of any shape with n leading, such as images, rather than a table (n, d); `hyper`, `check_hyper` and
+`settled`, as for gates; `degrees_of_freedom(params) -> (K,)`, two more rows than which an expert needs so as not to count as
+starved (without it, two; none where nothing in params is trained, as in the empty params of experts that are fitted
+already); and `by_columns(choices)`, for the function of that name. `stack` makes such a record of the two functions of a
+single expert, and `neural` of a network.
 
 For an M-step of its own in EM (without it, it gets gradient steps on EM's expected objective):
 

@@ -177,7 +177,7 @@ class Path:
         return jax.tree.map(lambda v: v[jnp.argsort(order)], fits)
 
     def _fit_at(self, key: Any, x: Any, y: Any, hyper: Any, at: _Point, value: jax.Array, more: Any) -> Fit:
-        """The fit at this value, from where the path has come to; where that is not `warm`, from where it starts of itself."""
+        """The fit at this value, from where the path has come to; from where it starts of itself if that is not `warm`."""
         if not hasattr(self.fit, "resumed"):
             return self.fit(key, x, y, hyper, **{**more, "start": at.params})
         places = [at.params]
