@@ -8,7 +8,7 @@
 `moejax.plots` (matplotlib) is imported only when asked for.
 """
 
-from moejax import datasets, experts, families, gates, handwritten, losses, penalties
+from moejax import datasets, experts, families, gates, handwritten, losses, penalties, stacking
 from moejax.em import fit_em
 from moejax.fit import Fit, Status
 from moejax.gradient import fit_gradient
@@ -33,5 +33,6 @@ __all__ = [
     "path",
     "penalties",
     "select",
+    "stacking",
     "sweep",
 ]
