@@ -375,7 +375,8 @@ class MoEStackingRegressor(_Regression, _Stacking):
 
     loss: "squared_error" of the prediction; or "nll" of a mixture of normal distributions around the predictions, whose
     scales, one for each estimator, make the weights those of densities rather than of means. l1_gate, l2_gate: as in
-    `MoERegressor`, with the gate's columns standardised. temperature, forecaster: of the confidence gate; the forecaster is
+    `MoERegressor`, with the gate's columns standardised; l2_gate is larger, for rows tell little of which of several good
+    estimators is the better one. temperature, forecaster: of the confidence gate; the forecaster is
     any regressor, ridge by cross-validation unless given. n_init: starts of the gate. max_iter: iterations at most.
     random_state: from which starts are drawn; estimators have their own.
 
@@ -392,7 +393,7 @@ class MoEStackingRegressor(_Regression, _Stacking):
         cv: Any = 5,
         loss: str = "squared_error",
         l1_gate: float = 0.0,
-        l2_gate: float = 1e-3,
+        l2_gate: float = 0.01,
         temperature: float = 1.0,
         forecaster: Any = None,
         n_init: int = 4,
@@ -430,7 +431,7 @@ class MoEStackingClassifier(_Classification, _Stacking):
         sees: str = "inputs",
         cv: Any = 5,
         l1_gate: float = 0.0,
-        l2_gate: float = 1e-3,
+        l2_gate: float = 0.01,
         temperature: float = 1.0,
         forecaster: Any = None,
         n_init: int = 4,

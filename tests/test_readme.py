@@ -59,10 +59,23 @@ def test_a_tree_is_fitted_and_told():
     assert float(((model.predict(scope["best"].params, x) - y) ** 2).mean()) < 0.5  # least squares has 0.482
 
 
+def test_fitted_models_are_stacked_and_estimators_mixed():
+    pytest.importorskip("sklearn")
+    assert all(len(BLOCKS[i].strip().splitlines()) <= 20 for i in (4, 5))
+    scope, printed = run(BLOCKS[4])
+    assert "l1_gate" in printed
+    weights = scope["model"].gate_probs(scope["best"].params, scope["seen"])
+    error = float(((scope["model"].predict(scope["best"].params, scope["seen"]) - scope["y"]) ** 2).mean())
+    assert error < min(((scope["seen"]["predictions"] - scope["y"][:, None]) ** 2).mean(axis=0))
+    assert weights.shape == (442, 2)
+    _, printed = run(BLOCKS[5])
+    assert min(float(score) for score in printed.split()[:2]) > 0.35  # R^2 on the last rows
+
+
 def test_an_expert_and_a_gate_of_ones_own_take_two_functions_each_and_can_be_fitted():
-    code = [line for line in BLOCKS[4].splitlines() if line.strip()]
+    code = [line for line in BLOCKS[6].splitlines() if line.strip()]
     assert len(code) < 15
-    scope, _ = run(BLOCKS[4])
+    scope, _ = run(BLOCKS[6])
     problem = moejax.datasets.three_regressions(0, n=100, d=3, n_experts=2, n_active=2)
     model, fit = scope["model"], moejax.fit_gradient(scope["model"], steps=300, learning_rate=0.05)
     got = fit(jax.random.key(0), problem.x, problem.y)
@@ -71,7 +84,7 @@ def test_an_expert_and_a_gate_of_ones_own_take_two_functions_each_and_can_be_fit
 
 
 def test_the_widespread_mistake_is_named():
-    _, printed = run(BLOCKS[5])
+    _, printed = run(BLOCKS[7])
     verdicts = {line.split()[0]: line for line in printed.splitlines() if line.strip()}
     assert "gradient is off" in verdicts["gate.logits"]
     assert "agree" in verdicts["experts.weights"]
