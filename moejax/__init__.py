@@ -8,7 +8,7 @@
 `moejax.plots` (matplotlib) is imported only when asked for.
 """
 
-from moejax import datasets, division, experts, families, gates, handwritten, losses, metrics, penalties, pooling
+from moejax import datasets, division, experts, families, gates, handwritten, losses, metrics, penalties, pooling, stacking
 from moejax.em import fit_em
 from moejax.fit import Fit, Status
 from moejax.gradient import fit_gradient
@@ -38,6 +38,7 @@ __all__ = [
     "penalties",
     "pooling",
     "select",
+    "stacking",
     "sweep",
     "usage",
 ]

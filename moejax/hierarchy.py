@@ -245,7 +245,7 @@ def hierarchical(tree: Sequence[Any], *, init_scale: float = 1.0) -> Hierarchica
     """The gate of a hierarchical mixture of experts (Jordan and Jacobs 1994), soft splits of any number of branches.
 
     tree: how many branches the splits of each level have, (2, 2) for two splits of two leaves each below a first split; or,
-    for any tree, nested sequences of the numbers of the experts, such as ((0, 1), (2, (3, 4))) or (0, 1). A tree of one level
+    for any tree, nested sequences of the numbers of the experts, as ((0, 1), (2, (3, 4))) or (0, 1). A tree of one level
     is the softmax gate. init_scale: the standard deviation of initial logits when x is standardised.
 
     Raises ValueError for a split with fewer than two branches, and for leaves that are not the numbers from 0, each once;

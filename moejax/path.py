@@ -88,7 +88,7 @@ class Path:
         hyper: as of the fit, but for the sequence: (P,) values in any order, or a whole number P of at least 2 for an
         automatic sequence (see `sequence`). The rest is as for the fit. The first value, the smallest unless the path
         descends, starts where the fit itself would, and each next one at the params before (those of EM at where the line
-        through the last two leads), or at the first start again if those diverged.
+        through the last two leads, if the objective is lower there), or at the first start again if those diverged.
 
         Returns a `Fit` each of whose fields has a leading axis (P,), in the order in which the values were given. Raises
         ValueError for what the fit refuses.
@@ -101,7 +101,8 @@ class Path:
                 _check.shape(f"hyper[{name!r}]", value, (), "one number; `sweep` takes many")
         start = _parts(start)
         self.check_data(x, y, weights, offset, groups, start)
-        start = division.resolved("start", start, x, self.model.n_experts)
+        if not (start is None or isinstance(start, dict)):
+            start = division.resolved("start", start, x, self.model.n_experts)
         rest = {name: value for name, value in hyper.items() if name != self.name}
         values = hyper.get(self.name, COUNT)
         if is_count(values):

@@ -9,15 +9,16 @@ A fit is one sweep over `n_init` starts, of which the best admissible one counts
 line, are standardised first, by population standard deviations (weighted, where rows are; a column that does not vary is
 only centred). Penalties, `objective_` and `params_` are on that scale, everything else in the user's units. Where X is
 float32 a fit is in float32, and otherwise in float64, whatever JAX's own default.
+
+Mixtures of any other estimators, `MoEStackingRegressor` and `MoEEnsembleRegressor` (and ...Classifier), are in
+`moejax.ensembles`, and have their names here too.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import importlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Self
 
@@ -35,12 +36,16 @@ except ImportError as error:
     raise ImportError(f"moejax.sklearn: {error}; want pip install 'moejax[sklearn]'") from error
 
 from moejax import _check, experts, families, gates, losses
+from moejax._estimators import applied, best_of_sweep, check_choice, moments, precision, row_weights
 from moejax.em import fit_em
+from moejax.ensembles import MoEEnsembleClassifier as MoEEnsembleClassifier
+from moejax.ensembles import MoEEnsembleRegressor as MoEEnsembleRegressor
+from moejax.ensembles import MoEStackingClassifier as MoEStackingClassifier
+from moejax.ensembles import MoEStackingRegressor as MoEStackingRegressor
 from moejax.fit import Fit, Status, describe, effective_sizes
 from moejax.gradient import fit_gradient
 from moejax.hierarchy import Hierarchical
 from moejax.model import Data, Model, moe
-from moejax.selection import select
 from moejax.sweep import sweep
 
 GATES = ("fixed", "constant", "softmax", "top1", "gaussian", "hierarchical")
@@ -54,7 +59,6 @@ _PENALTIES = ("l1_experts", "l1_gate", "l2_experts", "l2_gate")
 _LEARNING_RATE = 0.1  # of Adam, for the gate that the accelerated method does not take
 _PATIENCE = 100  # accelerated steps without a gain, relative to the objective, that shows in the last digits
 _LEAST_IMPROVEMENT = 1e-9
-_FEWEST_ROWS = 16  # that predictions are compiled for; then doubled
 
 
 class _MixtureOfExperts(BaseEstimator):
@@ -76,11 +80,11 @@ class _MixtureOfExperts(BaseEstimator):
 
     def _check_settings(self) -> None:
         for name, wanted in (("loss", LOSSES), ("solver", SOLVERS)):
-            _check_choice(name, getattr(self, name), wanted)
+            check_choice(name, getattr(self, name), wanted)
         for name in ("n_experts", "n_init", "max_iter"):
             _check.count(name, getattr(self, name))
         gate = self._gate_name
-        _check_choice("gate", gate, GATES)
+        check_choice("gate", gate, GATES)
         for name in _PENALTIES:
             _check.shape(name, getattr(self, name), (), "one number")
             _check.not_negative(name, getattr(self, name))
@@ -126,14 +130,14 @@ class _MixtureOfExperts(BaseEstimator):
         reference = bool(self.gate_reference) and self.n_experts > 1
         model = moe(expert, self._gate(reference), self.n_experts, family=family)
         fit = self._configured(model)
-        centre, scale = _moments(x, weights) if self.standardize else (np.zeros(x.shape[1]), np.ones(x.shape[1]))
+        centre, scale = moments(x, weights) if self.standardize else (np.zeros(x.shape[1]), np.ones(x.shape[1]))
         self.x_mean_, self.x_scale_, self._dtype = centre, scale, x.dtype
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         axes = {name: [float(getattr(self, name))] for name in _PENALTIES if getattr(self, name) > 0}
-        with _precision(x.dtype):
+        with precision(x.dtype):
             standardized = self._standardized(x)
             grid = sweep(fit, {"restart": self.n_init, **axes}, progress=False)
-            best = _best(grid, jax.random.key(seed), standardized, y, weights)
+            best = best_of_sweep(grid, jax.random.key(seed), standardized, y, weights)
             share = _shares(model, best.params, standardized, y.astype(x.dtype), weights, self.loss == "nll")
         order = np.argsort(-share, kind="stable")
         self._keep(best, share[order], weights.sum())
@@ -184,12 +188,8 @@ class _MixtureOfExperts(BaseEstimator):
         return self._standardized(validate_data(self, X, dtype=[np.float64, np.float32], reset=False))
 
     def _apply(self, method: str, x: np.ndarray, *y: np.ndarray) -> np.ndarray:
-        """The model's method of that name, for standardised rows, compiled for twice as many rows when there are more."""
-        n = len(x)
-        size = max(_FEWEST_ROWS, 1 << (n - 1).bit_length())
-        rows = [np.pad(v.astype(self._dtype), [(0, size - n)] + [(0, 0)] * (v.ndim - 1), "edge") for v in (x, *y)]
-        with _precision(self._dtype):
-            return np.asarray(_applied(method, self.model_, self.params_, *rows))[:n]
+        """The model's method of that name, for standardised rows."""
+        return applied(method, self.model_, self.params_, x, *(v.astype(self._dtype) for v in y))
 
     def _apply_to_pair(self, method: str, X: Any, y: Any) -> np.ndarray:
         x = self._checked(X)
@@ -306,17 +306,17 @@ class MoERegressor(RegressorMixin, _MixtureOfExperts):
         self._check_settings()
         family = self._family()
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], y_numeric=True, ensure_min_samples=2)
-        y, weights = np.asarray(y, float), _weights(sample_weight, len(y))
+        y, weights = np.asarray(y, float), row_weights(sample_weight, len(y))
         self.y_mean_, self.y_scale_ = 0.0, 1.0
         if self.standardize_y and self.family in _REAL_LINE:
-            self.y_mean_, self.y_scale_ = (float(v) for v in _moments(y, weights))
+            self.y_mean_, self.y_scale_ = (float(v) for v in moments(y, weights))
         self._fit(X, (y - self.y_mean_) / self.y_scale_, weights, experts.linear(), family)
         self._report_scale()
         return self
 
     def _family(self) -> Any:
         """The family; None under squared error."""
-        _check_choice("family", self.family, FAMILIES)
+        check_choice("family", self.family, FAMILIES)
         if self.loss == "squared_error":
             if self.family != "gaussian":
                 raise ValueError(
@@ -333,7 +333,7 @@ class MoERegressor(RegressorMixin, _MixtureOfExperts):
     def _report_scale(self) -> None:
         self.scale_ = self.df_ = None
         family, phi = self.model_.family, self.params_["family"]
-        with _precision(self._dtype):
+        with precision(self._dtype):
             if self.family in _REAL_LINE and family is not None:
                 self.scale_ = np.exp(np.asarray(family.log_scale(phi)))[()] * self._dtype.type(self.y_scale_)
             if self.family == "student_t":
@@ -414,7 +414,7 @@ class MoEClassifier(ClassifierMixin, _MixtureOfExperts):
         self._check_settings()
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
         check_classification_targets(y)
-        weights = _weights(sample_weight, len(y))
+        weights = row_weights(sample_weight, len(y))
         self.classes_, numbers = np.unique(y, return_inverse=True)
         count, there = len(self.classes_), np.unique(numbers[weights > 0])
         if len(there) < 2:
@@ -449,54 +449,6 @@ class MoEClassifier(ClassifierMixin, _MixtureOfExperts):
 
 
 # ---- what does not depend on the estimator --------------------------------------------------------------------------
-
-
-def _check_choice(name: str, given: Any, wanted: tuple[str, ...]) -> None:
-    if given not in wanted:
-        raise ValueError(f"{name}: {given!r} was given; want one of {list(wanted)}")
-
-
-def _weights(given: Any, n: int) -> np.ndarray:
-    """Weights of rows as floats, (n,), checked; of 1 for None, so that one program serves both."""
-    if given is None:
-        return np.ones(n)
-    weights = np.asarray(given)
-    _check.shape("sample_weight", weights, (n,), "one for each row")
-    _check.not_negative("sample_weight", weights)
-    if not weights.any():
-        raise ValueError("sample_weight: all are zero; want at least one row that counts")
-    return weights.astype(float)
-
-
-def _moments(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means and population standard deviations of columns in float64; of one that does not vary, its value and 1."""
-    rows, weights = np.asarray(values, float)[weights > 0], weights[weights > 0]
-    mean = np.average(rows, axis=0, weights=weights)
-    sd = np.sqrt(np.average(np.square(rows - mean), axis=0, weights=weights))
-    # Not by sd == 0, which rounding in the mean would hide.
-    constant = np.ptp(rows, axis=0) == 0
-    return np.where(constant, rows[0], mean), np.where(constant | (sd == 0), 1.0, sd)
-
-
-@contextlib.contextmanager
-def _precision(dtype: Any) -> Iterator[None]:
-    """JAX in float64 for that type and in float32 for others."""
-    there = jax.enable_x64 if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental").enable_x64
-    with there(dtype == np.float64):
-        yield
-
-
-def _best(grid: Any, key: jax.Array, x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> Fit:
-    """The best admissible fit of a sweep over starts, in NumPy arrays."""
-    try:
-        return select(grid(key, x, y, weights=weights)).fit
-    except FloatingPointError as error:
-        raise RuntimeError(f"no fit is admissible: {error}") from error
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _applied(method: str, model: Model, params: Any, *rows: Any) -> Any:
-    return getattr(model, method)(params, *rows)
 
 
 def _shares(model: Model, params: Any, x: Any, y: Any, weights: np.ndarray, likelihood: bool) -> np.ndarray:

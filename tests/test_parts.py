@@ -506,7 +506,7 @@ def test_penalties_see_coefficients_and_nothing_else(expert, gate):
         (lambda: moejax.moe(experts.linear(), gates.softmax(), 2, family="gaussian"), "^family: 'gaussian' has no function"),
         *(
             (lambda c=c: moejax.moe(experts.linear(), gates.softmax(), 2, expert_columns=c), "^expert_columns: ")
-            for c in ([], [-1], [0, 0], [0.5], [True, False], 1, ["a"])
+            for c in ([], [-1], [0, 0], [0.5], [True, False], 1, ["a", "a"])
         ),
         (lambda: moejax.moe(experts.linear(), gates.softmax(), 2, gate_columns=[2, -3]), "^gate_columns: "),
         (lambda: gates.fixed([0.5, -0.5, 1.0]), "^proportions: -0.5"),

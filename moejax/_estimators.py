@@ -1,0 +1,77 @@
+"""What all scikit-learn estimators here share: weights, scales, precision, the best of a sweep, and compiled predictions."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from moejax import _check
+from moejax.fit import Fit
+from moejax.model import Model
+from moejax.selection import select
+
+_FEWEST_ROWS = 16  # that predictions are compiled for; then doubled
+
+
+def check_choice(name: str, given: Any, wanted: tuple[str, ...]) -> None:
+    if given not in wanted:
+        raise ValueError(f"{name}: {given!r} was given; want one of {list(wanted)}")
+
+
+def row_weights(given: Any, n: int) -> np.ndarray:
+    """Weights of rows as floats, (n,), checked; of 1 for None, so that one program serves both."""
+    if given is None:
+        return np.ones(n)
+    weights = np.asarray(given)
+    _check.shape("sample_weight", weights, (n,), "one for each row")
+    _check.not_negative("sample_weight", weights)
+    if not weights.any():
+        raise ValueError("sample_weight: all are zero; want at least one row that counts")
+    return weights.astype(float)
+
+
+def moments(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Means and population standard deviations of columns in float64; of one that does not vary, its value and 1."""
+    rows, weights = np.asarray(values, float)[weights > 0], weights[weights > 0]
+    mean = np.average(rows, axis=0, weights=weights)
+    sd = np.sqrt(np.average(np.square(rows - mean), axis=0, weights=weights))
+    # Not by sd == 0, which rounding in the mean would hide.
+    constant = np.ptp(rows, axis=0) == 0
+    return np.where(constant, rows[0], mean), np.where(constant | (sd == 0), 1.0, sd)
+
+
+@contextlib.contextmanager
+def precision(dtype: Any) -> Iterator[None]:
+    """JAX in float64 for that type and in float32 for others."""
+    there = jax.enable_x64 if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental").enable_x64
+    with there(dtype == np.float64):
+        yield
+
+
+def best_of_sweep(grid: Any, key: jax.Array, x: Any, y: np.ndarray, weights: np.ndarray) -> Fit:
+    """The best admissible fit of a sweep over starts, in NumPy arrays."""
+    try:
+        return select(grid(key, x, y, weights=weights)).fit
+    except FloatingPointError as error:
+        raise RuntimeError(f"no fit is admissible: {error}") from error
+
+
+def applied(method: str, model: Model, params: Any, *rows: Any) -> np.ndarray:
+    """The model's method of that name for rows of one type, compiled for twice as many rows when there are more."""
+    first = jax.tree.leaves(rows)[0]
+    n = len(first)
+    size = max(_FEWEST_ROWS, 1 << (n - 1).bit_length())
+    padded = jax.tree.map(lambda v: np.pad(v, [(0, size - n)] + [(0, 0)] * (v.ndim - 1), "edge"), rows)
+    with precision(first.dtype):
+        return np.asarray(_applied(method, model, params, *padded))[:n]
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _applied(method: str, model: Model, params: Any, *rows: Any) -> Any:
+    return getattr(model, method)(params, *rows)
