@@ -149,6 +149,8 @@ def test_commands_end_with_one_line(program, kind, monkeypatch):
     [
         (lambda_grid, ["--target", "y"], "--data"),
         (lambda_grid, ["--indicators"], "--data"),
+        (lambda_grid, ["--compare", "0"], "--compare"),
+        (lambda_grid, ["--compare", "--data", "table.csv", "--target", "y"], "--compare"),
         (accuracy, ["--draws", "-1"], "--draws: -1"),
         (accuracy, ["--draws", "0"], "--draws: 0"),
         (accuracy, ["--kinds", "others"], "--kinds"),
