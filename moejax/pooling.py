@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from moejax import _check
 from moejax.model import Model
@@ -110,10 +111,10 @@ def quantiles(model: Model, params: Any, x: Any, q: Any, offset: Any = None) -> 
     _check_cdf(model)
     _check.finite("q", q)
     inside = _check.is_traced(q) or bool(((jnp.asarray(q) > 0) & (jnp.asarray(q) < 1)).all())
-    if jnp.ndim(q) > 1 or not inside:
+    if np.ndim(q) > 1 or not inside:
         raise ValueError(f"q: {q} was given; want numbers between 0 and 1, one or a sequence")
     found = _quantiles(model, params, x, jnp.atleast_1d(jnp.asarray(q, float)), offset)
-    return found if jnp.ndim(q) else found[:, 0]
+    return found if np.ndim(q) else found[:, 0]
 
 
 def interval(model: Model, params: Any, x: Any, level: float = 0.9, offset: Any = None) -> jax.Array:
@@ -167,11 +168,11 @@ def _cdf(model: Model, mixture: _Mixture, y: jax.Array) -> jax.Array:
 def _on_grid(model: Model, params: Any, x: Any, y: Any, offset: Any, function: Any) -> jax.Array:
     """function(mixture, y) at y (n,) or (n, g), of the same shape."""
     n = jax.tree.leaves(x)[0].shape[0]
-    if jnp.ndim(y) not in (1, 2) or jnp.shape(y)[0] != n:
-        raise ValueError(f"y: shape {jnp.shape(y)} was given; want {(n,)}, or ({n}, g) for a grid")
+    if np.ndim(y) not in (1, 2) or np.shape(y)[0] != n:
+        raise ValueError(f"y: shape {np.shape(y)} was given; want {(n,)}, or ({n}, g) for a grid")
     _check.finite("y", y)
-    mixture = _mixture(model, params, x, offset, 1 if jnp.ndim(y) == 1 else jnp.shape(y)[1])
-    return function(mixture, jnp.asarray(y, mixture.eta.dtype).ravel()).reshape(jnp.shape(y))
+    mixture = _mixture(model, params, x, offset, 1 if np.ndim(y) == 1 else np.shape(y)[1])
+    return function(mixture, jnp.asarray(y, mixture.eta.dtype).ravel()).reshape(np.shape(y))
 
 
 def _check_cdf(model: Model) -> None:

@@ -71,6 +71,6 @@ def test_two_experts_of_three_classes_by_gradient_tell_what_one_line_cannot():
     y = np.where(X[:, 0] > 1.2, 2, CROSSED)
     result = moejax.sweep(fit, {"restart": 6})(jax.random.key(0), X, y)
     params = moejax.select(result).params
-    assert metrics.accuracy(y, logistic(y, 1e-4)) < 0.75
+    assert metrics.accuracy(y, logistic(y, 1e-4)) < 0.8
     assert metrics.accuracy(y, pooling.probabilities(model, params, X)) > 0.9  # the noise leaves 0.95 or so
     assert metrics.log_loss(y, pooling.probabilities(model, params, X)) < 0.7 * metrics.log_loss(y, logistic(y, 1e-4))
