@@ -121,3 +121,7 @@ def test_an_interval_covers_as_many_rows_as_it_says():
 
 
 def test_the_widespread_mistake_is_named():
+    _, printed = run(block("handwritten"))
+    verdicts = {line.split()[0]: line for line in printed.splitlines() if line.strip()}
+    assert "gradient is off" in verdicts["gate.logits"]
+    assert "agree" in verdicts["experts.weights"]
