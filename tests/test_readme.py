@@ -125,3 +125,31 @@ def test_the_widespread_mistake_is_named():
     verdicts = {line.split()[0]: line for line in printed.splitlines() if line.strip()}
     assert "gradient is off" in verdicts["gate.logits"]
     assert "agree" in verdicts["experts.weights"]
+
+
+def test_divisions_are_chosen_by_name():
+    code = block("division.by_distance")
+    assert len(code.strip().splitlines()) <= 20
+    scope, printed = run(code)
+    assert printed.count("'division': 'distance'") == 2  # clusters of inputs are what separates these regressions
+    assert scope["best"].chosen["columns"] in (0, 1)
+    x, y, _ = scope["problem"].draw(5, 20_000)
+    error = float(((scope["model"].predict(scope["best"].params, x) - y) ** 2).mean())
+    assert error < 6 * 0.02167  # the Bayes error of this problem; half of the columns may be gone
+
+
+def test_rows_are_routed_to_two_experts_each():
+    code = block("gates.top_k")
+    assert len(code.strip().splitlines()) <= 20
+    scope, printed = run(code)
+    assert printed.count("expert ") == 4
+    weights = scope["model"].gate_weights(scope["best"].params, scope["model"].prepare(scope["x"]))
+    assert ((weights > 0).sum(axis=0) == 2).all()
+
+
+def test_set_up_takes_exactly_two_commands_and_ci_runs_the_second():
+    commands = re.findall(r"```sh\n(.*?)\n```", README, flags=re.S)
+    assert len(commands) == 2
+    assert commands[0].endswith("benchmarks/lambda_grid.py")
+    script = (Path(__file__).parent.parent / ".ci" / "run").read_text()
+    assert f"tests='{commands[1]}'" in script
