@@ -634,7 +634,7 @@ def _gated(
     em: EMFit, key: Any, x: Any, y: Any, hyper: Any, weights: Any, params: Any, warm: Any, start: Any
 ) -> tuple[Fit, jax.Array]:
     """Gate and scales by EM, from params where warm and else from responsibilities; with new responsibilities (n, K)."""
-    fit = em.resumed(key, x, y, hyper, params, warm, weights, None, None, start)
+    fit = em.resumed(key, x, y, hyper, [params], warm, weights, None, None, start)
     return fit, em.model.responsibilities(fit.params, x, y)
 
 

@@ -101,7 +101,7 @@ class Path:
                 _check.shape(f"hyper[{name!r}]", value, (), "one number; `sweep` takes many")
         start = _parts(start)
         self.check_data(x, y, weights, offset, groups, start)
-        if not (start is None or isinstance(start, dict)):
+        if callable(start):
             start = division.resolved("start", start, x, self.model.n_experts)
         rest = {name: value for name, value in hyper.items() if name != self.name}
         values = hyper.get(self.name, COUNT)
