@@ -13,7 +13,9 @@ members are compared by what they predict for the rows that they did not see:
 - `averaged`: the same sweep, no refit. Members that differ in start and inner fold alone are averaged, and combinations of
   penalties and number of experts weighed by pseudo-Bayesian model averaging with the Bayesian bootstrap (Yao, Vehtari,
   Simpson and Gelman 2018);
-- `hierarchy`: `averaged` with a tree of splits for a gate.
+- `hierarchy`: `averaged` with a tree of splits for a gate;
+- `neural`: `averaged`, of two networks with a hidden layer each and a softmax gate, by Adam;
+- `stacked`: a mixture of fixed penalties, the lasso, the forest and boosting, weighed by a gate that sees the inputs.
 
 Columns are standardised by the training rows and cut at three standard deviations, and no prediction of ours leaves the
 range of the training targets: both keep a linear expert from going astray where it has seen nothing.
@@ -39,6 +41,7 @@ from typing import Any
 import jax
 import numpy as np
 import sklearn.datasets
+from flax import linen as nn
 from lambda_grid import keep_compiled_programs, panels, run_command, write_json
 from sklearn.ensemble import (
     HistGradientBoostingClassifier,
@@ -57,6 +60,7 @@ from threadpoolctl import threadpool_limits
 
 import moejax
 from moejax import datasets, experts, families, gates, plots
+from moejax.sklearn import MoEClassifier, MoERegressor, MoEStackingClassifier, MoEStackingRegressor
 
 LEAST_PROBABILITY = 1e-3  # a tree is sure where it saw one class alone, and one such row would decide its mean
 CUT = 3.0  # standard deviations
@@ -189,26 +193,16 @@ Model = Callable[[Task], np.ndarray]  # fits to the rows that were seen, and pre
 
 @dataclass(frozen=True)
 class Grid:
-    """Our models for a table: a gate, and the axes of the sweep beside starts and folds."""
+    """Our models for a table: a fit, the same for all folds, and the axes of its sweep beside folds, starts last."""
 
-    gate: Any
-    n_experts: tuple[int, ...]
-    l1_experts: tuple[float, ...]
-    l2_gate: tuple[float, ...]
-    restarts: int
+    fit: Any
+    axes: tuple[tuple[str, Any], ...]
     folds: int
-    max_iter: int
-
-    def fit(self, table: Table) -> Any:
-        """The path of fits by EM, one for all folds of a table."""
-        model = moejax.moe(expert(table), self.gate, max(self.n_experts), family=family(table))
-        return moejax.path(moejax.fit_em(model, max_iter=self.max_iter))
 
 
-def expert(table: Table) -> Any:
-    """A linear expert for the table's target."""
-    several = table.classes is not None and len(table.classes) > 2
-    return experts.linear(len(table.classes or ())) if several else experts.linear()
+def outputs(table: Table) -> int | None:
+    """How many numbers an expert predicts: None for one."""
+    return len(table.classes) if table.classes is not None and len(table.classes) > 2 else None
 
 
 def family(table: Table) -> Any:
@@ -217,15 +211,30 @@ def family(table: Table) -> Any:
     return families.bernoulli() if len(table.classes) == 2 else families.categorical(len(table.classes))
 
 
-def grid_of(table: Table, quick: bool, gate: Any, n_experts: tuple[int, ...]) -> Grid:
-    """The axes for a table, fewer where a fit costs much. Too large a ridge on a gate starves experts of classes."""
+def linear(gate: Any, n_experts: tuple[int, ...], table: Table, quick: bool) -> Grid:
+    """Paths of sparse linear experts, fewer where fits cost much. Too large a ridge on a gate starves experts of classes."""
     l1 = (0.003, 0.01, 0.03, 0.1, 0.5) if table.classes is None else (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
     l2 = (3e-4, 1e-2) if table.classes is None else (3e-4, 3e-3)
-    if quick:
-        return Grid(gate, n_experts[:2], l1[1:3], l2[1:], restarts=2, folds=3, max_iter=30)
-    if table.large:
-        return Grid(gate, n_experts[:2], l1[1:3], l2[1:], restarts=1, folds=3, max_iter=40)
-    return Grid(gate, n_experts, l1, l2, restarts=4, folds=5, max_iter=100)
+    few = quick or table.large
+    if few:
+        n_experts, l1, l2 = n_experts[:2], l1[1:3], l2[1:]
+    iterations = 30 if quick else 40 if table.large else 100
+    model = moejax.moe(experts.linear(outputs(table)), gate, max(n_experts), family=family(table))
+    restarts = 2 if quick else 1 if table.large else 4
+    axes = (("l1_experts", l1), ("l2_gate", l2), ("n_experts", n_experts), ("restart", restarts))
+    return Grid(moejax.path(moejax.fit_em(model, max_iter=iterations)), axes, 3 if few else 5)
+
+
+def neural(table: Table, quick: bool) -> Grid:
+    """Networks of one hidden layer, by Adam on the likelihood under a ridge."""
+    network = nn.Sequential([nn.Dense(16), nn.tanh, nn.Dense(outputs(table) or 1)])
+    model = moejax.moe(experts.neural(network), gates.softmax(), 2, family=family(table))
+    steps = 50 if quick else 200 if table.large else 500
+    fit = moejax.fit_gradient(model, moejax.losses.nll(), steps=steps, learning_rate=0.01, record_every=steps)
+    few = quick or table.large
+    ridges = (1e-3,) if few else (1e-3, 1e-2, 1e-1)
+    axes = (("l2_experts", ridges), ("l2_gate", (1e-2,)), ("restart", 1 if few else 3))
+    return Grid(fit, axes, 3 if few else 5)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -243,13 +252,11 @@ class Members:
 
     def __init__(self, grid: Grid, task: Task):
         self.task, self.table, self.held = task, task.table, task.inner_folds(grid.folds)
-        fit = grid.fit(self.table)
-        axes = {"l1_experts": grid.l1_experts, "l2_gate": grid.l2_gate, "n_experts": grid.n_experts}
-        sweep = moejax.sweep(fit, {**axes, "restart": grid.restarts, "fold": self.held}, progress=False)
+        sweep = moejax.sweep(grid.fit, {**dict(grid.axes), "fold": self.held}, progress=False)
         self.swept = sweep(jax.random.key(task.seed), *task.seen, weights=task.weights)
         shape = self.swept.shape
         params = jax.tree.map(lambda v: v.reshape(-1, *v.shape[len(shape) :]), self.swept.fits.params)
-        flat = self.spoken(predicted(fit.model, params, task.x), 1)
+        flat = self.spoken(predicted(grid.fit.model, params, task.x), 1)
         self.predictions = flat.reshape(*shape, *flat.shape[1:])
 
     def spoken(self, predictions: Any, leading: int) -> np.ndarray:
@@ -320,8 +327,8 @@ def weights_of(losses: np.ndarray, seed: int) -> np.ndarray:
 members = lru_cache(maxsize=1)(Members)  # several models of one sweep on one task, one after another
 
 
-def ours(gate: Any, n_experts: tuple[int, ...], how: Callable[[Members], np.ndarray], table: Table, quick: bool) -> Model:
-    grid = grid_of(table, quick, gate, n_experts)
+def ours(make: Callable[[Table, bool], Grid], how: Callable[[Members], np.ndarray], table: Table, quick: bool) -> Model:
+    grid = make(table, quick)
 
     def predict(task: Task) -> np.ndarray:
         mean, sd = task.moments
@@ -393,17 +400,30 @@ def stacking(table: Table, quick: bool) -> Any:
     return (StackingRegressor if table.classes is None else StackingClassifier)(parts, cv=3)
 
 
+def stacked(table: Table, quick: bool) -> Any:
+    """Our stacking of the same parts and a mixture, by a gate that sees the inputs."""
+    own = {"n_experts": 3, "l2_gate": 0.01, "n_init": 4, "random_state": 0}
+    parts = [(make.__name__, make(table, quick)) for make in (lasso, forest, boosting)]
+    if table.classes is None:
+        mixture = make_pipeline(StandardScaler(), MoERegressor(l1_experts=0.03, shared_scale=True, **own))
+        return MoEStackingRegressor([("mixture", mixture), *parts], cv=3, l2_gate=0.1, random_state=0)
+    mixture = make_pipeline(StandardScaler(), MoEClassifier(l1_experts=1e-3, max_iter=100, **own))
+    return MoEStackingClassifier([("mixture", mixture), *parts], cv=3, l2_gate=0.1, random_state=0)
+
+
+SOFTMAX = partial(linear, gates.softmax(), N_EXPERTS)
 MODELS: dict[str, Callable[[Table, bool], Model]] = {
-    "mixture": partial(ours, gates.softmax(), N_EXPERTS, Members.single),
-    "averaged": partial(ours, gates.softmax(), N_EXPERTS, Members.averaged),
-    "hierarchy": partial(ours, gates.hierarchical((2, 2)), (1, 4), Members.averaged),
+    "mixture": partial(ours, SOFTMAX, Members.single),
+    "averaged": partial(ours, SOFTMAX, Members.averaged),
+    "hierarchy": partial(ours, partial(linear, gates.hierarchical((2, 2)), (1, 4)), Members.averaged),
+    "neural": partial(ours, neural, Members.averaged),
+    "stacked": partial(theirs, stacked),
     "lasso": partial(theirs, lasso),
     "tree": partial(theirs, tree),
     "forest": partial(theirs, forest),
     "boosting": partial(theirs, boosting),
     "stacking": partial(theirs, stacking),
 }
-OURS = ("mixture", "averaged", "hierarchy")
 
 
 # ---- cross-validation -----------------------------------------------------------------------------------------------
@@ -468,7 +488,7 @@ def summaries(names: list[str], rows: list[dict[str, Any]], folds: int) -> list[
 
 def told(table: Table, quick: bool) -> str:
     """The experts that `mixture` chooses on all rows of a table, by name, for standardised columns and targets."""
-    grid = grid_of(table, quick, gates.softmax(), N_EXPERTS)
+    grid = SOFTMAX(table, quick)
     task = Task(table, np.ones(len(table.y), bool), seed=0)
     own = members(grid, task)
     best, model = own.chosen(), own.swept.sweeper.fit.model
