@@ -1,10 +1,16 @@
 """What several test files share."""
 
 import contextlib
+import gc
 import importlib
+from pathlib import Path
 
 import jax
 import pytest
+
+AS_USERS_COMPILE = ("test_readme", "test_sweep", "test_gradient")
+_MAPS = Path("/proc/self/maps")
+_MANY_MAPS = 20_000  # of memory, of which Linux lets a process have 65,530
 
 
 @contextlib.contextmanager
@@ -13,6 +19,20 @@ def precision(double):
     there = jax.enable_x64 if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental").enable_x64
     with there(double):
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compilation(request):
+    """Programs compiled quickly, which takes most of the time, but for files that test what users run; and not too many.
+
+    Every compiled program keeps some maps of memory, and the compiler crashes where a process has no more.
+    """
+    quick = request.module.__name__ not in AS_USERS_COMPILE
+    jax.config.update("jax_disable_most_optimizations", quick)
+    yield
+    if _MAPS.exists() and len(_MAPS.read_text().splitlines()) > _MANY_MAPS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="module")
