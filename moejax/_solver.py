@@ -6,7 +6,7 @@ A fit here is a record with `model`, `loss`, `penalties`, `hyper` (names with de
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,14 @@ from moejax.fit import check_data, check_key, normalized
 from moejax.model import PARTS, Data, floating, hashable, leaders
 
 Hyper = dict[str, Any]
+
+
+class Place(NamedTuple):
+    """Where a fit goes on: params, and, where there is a guess `ahead` of where they lead, the objective at params."""
+
+    params: Any
+    ahead: Any = None
+    objective: Any = None
 
 
 def arguments(
@@ -71,15 +79,6 @@ def score(model: Any, loss: Any, params: Any, x: Any, y: jax.Array, weights: Any
     """The weighted mean loss without penalties, by which selection compares: lower is better."""
     data = Data(model.prepare(x), y, offset, None if groups is None else leaders(groups))
     return getattr(loss, "score", loss.value)(model, params, data, normalized(weights, y))
-
-
-def lowest(fit: Any, places: list[Any], data: Data, weights: jax.Array, hyper: Hyper) -> Any:
-    """Those of several params at which the objective is lowest, the first if at none."""
-    if len(places) == 1:
-        return places[0]
-    values = jnp.stack([fit.objective(place, data, weights, hyper) for place in places])
-    best = jnp.argmin(jnp.where(jnp.isfinite(values), values, jnp.inf))
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves)[best], *places)
 
 
 def used(fit: Any, hyper: Hyper, part: str | None = None) -> list[tuple[Any, Any]]:

@@ -140,19 +140,19 @@ class EMFit:
         x: Any,
         y: Any,
         hyper: Hyper,
-        places: list[Any],
+        place: _solver.Place,
         warm: jax.Array,
         weights: Any,
         offset: Any,
         leader: Any,
         start: Any,
     ) -> Fit:
-        """A fit from the best of several params where `warm` is true, and where it is not from where a call would start: one
-        program for both.
+        """A fit from a place where `warm` is true, and where it is not from where a call would start: one program for both.
 
+        It begins ahead of the place, and returns to it should the objective be higher there.
         For compiled code, where all that is checked in a call is known to be right; leader as `moejax.model.leaders` has it.
         """
-        return self._fit(key, x, y, hyper, weights, offset, leader, start, (places, warm))
+        return self._fit(key, x, y, hyper, weights, offset, leader, start, (place, warm))
 
     def objective(self, params: Any, data: Data, weights: jax.Array, hyper: Hyper) -> jax.Array:
         """What EM lowers: the weighted mean of the negative log-likelihood plus penalties. weights: (n,), of sum 1."""
@@ -201,15 +201,21 @@ class EMFit:
             hyper,
         )
         params, given = self._start(key, x, problem, start)
+        guess = None
         if self.loss.complete:  # the objective itself is of these responsibilities, not the first iterations alone
             problem, given = problem._replace(data=problem.data._replace(division=given)), None
         early = jnp.asarray(0 if given is None else _START_STEPS, jnp.int32)
         if resume is not None:
-            places = [self._given_params(place, params, hyper) for place in resume[0]]
-            from_there = _solver.lowest(self, places, problem.data, weights, hyper)
-            params = jax.tree.map(partial(jnp.where, resume[1]), from_there, params)
-            early = jnp.where(resume[1], 0, early)
-        end = self._descend(params, given, early, problem)
+            place, warm = resume
+            from_there = partial(jax.tree.map, partial(jnp.where, warm))
+            if place.ahead is not None:
+                guess = (
+                    from_there(self._given_params(place.ahead, params, hyper), params),
+                    jnp.where(warm, place.objective, jnp.inf),
+                )
+            params = from_there(self._given_params(place.params, params, hyper), params)
+            early = jnp.where(warm, 0, early)
+        end = self._descend(params, given, early, problem, guess)
         reached = self._measured(end.params, problem)
         return finished(
             self.model,
@@ -298,10 +304,11 @@ class EMFit:
         parts["family"] = (self.model.family, "dispersion")
         return {n: jnp.asarray(0.1, problem.weights.dtype) for n, (part, own) in parts.items() if not hasattr(part, own)}
 
-    def _descend(self, params: Any, given: jax.Array | None, early: jax.Array, problem: _Problem) -> _End:
+    def _descend(self, params: Any, given: jax.Array | None, early: jax.Array, problem: _Problem, guess: Any = None) -> _End:
         """Iterations from params until they are optimal, or as many as there may be.
 
-        given: responsibilities (K, n) in the place of E-steps in `early` iterations before the first, or None.
+        given: responsibilities (K, n) in the place of E-steps in `early` iterations before the first, or None. guess: other
+        params to begin from, and the objective at params, to which to return should it be higher there; or None.
         """
         dtype, records = problem.weights.dtype, -(-self.max_iter // self.record_every)
         tol = self._tolerance(dtype)
@@ -376,7 +383,12 @@ class EMFit:
         zero, no, infinite = jnp.zeros((), jnp.int32), jnp.zeros((), bool), jnp.asarray(jnp.inf, dtype)
         memory, history = jnp.zeros((_MEMORY + 1, begin.size), begin.dtype), jnp.full(records, jnp.nan, dtype)
         sizes = self._sizes(problem)
-        first = _Progress(-early, begin, zero, begin, begin, no, zero, memory, memory, sizes, history, infinite, no)
+        here, trial, known = begin, zero, infinite
+        if guess is not None:
+            guessed, _ = split(self._bounded(guess[0], problem), self.model.trainable(params))
+            here, known = ravel_pytree(guessed)[0], guess[1].astype(dtype)
+            trial = jnp.where(jnp.isfinite(known), _GUESS, _SURE)
+        first = _Progress(-early, here, trial, begin, begin, no, zero, memory, memory, sizes, history, known, no)
         end = jax.lax.while_loop(going, iterate, first)
         return _End(at(end.safe), end.history, end.step)
 

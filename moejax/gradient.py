@@ -142,19 +142,19 @@ class GradientFit:
         x: Any,
         y: Any,
         hyper: Hyper,
-        places: list[Any],
+        place: _solver.Place,
         warm: jax.Array,
         weights: Any,
         offset: Any,
         leader: Any,
         start: Any,
     ) -> Fit:
-        """A fit from the best of several params where `warm` is true, and where it is not from where a call would start: one
+        """A fit from the params of a place where `warm` is true, and where it is not from where a call would start: one
         program for both.
 
         For compiled code, where all that is checked in a call is known to be right; leader as `moejax.model.leaders` has it.
         """
-        return self._fit(key, x, y, hyper, weights, offset, leader, start, (places, warm))
+        return self._fit(key, x, y, hyper, weights, offset, leader, start, (place.params, warm))
 
     # ---- the pure pieces ----------------------------------------------------------------------------------------
 
@@ -392,9 +392,7 @@ class GradientFit:
             data = data._replace(division=division if getattr(self.loss, "complete", False) else None)
         if resume is not None:
             own = {name: state.params[name] for name in PARTS}
-            places = [self.model.with_hyper({name: place[name] for name in PARTS}, hyper) for place in resume[0]]
-            from_there = _solver.lowest(self, places, data._replace(hyper=hyper), weights, hyper)
-            params = jax.tree.map(partial(jnp.where, resume[1]), {name: from_there[name] for name in PARTS}, own)
+            params = jax.tree.map(partial(jnp.where, resume[1]), {name: resume[0][name] for name in PARTS}, own)
             state = self.init_state(key, x, hyper, params)
         batches = noise = None
         if self.batch_size is not None:

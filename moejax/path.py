@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import _check, division, starts
+from moejax import _check, _solver, division, starts
 from moejax._trees import chosen, merge, replaced, split
 from moejax.fit import Fit, Status, check_key, normalized, total_weight
 from moejax.gradient import GradientFit
@@ -159,14 +159,15 @@ class Path:
             known = at.warm & warm & (value != at.value)
             per = jnp.where(known, 1 / jnp.where(known, value - at.value, 1), 0)
             slope = jax.tree.map(partial(_slope, per), params, at.params)
-            return _Point(params, warm, value, slope), fit
+            return _Point(params, warm, value, slope, fit.objective), fit
 
         def step(at: _Point, value: jax.Array) -> tuple[_Point, Fit]:
             return after(self._fit_at(key, x, y, {**hyper, self.name: value}, at, value, more), at, value)
 
         order = jnp.argsort(-values if self.descending else values, stable=True)
         origin = self._origin(key, x, hyper, more.get("start"))
-        begin = _Point(origin, jnp.zeros((), bool), values[order[0]], jax.tree.map(jnp.zeros_like, origin))
+        nothing = jnp.asarray(jnp.inf, values.dtype)
+        begin = _Point(origin, jnp.zeros((), bool), values[order[0]], jax.tree.map(jnp.zeros_like, origin), nothing)
         first = None
         if not (hasattr(self.fit, "resumed") or hasattr(self.fit, "init_state") or isinstance(more.get("start"), dict)):
             # How such a fit starts of itself is not known here; so the first has a program of its own.
@@ -181,11 +182,13 @@ class Path:
         """The fit at this value, from where the path has come to; from where it starts of itself if that is not `warm`."""
         if not hasattr(self.fit, "resumed"):
             return self.fit(key, x, y, hyper, **{**more, "start": at.params})
-        places = [at.params]
+        place = _solver.Place(at.params)
         if self.uneven:  # params of one that stops after so many steps are not yet on any line
-            places.append(jax.tree.map(partial(_ahead, value - at.value), at.params, at.slope))
+            ahead = jax.tree.map(partial(_ahead, value - at.value), at.params, at.slope)
+            before, now = (_solver.penalty(self.fit, at.params, {**hyper, self.name: v}) for v in (at.value, value))
+            place = _solver.Place(at.params, ahead, at.objective + now - before)
         arguments = (more.get(name) for name in ("weights", "offset", "groups", "start"))
-        return self.fit.resumed(key, x, y, hyper, places, at.warm, *arguments)
+        return self.fit.resumed(key, x, y, hyper, place, at.warm, *arguments)
 
     def _origin(self, key: jax.Array, x: Any, hyper: dict[str, Any], start: Any) -> Any:
         """The params that the first fit starts from, and those after one that diverged."""
@@ -204,6 +207,7 @@ class _Point(NamedTuple):
     warm: jax.Array  # whether a fit led there
     value: jax.Array
     slope: Any  # of params, per unit of the value, since the point before
+    objective: jax.Array  # at params, with that value
 
 
 def _slope(per: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:

@@ -15,6 +15,7 @@ import optax
 import pytest
 
 import moejax
+from moejax._solver import Place
 from moejax.fit import Fit, Status
 from moejax.path import critical, sequence
 
@@ -67,17 +68,26 @@ def test_a_path_is_the_chain_of_fits_each_from_the_params_before(hyper, more, or
     assert len(np.unique(path.objective)) == 4
 
 
-def test_a_place_ahead_counts_where_it_is_lower_alone():
-    fit = moejax.fit_em(moejax.moe(moejax.experts.linear(), moejax.gates.constant(), 2, family=moejax.families.gaussian()))
-    hyper = {"l1_experts": jnp.asarray(0.1)}
-    near = fit(KEY, X, Y, {"l1_experts": 0.05}).params
-    far = jax.tree.map(lambda leaf: leaf + 3, near)
-    worst = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), near)
-    resumed = jax.jit(lambda places, warm: fit.resumed(KEY, X, Y, hyper, places, warm, None, None, None, None))
-    wanted = fit(KEY, X, Y, hyper, start=near)
-    for places in ([near, far], [far, near], [near, worst], [worst, near]):
-        assert_close(resumed(places, jnp.asarray(True)).params, wanted.params, atol=1e-3)
-    assert_close(resumed([near, far], jnp.asarray(False)).params, fit(KEY, X, Y, hyper).params, atol=1e-3)
+def test_a_guess_counts_where_the_objective_is_lower_and_nowhere_else():
+    model = moejax.moe(moejax.experts.linear(), moejax.gates.constant(), 2, family=moejax.families.gaussian())
+    fit, weight = moejax.fit_em(model), jnp.asarray(0.1)
+    near = fit(KEY, X, Y, {"l1_experts": 0.05})
+    wanted = fit(KEY, X, Y, {"l1_experts": weight}, start=near.params)
+    size = jnp.abs(near.params["experts"]["weights"]).sum()
+    worse = jax.tree.map(lambda leaf: leaf + 3, near.params)
+    nothing = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), near.params)
+
+    @jax.jit
+    def resumed(ahead, warm):
+        place = Place(near.params, ahead, near.objective + 0.05 * size)
+        return fit.resumed(KEY, X, Y, {"l1_experts": weight}, place, warm, None, None, None, None)
+
+    for ahead in (near.params, worse, nothing):
+        assert_close(resumed(ahead, jnp.asarray(True)).params, wanted.params, atol=1e-3)
+    assert_close(resumed(worse, jnp.asarray(False)).params, fit(KEY, X, Y, {"l1_experts": weight}).params, atol=1e-3)
+    best = resumed(wanted.params, jnp.asarray(True))
+    assert best.steps <= 2
+    assert_close(best.params, wanted.params, atol=1e-3)
 
 
 def test_it_starts_where_it_is_told_to_and_takes_jit_and_vmap():
@@ -174,10 +184,14 @@ class Lines(Counter):
     """A fit that ends on three lines, and tells as its objective where it began; it diverges at `bad`."""
 
     uneven = True
-    model = SimpleNamespace(init=lambda key, x: {"experts": jnp.ones(3), "gate": {}, "family": {}})
+    penalties = (SimpleNamespace(name="w", part="experts", value=lambda leaves: 0.0),)
+    model = SimpleNamespace(
+        init=lambda key, x: {"experts": jnp.ones(3), "gate": {}, "family": {}},
+        penalized=lambda params: {"experts": True, "gate": {}, "family": {}},
+    )
 
-    def resumed(self, key, x, y, hyper, places, warm, *more):
-        begun = jnp.where(warm, places[-1]["experts"], 10.0)
+    def resumed(self, key, x, y, hyper, place, warm, *more):
+        begun = jnp.where(warm, place.ahead["experts"], 10.0)
         params = jnp.asarray([3.0, 0.0, -2.5]) + hyper["w"] * jnp.asarray([2.0, 0.0, 0.5])
         status = jnp.where(hyper["w"] == self.bad, Status.DIVERGED, Status.CONVERGED)
         numbers = (begun, jnp.zeros(()), jnp.zeros(2), 1, jnp.zeros(()), status)
