@@ -209,10 +209,8 @@ class EMFit:
             place, warm = resume
             from_there = partial(jax.tree.map, partial(jnp.where, warm))
             if place.ahead is not None:
-                guess = (
-                    from_there(self._given_params(place.ahead, params, hyper), params),
-                    jnp.where(warm, place.objective, jnp.inf),
-                )
+                ahead = from_there(self._given_params(place.ahead, params, hyper), params)
+                guess = ahead, jnp.where(warm, place.objective, jnp.inf)
             params = from_there(self._given_params(place.params, params, hyper), params)
             early = jnp.where(warm, 0, early)
         end = self._descend(params, given, early, problem, guess)

@@ -181,7 +181,7 @@ def test_a_value_that_diverges_does_not_harm_the_next(bad, start, wanted):
 
 @dataclasses.dataclass(frozen=True)
 class Lines(Counter):
-    """A fit that ends on three lines, and tells as its objective where it began; it diverges at `bad`."""
+    """A fit that ends on three lines, and tells as its history where it began; it diverges at `bad`."""
 
     uneven = True
     penalties = (SimpleNamespace(name="w", part="experts", value=lambda leaves: 0.0),)
@@ -194,7 +194,7 @@ class Lines(Counter):
         begun = jnp.where(warm, place.ahead["experts"], 10.0)
         params = jnp.asarray([3.0, 0.0, -2.5]) + hyper["w"] * jnp.asarray([2.0, 0.0, 0.5])
         status = jnp.where(hyper["w"] == self.bad, Status.DIVERGED, Status.CONVERGED)
-        numbers = (begun, jnp.zeros(()), jnp.zeros(2), 1, jnp.zeros(()), status)
+        numbers = (jnp.zeros(()), jnp.zeros(()), begun, 1, jnp.zeros(()), status)
         return Fit({"experts": params, "gate": {}, "family": {}, "active": jnp.ones(1)}, *map(jnp.asarray, numbers))
 
 
@@ -209,7 +209,7 @@ class Lines(Counter):
 )
 def test_a_fit_that_ends_when_it_has_converged_begins_where_the_lines_lead(bad, wanted):
     path = moejax.path(Lines(bad), "w", order="ascending")
-    np.testing.assert_allclose(path(KEY, X, Y, {"w": [1.0, 2.0, 4.0, 7.0]}).objective, wanted, rtol=1e-6)
+    np.testing.assert_allclose(path(KEY, X, Y, {"w": [1.0, 2.0, 4.0, 7.0]}).history, wanted, rtol=1e-6)
 
 
 # ---- automatic sequences --------------------------------------------------------------------------------------------
