@@ -66,6 +66,7 @@ LEAST_PROBABILITY = 1e-3  # a tree is sure where it saw one class alone, and one
 CUT = 3.0  # standard deviations
 DRAWS = 200  # of the Bayesian bootstrap
 N_EXPERTS = (1, 2, 4)
+FEW_ROWS = 100
 LARGE = 50_000  # numbers in a table, from which on grids are smaller
 
 
@@ -401,14 +402,16 @@ def stacking(table: Table, quick: bool) -> Any:
 
 
 def stacked(table: Table, quick: bool) -> Any:
-    """Our stacking of the same parts and a mixture, by a gate that sees the inputs."""
-    own = {"n_experts": 3, "l2_gate": 0.01, "n_init": 4, "random_state": 0}
+    """Our stacking of the same parts and, where its experts have rows enough, a mixture, by a gate that sees the inputs."""
     parts = [(make.__name__, make(table, quick)) for make in (lasso, forest, boosting)]
+    own = {"n_experts": 2, "l2_gate": 0.01, "random_state": 0}
     if table.classes is None:
-        mixture = make_pipeline(StandardScaler(), MoERegressor(l1_experts=0.03, shared_scale=True, **own))
-        return MoEStackingRegressor([("mixture", mixture), *parts], cv=3, l2_gate=0.1, random_state=0)
-    mixture = make_pipeline(StandardScaler(), MoEClassifier(l1_experts=1e-3, max_iter=100, **own))
-    return MoEStackingClassifier([("mixture", mixture), *parts], cv=3, l2_gate=0.1, random_state=0)
+        mixture, stack = MoERegressor(l1_experts=0.03, shared_scale=True, **own), MoEStackingRegressor
+    else:
+        mixture, stack = MoEClassifier(l1_experts=1e-2, max_iter=100, **own), MoEStackingClassifier
+    if len(table.y) >= FEW_ROWS:
+        parts.append(("mixture", make_pipeline(StandardScaler(), mixture)))
+    return stack(parts, cv=3, l2_gate=0.1, random_state=0)
 
 
 SOFTMAX = partial(linear, gates.softmax(), N_EXPERTS)
