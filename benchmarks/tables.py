@@ -555,7 +555,7 @@ def draw(results: list[dict[str, Any]]) -> Any:
         ax.set_yticks(range(len(result["models"])), [m["name"] for m in result["models"]], fontsize=8)
         ax.set_ylim(len(result["models"]) - 0.5, -0.5)
         ax.tick_params(axis="x", labelsize=8)
-        ax.set_xlabel(f"{result['measure']}; filled: within one standard error of the best", fontsize=8)
+        ax.set_xlabel(f"{result['measure']}\nfilled: within one standard error of the best", fontsize=8)
         ax.grid(True, axis="x", color="#E4E4E4", linewidth=0.6)
         plots.title(ax, f"{result['name']} ({result['n']} x {result['d']})")
     return figure

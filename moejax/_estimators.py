@@ -20,6 +20,7 @@ _FEWEST_ROWS = 16  # that predictions are compiled for; then doubled
 
 
 def check_choice(name: str, given: Any, wanted: tuple[str, ...]) -> None:
+    """Raise ValueError for what is none of those wanted."""
     if given not in wanted:
         raise ValueError(f"{name}: {given!r} was given; want one of {list(wanted)}")
 

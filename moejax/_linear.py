@@ -318,7 +318,7 @@ def _smooth(b: jax.Array, penalties: Terms) -> tuple[jax.Array, jax.Array]:
 def _curvatures(gram: jax.Array, blocks: list[list[int]], penalties: Terms) -> jax.Array:
     """A curvature for each coefficient, (K, p[, m]), that bounds its block's, and is the same over what is coupled."""
     p = gram.shape[1]
-    together = np.zeros((p, p))
+    together = np.zeros((p, p), gram.dtype)
     for block in blocks:
         together[np.ix_(block, block)] = 1
     h = (jnp.abs(gram) * together.reshape(1, p, p, *(1,) * (gram.ndim - 3))).sum(axis=2)  # a bound by Gershgorin

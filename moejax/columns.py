@@ -80,6 +80,9 @@ class Zeroed:
     def init(self, key: jax.Array, n_experts: int, x: jax.Array) -> Any:
         """The expert's params, with the number of the choice of columns beside them where there are several."""
         number, params = self.choices.init(n_experts, x), self.expert.init(key, n_experts, x)
+        shapes = [leaf.shape for leaf in jax.tree.leaves(params)]
+        if not shapes or any(shape[:1] != (n_experts,) for shape in shapes):
+            raise ValueError(f"expert: params of shapes {shapes} in divided columns; want {n_experts} experts first in all")
         if not number:
             return params
         if not isinstance(params, dict):
@@ -120,10 +123,13 @@ def by_columns(expert: Any, choices: Sequence[Sequence[Sequence[int]]]) -> Any:
     gradient steps.
 
     Raises ValueError for no choice, choices for different numbers of experts, an expert without columns, columns that are
-    negative or repeated, and experts that are divided already; and, once inputs are known, for columns that they lack.
+    negative or repeated, experts that are divided already, and tied ones; and, once inputs are known, for columns that they
+    lack, and for experts whose params do not have experts first, such as `predictions`.
     """
     if getattr(expert, "choices", None) is not None:
         raise ValueError(f"expert: {expert!r} has columns of its own already; want to divide them once")
+    if hasattr(expert, "variance"):
+        raise ValueError(f"expert: {expert!r} has a distribution of coefficients; want others, to divide columns among")
     if not len(choices):
         raise ValueError("choices: none was given; want at least one division of the columns")
     for number, choice in enumerate(choices):

@@ -648,7 +648,7 @@ def fit_em(
     own = losses.likelihood_of(model)
     held = losses.complete_nll(joint=own.joint)
     if loss is not None and loss not in (own, held):
-        raise ValueError(f"loss: {loss!r} was given; EM lowers {own!r} or complete_nll for this model, and fit_gradient any")
+        raise ValueError(f"loss: {loss!r} was given; EM lowers {own!r} or {held!r} for this model, and fit_gradient any")
     own.check(model)
     starts.check_name(init)
     _check.count("max_iter", max_iter)

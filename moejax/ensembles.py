@@ -192,11 +192,13 @@ class _Combination(BaseEstimator):
 
     def _folds(self, X: Any, y: np.ndarray) -> np.ndarray:
         """The fold of each row, (n,), by cv: how many, labels, or a splitter of scikit-learn."""
-        if np.ndim(self.cv) == 1:
+        if isinstance(self.cv, np.ndarray | list | tuple) and not any(map(np.iterable, self.cv)):
             return stacking.fold_labels(self.cv, y)
         labels = np.full(len(y), -1)
         splitter = check_cv(self.cv, y, classifier=self._kind is _Labels)
-        for fold, (_, held) in enumerate(splitter.split(np.zeros((len(y), 1)), y)):
+        for fold, (train, held) in enumerate(splitter.split(np.zeros((len(y), 1)), y)):
+            if (labels[held] >= 0).any() or len(train) + len(held) < len(y):
+                raise ValueError(f"cv: fold {fold} leaves rows out or holds some out again; want folds that part all rows")
             labels[held] = fold
         return stacking.fold_labels(labels, y)
 
@@ -322,9 +324,14 @@ class _Stacking(_Combination):
     def _fit_gate(self, inputs: dict[str, np.ndarray], y: np.ndarray, weights: np.ndarray) -> None:
         more = {"temperature": float(self.temperature)} if self.gate == "confidence" else {}
         gate = getattr(gates, self.gate)(**more)
-        # Where nothing of a gate is trained, only scales are, by likelihood.
-        likelihood = self.loss == "nll" or self.gate in _UNTRAINED
+        likelihood = self.loss == "nll"
         self.model_ = _model(gate, len(self.estimators), self.target_.family if likelihood else None)
+        if self.gate in _UNTRAINED and not likelihood:  # nor any scale
+            with precision(np.dtype(float)):
+                self.params_ = jax.tree.map(np.asarray, self.model_.init(jax.random.key(0), inputs))
+                errors = np.square(np.asarray(self.model_.predict(self.params_, inputs)) - y)
+            self.objective_, self.log_likelihood_ = float(np.average(errors, weights=weights)), float("nan")
+            return
         fit: Any
         if likelihood:
             fit = fit_em(self.model_, max_iter=self.max_iter)
@@ -527,6 +534,13 @@ class _Ensemble(_Combination):
         """What the gate and starts see, (n, d)."""
         if self.gate_columns is None:
             return X
+        columns = (
+            list(self.gate_columns) if np.iterable(self.gate_columns) and not isinstance(self.gate_columns, str) else []
+        )
+        whole = all(isinstance(c, int | np.integer) and 0 <= c < np.shape(X)[1] for c in columns)
+        if not columns or len(set(columns)) < len(columns) or not (whole or hasattr(X, "iloc")):
+            wanted = f"columns of X, of which there are {np.shape(X)[1]}, none twice"
+            raise ValueError(f"gate_columns: {self.gate_columns!r} was given; want {wanted}")
         return X[list(self.gate_columns)] if hasattr(X, "iloc") else X[:, list(self.gate_columns)]
 
     def _seen(self, X: Any, said: np.ndarray) -> np.ndarray:

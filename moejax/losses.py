@@ -179,6 +179,7 @@ class CompleteSquaredError:
     def value(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
         """The weighted mean over rows of r_k (y - mean_k)^2 - r_k log g_k, summed over experts."""
         means = model.means(params, data.x, data.offset)
+        _check.shape("y", data.y, means.shape[1:], "like a prediction")
         each = _of_rows(jnp.square(means - data.y), 2) - model.log_gate(params, data.x, data.key)
         return dot(weights, (_held(data.division) * each).sum(axis=0))
 
@@ -235,7 +236,9 @@ class Balanced:
             return count * jnp.square(dot(share / share.sum(axis=0), weights)).sum() - 1
         probs = jnp.exp(model.log_gate(params, data.x, data.key))
         kept = model.kept or 1
-        return count * jnp.sum(dot(largest(probs, kept).astype(probs.dtype), weights) / kept * dot(probs, weights))
+        routed = largest(probs, kept) & model.active(params)[:, None]
+        share = dot(routed.astype(probs.dtype), weights) / jnp.minimum(kept, count)
+        return count * jnp.sum(share * dot(probs, weights))
 
 
 def balanced(loss: Any, *, kind: str = "importance", weight: float = 0.01) -> Balanced:

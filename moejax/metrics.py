@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from moejax import _check
+
+_ROUNDING = 1e-4  # of probabilities, and of their sum over classes
 
 
 class Calibration(NamedTuple):
@@ -31,8 +34,9 @@ class Calibration(NamedTuple):
 
 def log_loss(y: Any, probabilities: Any, weights: Any = None) -> float:
     """The mean over rows of -log P(the class that it was), in nats; probabilities count as no less than rounding, eps."""
-    eps = np.finfo(np.asarray(probabilities).dtype).eps
     labels, table, share = _checked(y, probabilities, weights)
+    kind = getattr(probabilities, "dtype", np.dtype(float))
+    eps = float(jnp.finfo(kind).eps) if jnp.issubdtype(kind, jnp.floating) else np.finfo(float).eps
     of_class = np.clip(table[np.arange(len(labels)), labels], eps, None)
     return float(-share @ np.log(of_class))
 
@@ -55,6 +59,7 @@ def calibration(
     _check.count("bins", bins)
     labels, table, share = _checked(y, probabilities, weights)
     if of_class is not None:
+        _check.count("of_class", of_class, 0)
         _check.whole("of_class", of_class, 0, table.shape[1] - 1)
     elif table.shape[1] == 2:
         of_class = 1
@@ -75,12 +80,13 @@ def calibration(
 
 def _checked(y: Any, probabilities: Any, weights: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Labels (n,) as integers, probabilities (n, C), and weights (n,) of sum 1."""
-    _check.finite("probabilities", probabilities)
-    table = np.asarray(probabilities, float)
+    table = np.asarray(probabilities)
+    _check.finite("probabilities", table if table.dtype.kind in "OSUMmc" else table.astype(float))
+    table = table.astype(float)
     if table.ndim == 1:
         table = np.stack([1 - table, table], axis=1)
     _check.shape("probabilities", table, (None, None), "rows by classes, or (n,) of class 1")
-    if (table < 0).any() or (np.abs(table.sum(axis=1) - 1) > 1e-4).any():
+    if (table < -_ROUNDING).any() or (np.abs(table.sum(axis=1) - 1) > _ROUNDING).any():
         raise ValueError("probabilities: some are below 0, or of a row that does not sum to 1; want those of all classes")
     _check.shape("y", y, (len(table),), "a class number for each row")
     _check.whole("y", y, 0, table.shape[1] - 1)
@@ -88,4 +94,4 @@ def _checked(y: Any, probabilities: Any, weights: Any) -> tuple[np.ndarray, np.n
     _check.shape("weights", share, (len(table),), "one for each row")
     _check.not_negative("weights", share)
     _check.positive("sum of weights", share.sum())
-    return np.asarray(y).astype(int), table, share / share.sum()
+    return np.asarray(y).astype(int), np.clip(table, 0, 1), share / share.sum()

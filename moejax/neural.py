@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 _FREE = ("bias", "scale", "negative_slope", "intercept", "logits", "log_scale")  # names of arrays that no penalty sees
 
@@ -118,17 +119,26 @@ def _network(module: Any) -> _Linen | _Nnx:
     return _Nnx(module)
 
 
-def _identity(value: Any) -> Any:
-    """What tells a Linen module from others: its class and fields, lists as tuples, so that it can name a program."""
+def _identity(value: Any, met: dict[int, int] | None = None) -> Any:
+    """What tells a Linen module from others: its class and fields, lists as tuples, so that it can name a program.
+
+    met: modules and their numbers in the order in which they were met, for one that is used twice shares its parameters.
+    """
     from flax import linen
 
+    met = {} if met is None else met
     if isinstance(value, linen.Module):
+        if id(value) in met:
+            return met[id(value)]
+        met[id(value)] = len(met)
         own = [f.name for f in fields(value) if f.name != "parent"]
-        return (type(value), *((name, _identity(getattr(value, name))) for name in own))
+        return (type(value), *((name, _identity(getattr(value, name), met)) for name in own))
     if isinstance(value, list | tuple):
-        return tuple(_identity(item) for item in value)
+        return tuple(_identity(item, met) for item in value)
     if isinstance(value, dict):
-        return tuple((name, _identity(item)) for name, item in value.items())
+        return tuple((name, _identity(item, met)) for name, item in value.items())
+    if isinstance(value, np.ndarray | jax.Array):
+        return (value.shape, str(value.dtype), np.asarray(value).tobytes())
     return value
 
 
@@ -153,7 +163,8 @@ def _rows(x: Any) -> int:
 
 def _penalized(params: Any) -> Any:
     def seen(path: tuple[Any, ...], leaf: Any) -> bool:
-        return str(getattr(path[-1], "key", "")) not in _FREE
+        names = [str(part.key) for part in path if hasattr(part, "key")]  # what boxes a parameter has no key
+        return not names or names[-1] not in _FREE
 
     return jax.tree_util.tree_map_with_path(seen, params)
 

@@ -21,6 +21,7 @@ import numpy as np
 from moejax import _check
 from moejax.model import Model
 
+_LEVEL = 1e-4  # of the slope of the log density, for a change in y by the width of the mode
 _CLIMBS, _POLISHES = 100, 20  # steps to a mode, and Newton steps that bring it to full precision
 
 
@@ -78,7 +79,8 @@ def _pooled(each: jax.Array, log_gate: jax.Array, pool: str) -> jax.Array:
         raise ValueError(f"pool: {pool!r} was given; want 'mean' or 'top'")
     if pool == "top":
         return each[log_gate.argmax(axis=0), jnp.arange(each.shape[1])]
-    return (jnp.exp(log_gate).reshape(*log_gate.shape, *[1] * (each.ndim - 2)) * each).sum(axis=0)
+    share = jnp.exp(log_gate).reshape(*log_gate.shape, *[1] * (each.ndim - 2))
+    return (share * each).sum(axis=0) / share.sum(axis=0)  # whose sum rounding leaves a little off 1
 
 
 # ---- the whole distribution -----------------------------------------------------------------------------------------
@@ -162,7 +164,8 @@ def _log_joint(model: Model, mixture: _Mixture, y: jax.Array) -> jax.Array:
 
 
 def _cdf(model: Model, mixture: _Mixture, y: jax.Array) -> jax.Array:
-    return (jnp.exp(mixture.log_gate) * model.family.cdf(y, mixture.eta, mixture.phi)).sum(axis=0)
+    share = jnp.exp(mixture.log_gate)
+    return jnp.minimum((share * model.family.cdf(y, mixture.eta, mixture.phi)).sum(axis=0) / share.sum(axis=0), 1)
 
 
 def _on_grid(model: Model, params: Any, x: Any, y: Any, offset: Any, function: Any) -> jax.Array:
@@ -239,7 +242,9 @@ def _modes(model: Model, params: Any, x: Any, offset: Any) -> Modes:
     steep, bend = bent(y)
     width = 1 / jnp.sqrt(jnp.where(bend < 0, -bend, 1))
     there = jnp.exp(mixture.log_gate[:, ::n_experts].T.ravel()) > 0
-    found = there & (bend < 0) & (jnp.abs(steep) * width < 1e-2)
+    # Level, but for what the rounding of y itself makes of the slope; a shoulder is nearly so.
+    level = jnp.abs(steep) * width < _LEVEL + 8 * jnp.finfo(y.dtype).eps * jnp.abs(y) / width
+    found = there & (bend < 0) & level
     at, width = (v.reshape(-1, n_experts) for v in (jnp.where(found, y, jnp.nan), width))
     order = jnp.argsort(at, axis=1)  # NaN last
     at, width = (jnp.take_along_axis(v, order, axis=1) for v in (at, width))

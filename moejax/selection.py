@@ -84,6 +84,8 @@ def select(result: Sweep, *, refit: bool = True, criterion: Criterion = "held_ou
     by = table["criterion" if callable(criterion) else criterion]
     losses = np.where(np.isfinite(by), by, np.inf)
     if not np.isfinite(losses).any():
+        if callable(criterion):
+            raise RuntimeError("criterion: it has a finite value for no admissible fit; want one that has")
         raise RuntimeError(f"no combination has an admissible fit in every fold: {_reasons(result)}; want more restarts")
     position = int(losses.argmin())
     if rule == "one_standard_error":

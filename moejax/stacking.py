@@ -64,6 +64,9 @@ def out_of_fold(models: Sequence[Any], x: Any, y: Any, folds: Any = 5, *, weight
     """
     _check_models(models, "fit")
     y = np.asarray(y)
+    rows = len(x) if hasattr(x, "__len__") else np.shape(x)[0]
+    if rows != len(y):
+        raise ValueError(f"y: {len(y)} targets were given for {rows} rows of x; want one for each")
     classes = np.unique(y) if is_classifier(models) else None
     labels = fold_labels(folds, y, seed, stratified=classes is not None)
     if weights is not None:
@@ -77,7 +80,7 @@ def out_of_fold(models: Sequence[Any], x: Any, y: Any, folds: Any = 5, *, weight
         fitted = [fit_copy(model, seen, target, given, f"models[{number}]") for number, model in enumerate(models)]
         said = predictions(fitted, rows_of(x, held), classes)
         if result is None:
-            result = np.empty((len(y), *said.shape[1:]), said.dtype)
+            result = np.empty((len(y), *said.shape[1:]))
         result[held] = said
     assert result is not None
     return result
@@ -122,6 +125,7 @@ def linear_forecasts(x: Any, losses: Any, l2: float = 1e-3, weights: Any = None)
     w = np.ones(len(x)) if weights is None else np.asarray(weights, float)
     _check.shape("weights", w, (len(x),), "one for each row")
     _check.not_negative("weights", w)
+    _check.positive("sum of weights", w.sum())
     w = w / w.sum()
     centre, mean = w @ x, w @ losses
     rows = (x - centre) * w[:, None]

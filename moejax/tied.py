@@ -295,7 +295,7 @@ def icl(fit: Any, *, form: str = "published") -> Any:
     """
     if form not in FORMS:
         raise ValueError(f"form: {form!r} was given; want one of {list(FORMS)}")
-    params = fit.params["experts"]
+    params = fit.params["experts"] if hasattr(fit, "params") else None
     if not (isinstance(params, dict) and "memberships" in params and "n_groups" in params):
         raise ValueError("fit: one of other experts was given; want a fit of experts.tied()")
     if fit.rows is None or np.isnan(fit.log_likelihood).all():

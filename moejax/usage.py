@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -58,6 +59,8 @@ def usage(model: Model, params: Any, x: Any, y: Any = None, *, weights: Any = No
 
     Runs on the host. Raises ValueError for y with a model that has no family, and for weights as a fit does.
     """
+    for leaf in jax.tree.leaves(x):
+        _check.finite("x", leaf)
     inputs = model.prepare(x)
     log_gate = model.log_gate(params, inputs)
     kept, n = model.kept or 1, log_gate.shape[1]
@@ -71,5 +74,6 @@ def usage(model: Model, params: Any, x: Any, y: Any = None, *, weights: Any = No
         return np.asarray(rows, float) @ share
 
     responsibility = None if y is None else mean(model.responsibilities(params, x, y, offset).T)
-    routed = mean(largest(log_gate, kept)) / kept
-    return Usage(routed, mean(jnp.exp(log_gate)), responsibility, np.asarray(model.active(params)))
+    active = np.asarray(model.active(params))
+    routed = mean(largest(log_gate, kept) & active[:, None]) / min(kept, active.sum())
+    return Usage(routed, mean(jnp.exp(log_gate)), responsibility, active)

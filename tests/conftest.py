@@ -8,7 +8,11 @@ from pathlib import Path
 import jax
 import pytest
 
-AS_USERS_COMPILE = ("test_readme", "test_sweep", "test_gradient")
+# What runs longer than it compiles, or is about what users run.
+AS_USERS_COMPILE = {
+    *("test_benchmarks", "test_gradient", "test_neural", "test_proximal", "test_readme", "test_sweep", "test_tables"),
+    *("test_tied", "test_versus_r"),
+}
 _MAPS = Path("/proc/self/maps")
 _MANY_MAPS = 20_000  # of memory, of which Linux lets a process have 65,530
 
@@ -23,7 +27,7 @@ def precision(double):
 
 @pytest.fixture(autouse=True, scope="module")
 def compilation(request):
-    """Programs compiled quickly, which takes most of the time, but for files that test what users run; and not too many.
+    """Programs compiled quickly, since compiling takes most of the time, but for some files; and not too many at once.
 
     Every compiled program keeps some maps of memory, and the compiler crashes where a process has no more.
     """

@@ -354,3 +354,16 @@ def columns_of(number):
     moejax.sweep(
         moejax.fit_em(moejax.moe(expert, gates.constant(), K, family=families.gaussian())), {"columns": [0, number]}
     )
+
+
+@pytest.mark.parametrize(
+    ("expert", "message"),
+    [
+        (experts.tied(2), "^expert: .* has a distribution of coefficients"),
+        (experts.predictions(), "^expert: params of shapes .. in divided columns"),
+        (experts.functions([jnp.sum, jnp.sum]), "^expert: params of shapes .. in divided columns"),
+    ],
+)
+def test_columns_are_divided_among_experts_that_have_their_params_first(expert, message):
+    with pytest.raises(ValueError, match=message):
+        moejax.moe(expert, gates.constant(), 2, expert_columns=[(0,), (1,)]).init(KEY, jnp.asarray(X[:, :2]))

@@ -20,7 +20,7 @@ from sklearn.ensemble import StackingRegressor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, RidgeCV
 from sklearn.metrics import log_loss
-from sklearn.model_selection import KFold, PredefinedSplit, cross_val_predict
+from sklearn.model_selection import KFold, PredefinedSplit, ShuffleSplit, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -84,7 +84,7 @@ def test_predictions_are_weighted_means_of_those_of_the_estimators():
 
 
 def test_weights_of_confidence_are_those_of_its_forecasts():
-    model, (_, b) = stacked(gate="confidence", temperature=0.5), OUTER[0]
+    model, (_, b) = stacked(gate="confidence", temperature=0.5, loss="nll"), OUTER[0]
     table = (X[b] - X[OUTER[0][0]].mean(axis=0)) / X[OUTER[0][0]].std(axis=0)
     forecasts = np.column_stack([f.predict(table) for f in model.forecasters_])
     weights = np.exp(-2 * forecasts)
@@ -257,3 +257,29 @@ def test_our_own_estimators_take_weights_and_can_be_experts():
     from moejax.stacking import weight_argument
 
     assert weight_argument(make_pipeline(StandardScaler(), MoERegressor()), "mixture") == "moeregressor__sample_weight"
+
+
+@pytest.mark.parametrize("gate", ["fixed", "confidence"])
+def test_a_gate_without_anything_to_train_takes_models_of_any_quality(gate):
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    y = x @ [1.0, 2.0] + 0.01 * x[:, 0] ** 2
+    model = MoEStackingRegressor([("line", LinearRegression()), ("stump", DecisionTreeRegressor(max_depth=1))], gate=gate)
+    model.fit(x, y)
+    each = np.column_stack([m.predict(x) for m in model.estimators_])
+    np.testing.assert_allclose(model.predict(x), (model.predict_gate(x) * each).sum(axis=1), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "cv", [ShuffleSplit(3, test_size=0.5), [(np.arange(20), np.arange(40, 60)), (np.arange(40, 60), np.arange(40))]]
+)
+def test_folds_have_to_part_all_rows(cv):
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    with pytest.raises(ValueError, match=r"^cv: fold . leaves rows out or holds"):
+        MoEStackingRegressor([("line", LinearRegression())], gate="constant", cv=cv).fit(x, x[:, 0])
+
+
+@pytest.mark.parametrize("columns", [[7], [0.5], "a", 0, [], [0, 0], [-1]])
+def test_columns_of_a_gate_are_columns_of_x(columns):
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    with pytest.raises(ValueError, match=r"^gate_columns: .* was given; want columns of X"):
+        MoEEnsembleRegressor([("a", LinearRegression()), ("b", LinearRegression())], gate_columns=columns).fit(x, x[:, 0])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import precision
 
+import moejax
 from moejax._linear import solved
 
 
@@ -28,3 +30,13 @@ def test_solutions_do_not_depend_on_units(p, double, tol, size):
         wanted = np.linalg.solve((gram[k] + np.diag(extra[k]))[np.ix_(f, f)], right[k][f])
         np.testing.assert_allclose(found[k][f], wanted, rtol=0, atol=tol * abs(wanted).max())
         assert (found[k][~f] == 0).all()
+
+
+def test_steps_keep_the_precision_of_the_inputs():
+    """Inputs in float32 where float64 is there too: a loop refuses what changes its type."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 2)).astype(np.float32)
+    with precision(True):
+        model = moejax.moe(moejax.experts.linear(), moejax.gates.softmax(), 2, family=moejax.families.gaussian())
+        fit = moejax.fit_em(model, max_iter=3)(jax.random.key(0), x, x[:, 0] * x[:, 1], {"l1_experts": 0.1, "l2_gate": 0.1})
+    assert fit.objective.dtype == jnp.float32

@@ -302,3 +302,15 @@ def test_the_reliability_diagram_shows_the_table():
 def test_figures_refuse(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_a_layer_that_is_used_twice_is_not_two_layers():
+    def network(shared):
+        layer = nn.Dense(3)
+        return nn.Sequential([layer, nn.tanh, layer if shared else nn.Dense(3), nn.Dense(1)])
+
+    once, twice = (experts.neural(network(shared)) for shared in (False, True))
+    assert once != twice
+    assert once == experts.neural(network(False))
+    assert twice == experts.neural(network(True))
+    assert len(once.init(KEY, K, jnp.asarray(X))) == len(twice.init(KEY, K, jnp.asarray(X))) + 1

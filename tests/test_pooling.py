@@ -298,3 +298,40 @@ def test_a_perfectly_calibrated_forecast_has_no_error():
     y = np.r_[np.zeros(30), np.ones(10), np.zeros(5), np.ones(15)]
     table = metrics.calibration(y, np.repeat([0.25, 0.75], [40, 20]), 4)
     assert table.error == pytest.approx(0, abs=1e-15)
+
+
+def far_out(locations, scales, shares):
+    """A mixture of normal densities of one row, whatever its input."""
+    model = moejax.moe(experts.linear(), gates.softmax(), len(shares), family=families.gaussian())
+    params = model.init(jax.random.key(0), np.eye(1))
+    params["experts"] = {"weights": jnp.zeros((len(shares), 1)), "intercept": jnp.asarray(locations)}
+    params["gate"] |= {"weights": jnp.zeros((len(shares), 1)), "intercept": jnp.log(jnp.asarray(shares))}
+    return model, params | {"family": {"log_scale": jnp.log(jnp.asarray(scales))}}
+
+
+def test_a_shoulder_is_no_mode_and_a_far_mode_is_one():
+    locations, scales, shares = [0.82421544, -1.32562734], [0.99383506, 1.0069165], [0.51400934, 0.48599066]
+    grid = np.linspace(-4, 4, 200_001)
+    density = stats.norm.pdf(grid[:, None], locations, scales) @ shares
+    assert (np.diff(np.sign(np.diff(density))) < 0).sum() == 1
+    at = np.asarray(pooling.modes(*far_out(locations, scales, shares), np.eye(1)).at)
+    assert at[0, 0] == pytest.approx(grid[density.argmax()], abs=1e-3)
+    assert np.isnan(at[0, 1])
+    far = np.asarray(pooling.modes(*far_out([1e6, 1e6 + 5], [0.3, 1.0], [0.5, 0.5]), np.eye(1)).at)
+    assert far[0] == pytest.approx([1e6, 1e6 + 5], abs=0.2)
+
+
+def test_quantiles_near_the_end_are_finite_in_float32():
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        shares = rng.dirichlet(np.ones(3)).astype(np.float32)
+        model, params = far_out(rng.normal(size=3).astype(np.float32), np.ones(3, np.float32), shares)
+        assert pooling.quantiles(model, params, np.eye(1, dtype=np.float32), 1 - 6e-8)[0] < 10
+
+
+def test_hard_forecasts_are_probabilities():
+    y, wrong = np.array([0, 1, 1, 0]), np.array([0, 1, 0, 0])
+    for kind in (int, bool, np.float32):
+        assert metrics.log_loss(y, y.astype(kind)) == pytest.approx(0, abs=1e-6)
+        assert metrics.accuracy(y, wrong.astype(kind)) == 0.75
+    assert metrics.log_loss(y, np.where(y == 1, 1 + 1e-7, 0)) == pytest.approx(0, abs=1e-6)  # one rounding above 1

@@ -289,3 +289,17 @@ TOP2, NOISE = model_of(gates.top_k(2), families.gaussian()), model_of(gates.top_
 def test_what_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_experts_that_take_no_part_are_not_routed_to():
+    model = moejax.moe(experts.linear(), gates.top_k(2), K)
+    params = model.with_hyper(model.init(KEY, X), {"n_experts": 1})
+    np.testing.assert_allclose(moejax.usage(model, params, X).routed, [1, 0, 0, 0])
+    data, loss = Data(model.prepare(X), jnp.zeros(N)), losses.balanced(losses.squared_error(), kind="load")
+    assert loss.term(model, params, data, jnp.full(N, 1 / N)) == pytest.approx(1)  # as where all are used alike
+
+
+def test_usage_refuses_inputs_that_are_not_finite():
+    model = moejax.moe(experts.linear(), gates.softmax(), K)
+    with pytest.raises(ValueError, match=r"^x: 1 of"):
+        moejax.usage(model, model.init(KEY, X), np.where(np.arange(N * D).reshape(N, D) == 4, np.nan, X))
