@@ -6,7 +6,7 @@ A fit here is a record with `model`, `loss`, `penalties`, `hyper` (names with de
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +17,6 @@ from moejax.fit import check_data, check_key, normalized
 from moejax.model import PARTS, Data, floating, hashable, leaders
 
 Hyper = dict[str, Any]
-
-
-class Place(NamedTuple):
-    """Where a fit goes on: params, and, where there is a guess `ahead` of where they lead, the objective at params."""
-
-    params: Any
-    ahead: Any = None
-    objective: Any = None
 
 
 def arguments(

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from moejax import _check, _solver, losses, penalties, starts
+from moejax import _check, _lanes, _solver, losses, penalties, starts
 from moejax._linear import dot
 from moejax._trees import chosen, merge, replaced, split
 from moejax.fit import Fit, Status, finished, normalized, total_weight
@@ -62,12 +62,20 @@ class _Measured(NamedTuple):
     kkt: jax.Array
 
 
-class _End(NamedTuple):
-    """Where the iterations ended."""
+class Task(NamedTuple):
+    """What the iterations of one fit are given: params where they begin, a part of which is trained, and what they see."""
 
     params: Any
+    problem: _Problem
+
+
+class End(NamedTuple):
+    """Where iterations ended. objective: at the numbers, or, of what ran out of steps, above what it is there."""
+
+    numbers: jax.Array
     history: jax.Array
     steps: jax.Array
+    objective: jax.Array
 
 
 class _Progress(NamedTuple):
@@ -140,19 +148,49 @@ class EMFit:
         x: Any,
         y: Any,
         hyper: Hyper,
-        place: _solver.Place,
+        params: Any,
         warm: jax.Array,
         weights: Any,
         offset: Any,
         leader: Any,
         start: Any,
     ) -> Fit:
-        """A fit from a place where `warm` is true, and where it is not from where a call would start: one program for both.
+        """A fit from these params where `warm` is true, and where it is not from where a call would start: one program for
+        both.
 
-        It begins ahead of the place, and returns to it should the objective be higher there.
         For compiled code, where all that is checked in a call is known to be right; leader as `moejax.model.leaders` has it.
         """
-        return self._fit(key, x, y, hyper, weights, offset, leader, start, (place, warm))
+        return self._fit(key, x, y, hyper, weights, offset, leader, start, (params, warm))
+
+    def descent(
+        self,
+        key: Any,
+        x: Any,
+        y: Any,
+        hyper: Hyper,
+        weights: Any = None,
+        offset: Any = None,
+        leader: Any = None,
+        start: Any = None,
+        resume: Any = None,
+    ) -> tuple[Descent, Task]:
+        """The iterations of this fit and what they are given, for compiled code that runs them itself; see `resumed`.
+
+        resume: None, or params and whether to begin there.
+        """
+        total, weights = total_weight(weights, y), normalized(weights, y)
+        inputs = self.model.prepare(x)
+        rows = _rows(self.model.expert, inputs.expert), _rows(self.model.gate, inputs.gate)
+        problem = _Problem(Data(inputs, y, offset, leader, total), weights, of_units(weights, leader), *rows, hyper)
+        params, given = self._start(key, x, problem, start)
+        if self.loss.complete:  # the objective itself is of these responsibilities, not the first iterations alone
+            problem, given = problem._replace(data=problem.data._replace(division=given)), None
+        if given is not None:
+            params = self._led(params, given, problem)
+        if resume is not None:
+            there, warm = resume
+            params = jax.tree.map(partial(jnp.where, warm), self._given_params(there, params, hyper), params)
+        return Descent(self, params), Task(self._bounded(params, problem), problem)
 
     def objective(self, params: Any, data: Data, weights: jax.Array, hyper: Hyper) -> jax.Array:
         """What EM lowers: the weighted mean of the negative log-likelihood plus penalties. weights: (n,), of sum 1."""
@@ -186,49 +224,16 @@ class EMFit:
 
     # ---- inside the compiled program ----------------------------------------------------------------------------
 
-    def _fit(
-        self, key: Any, x: Any, y: Any, hyper: Hyper, weights: Any, offset: Any, leader: Any, start: Any, resume: Any = None
-    ) -> Fit:
-        total = total_weight(weights, y)
-        weights = normalized(weights, y)
-        inputs = self.model.prepare(x)
-        problem = _Problem(
-            Data(inputs, y, offset, leader, total),
-            weights,
-            of_units(weights, leader),
-            _rows(self.model.expert, inputs.expert),
-            _rows(self.model.gate, inputs.gate),
-            hyper,
-        )
-        params, given = self._start(key, x, problem, start)
-        guess = None
-        if self.loss.complete:  # the objective itself is of these responsibilities, not the first iterations alone
-            problem, given = problem._replace(data=problem.data._replace(division=given)), None
-        early = jnp.asarray(0 if given is None else _START_STEPS, jnp.int32)
-        if resume is not None:
-            place, warm = resume
-            from_there = partial(jax.tree.map, partial(jnp.where, warm))
-            if place.ahead is not None:
-                ahead = from_there(self._given_params(place.ahead, params, hyper), params)
-                guess = ahead, jnp.where(warm, place.objective, jnp.inf)
-            params = from_there(self._given_params(place.params, params, hyper), params)
-            early = jnp.where(warm, 0, early)
-        end = self._descend(params, given, early, problem, guess)
-        reached = self._measured(end.params, problem)
-        return finished(
-            self.model,
-            end.params,
-            problem.data,
-            weights,
-            total,
-            True,
-            objective=reached.objective,
-            history=end.history,
-            steps=end.steps,
-            kkt=reached.kkt,
-            converged=reached.kkt <= self._tolerance(y.dtype),
-            flags=self._flags(end.params, reached.responsibilities, problem),
-        )
+    def _fit(self, key: Any, x: Any, y: Any, hyper: Hyper, *more: Any) -> Fit:
+        descent, task = self.descent(key, x, y, hyper, *more)
+
+        def step(task: Task, state: Any) -> _lanes.Turn:
+            state = descent.step(task, state)
+            over = ~descent.going(state)
+            return _lanes.Turn(state, over, jnp.zeros((), jnp.int32), descent.end(state), over)
+
+        ends = _lanes.run(_lanes.Loop(descent.begin, step, 1), task)
+        return descent.fit(task, jax.tree.map(lambda v: v[0], ends))
 
     def _tolerance(self, dtype: Any) -> float:
         if self.tol is not None:
@@ -276,6 +281,16 @@ class EMFit:
             r = r if data.leader is None else r[:, data.leader]
         return self._begun(null, r, key, problem), r
 
+    def _led(self, params: Any, r: jax.Array, problem: _Problem) -> Any:
+        """Params after a few M-steps from responsibilities (K, n)."""
+
+        def step(_: Any, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+            params, sizes = carry
+            return self._m_step(params, sizes, self._measured(params, problem, r), jnp.ones((), bool), problem)
+
+        begin = self._bounded(params, problem), self._sizes(problem)
+        return jax.lax.fori_loop(0, _START_STEPS, step, begin)[0]
+
     def _begun(self, params: Any, r: jax.Array, key: jax.Array, problem: _Problem) -> Any:
         """Params to begin with from responsibilities, of experts whose first M-step could not part what begins equal."""
         if not hasattr(self.model.expert, "begin"):
@@ -302,104 +317,15 @@ class EMFit:
         parts["family"] = (self.model.family, "dispersion")
         return {n: jnp.asarray(0.1, problem.weights.dtype) for n, (part, own) in parts.items() if not hasattr(part, own)}
 
-    def _descend(self, params: Any, given: jax.Array | None, early: jax.Array, problem: _Problem, guess: Any = None) -> _End:
-        """Iterations from params until they are optimal, or as many as there may be.
-
-        given: responsibilities (K, n) in the place of E-steps in `early` iterations before the first, or None. guess: other
-        params to begin from, and the objective at params, to which to return should it be higher there; or None.
-        """
-        dtype, records = problem.weights.dtype, -(-self.max_iter // self.record_every)
-        tol = self._tolerance(dtype)
-        params = self._bounded(params, problem)
-        trained, rest = split(params, self.model.trainable(params))
-        begin, unravel = ravel_pytree(trained)
-
-        def at(vector: jax.Array) -> Any:
-            return merge(unravel(vector), rest)
-
-        def bounded(vector: jax.Array) -> jax.Array:
-            return ravel_pytree(split(self._bounded(at(vector), problem), self.model.trainable(params))[0])[0]
-
-        marks = jax.tree.map(lambda leaf, mark: jnp.full(leaf.shape, mark), params, self.model.penalized(params))
-        penalized = ravel_pytree(split(marks, self.model.trainable(params))[0])[0].astype(bool)  # also of nothing
-
-        def iterate(p: _Progress) -> _Progress:
-            measured = self._measured(at(p.here), problem, given, p.step < 0)
-            # Near the optimum, rounding alone moves the objective.
-            slack = 4 * jnp.finfo(dtype).eps * jnp.maximum(1, jnp.abs(p.objective))
-            lower = (measured.objective <= p.objective + slack) & jnp.isfinite(measured.objective)
-            failed = (p.trial != _SURE) & ~lower
-            begun, close = p.step >= 0, measured.kkt <= tol
-            # What no E-step will look at, or none could compare, has to be right at once, and so has the step before the
-            # last, to which the last may have to return.
-            searching = p.careful | ~begun | (p.step >= self.max_iter - 2)
-            new, sizes = self._m_step(at(p.here), p.sizes, measured, searching, problem)
-            led = ravel_pytree(split(new, self.model.trainable(new))[0])[0]
-            points = jnp.concatenate([p.here[None], p.points[:-1]])
-            moves = jnp.concatenate([(led - p.here)[None], p.moves[:-1]])
-            known = jnp.minimum(p.known + 1, _MEMORY + 1)
-            guess = _extrapolated(points, moves, known)
-            guess = bounded(jnp.where(penalized & (led == 0), 0, guess))  # zeros stay exact
-            # Far beyond all numbers so far, a guess is about one that the objective does not depend on.
-            usable = (known > 1) & (jnp.abs(guess).max(initial=0) <= _FAR * (1 + jnp.abs(led).max(initial=0)))
-            # A guess is not where a fit ends: the iteration that begins there has exact zeros.
-            guessed = p.trial == _GUESS
-            usable, known = usable & begun & ~(guessed & close), jnp.where(begun, known, 0)
-            done = begun & close & ~guessed
-            objective = jnp.where(begun, measured.objective, p.objective)
-            after = _Progress(
-                p.step + 1,
-                jnp.where(usable, guess, led),
-                jnp.where(usable, _GUESS, jnp.where(searching, _SURE, _STEP)),
-                led,
-                jnp.where(searching & ~done, led, p.here),
-                p.careful,
-                known,
-                points,
-                moves,
-                sizes,
-                p.history,
-                objective,
-                done,
-            )
-            # From a guess back to the step that it was made from, and from a step to where it began.
-            back = p._replace(
-                step=p.step + 1,
-                here=jnp.where(guessed, p.led, p.safe),
-                trial=jnp.where(guessed & ~p.careful, _STEP, _SURE),
-                careful=p.careful | ~guessed,
-                known=jnp.zeros_like(p.known),
-            )
-            after = jax.tree.map(partial(jnp.where, failed), back, after)
-            # A comparison, for a scatter of each member's own index is a loop over members.
-            now = self.record_every * jnp.arange(records) == p.step
-            return after._replace(history=jnp.where(now, after.objective, p.history))
-
-        def going(p: _Progress) -> jax.Array:
-            return (p.step < self.max_iter) & ~p.done & ~jnp.isnan(p.objective)
-
-        zero, no, infinite = jnp.zeros((), jnp.int32), jnp.zeros((), bool), jnp.asarray(jnp.inf, dtype)
-        memory, history = jnp.zeros((_MEMORY + 1, begin.size), begin.dtype), jnp.full(records, jnp.nan, dtype)
-        sizes = self._sizes(problem)
-        here, trial, known = begin, zero, infinite
-        if guess is not None:
-            guessed, _ = split(self._bounded(guess[0], problem), self.model.trainable(params))
-            here, known = ravel_pytree(guessed)[0], guess[1].astype(dtype)
-            trial = jnp.where(jnp.isfinite(known), _GUESS, _SURE)
-        first = _Progress(-early, here, trial, begin, begin, no, zero, memory, memory, sizes, history, known, no)
-        end = jax.lax.while_loop(going, iterate, first)
-        return _End(at(end.safe), end.history, end.step)
-
     def _bounded(self, params: Any, problem: _Problem) -> Any:
         if not hasattr(self.model.family, "bounded"):
             return params
         return {**params, "family": self.model.family.bounded(params["family"], problem.data.y, problem.weights)}
 
-    def _measured(self, params: Any, problem: _Problem, given: jax.Array | None = None, early: Any = False) -> _Measured:
-        """The objective at params, responsibilities (or those given, if early), and the gradient of the expected loss."""
+    def _measured(self, params: Any, problem: _Problem, given: jax.Array | None = None) -> _Measured:
+        """The objective at params, responsibilities, or those given, and the gradient of the expected loss."""
         log_joint = self.loss.log_joint(self.model, params, problem.data)
-        r = self.loss.responsibilities(log_joint, problem.data.division)
-        r = r if given is None else jnp.where(early, given, r)
+        r = self.loss.responsibilities(log_joint, problem.data.division) if given is None else given
         loss = -dot(problem.units, self.loss.each(log_joint, problem.data.division)) + self._prior(params["gate"])
         loss = loss + self._expert_prior(params, problem)
         trained, rest = split(params, self.model.trainable(params))
@@ -535,6 +461,130 @@ class EMFit:
 
         new, size = jax.lax.fori_loop(0, _GRADIENT_STEPS, step, (params[part], sizes[part]))
         return {**params, part: new}, {**sizes, part: size}
+
+
+class Descent:
+    """The iterations of one fit, one by one: `begin`, `step` while `going`, `end`, and the `fit` that it makes.
+
+    A path runs those of all its weights in one loop. States are records of arrays. params: those of a task, of which the
+    shapes alone count, and what is trained.
+    """
+
+    def __init__(self, fit: EMFit, params: Any):
+        self._of = fit
+        self._trainable = fit.model.trainable(params)
+        self._unravel = ravel_pytree(jax.tree.map(lambda v: np.zeros(v.shape, v.dtype), split(params, self._trainable)[0]))[
+            1
+        ]
+        marks = jax.tree.map(lambda leaf, mark: np.full(leaf.shape, mark), params, fit.model.penalized(params))
+        self._penalized = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(split(marks, self._trainable)[0])])
+
+    def begin(self, task: Task, params: Any = None, guess: Any = None, objective: Any = None) -> _Progress:
+        """The state to begin with: at the params of the task, or at others.
+
+        guess: where those may lead to, to begin there and to return should the objective be higher than `objective`, that at
+        params.
+        """
+        fit, problem = self._of, task.problem
+        dtype = problem.weights.dtype
+        safe = self.numbers(task.params if params is None else params)
+        zero, no = jnp.zeros((), jnp.int32), jnp.zeros((), bool)
+        here, trial, known = safe, zero, jnp.asarray(jnp.inf, dtype)
+        if guess is not None:
+            here, known = self.numbers(fit._bounded(guess, problem)), objective.astype(dtype)
+            trial = jnp.where(jnp.isfinite(known), _GUESS, _SURE)
+        memory = jnp.zeros((_MEMORY + 1, safe.size), safe.dtype)
+        history = jnp.full(-(-fit.max_iter // fit.record_every), jnp.nan, dtype)
+        return _Progress(zero, here, trial, safe, safe, no, zero, memory, memory, fit._sizes(problem), history, known, no)
+
+    def going(self, state: _Progress) -> jax.Array:
+        """Whether there is a further step: neither optimal, nor lost, nor as many as there may be."""
+        return (state.step < self._of.max_iter) & ~state.done & ~jnp.isnan(state.objective)
+
+    def end(self, state: _Progress) -> End:
+        """What is to be kept of a state that ended."""
+        return End(state.safe, state.history, state.step, state.objective)
+
+    def params(self, task: Task, numbers: jax.Array) -> Any:
+        """Params of the numbers that are trained, as those of an end."""
+        return merge(self._unravel(numbers), split(task.params, self._trainable)[1])
+
+    def numbers(self, params: Any) -> jax.Array:
+        """The numbers of params that are trained, as a vector."""
+        return ravel_pytree(split(params, self._trainable)[0])[0]
+
+    def fit(self, task: Task, end: End) -> Fit:
+        """The `Fit` of an end."""
+        fit, problem, params = self._of, task.problem, self.params(task, end.numbers)
+        reached = fit._measured(params, problem)
+        return finished(
+            fit.model,
+            params,
+            problem.data,
+            problem.weights,
+            problem.data.size,
+            True,
+            objective=reached.objective,
+            history=end.history,
+            steps=end.steps,
+            kkt=reached.kkt,
+            converged=reached.kkt <= fit._tolerance(problem.weights.dtype),
+            flags=fit._flags(params, reached.responsibilities, problem),
+        )
+
+    def step(self, task: Task, p: _Progress) -> _Progress:
+        """The state after one more iteration."""
+        fit, problem, dtype = self._of, task.problem, task.problem.weights.dtype
+        here = self.params(task, p.here)
+        measured = fit._measured(here, problem)
+        # Near the optimum, rounding alone moves the objective.
+        slack = 4 * jnp.finfo(dtype).eps * jnp.maximum(1, jnp.abs(p.objective))
+        lower = (measured.objective <= p.objective + slack) & jnp.isfinite(measured.objective)
+        failed = (p.trial != _SURE) & ~lower
+        close = measured.kkt <= fit._tolerance(dtype)
+        # What no E-step will look at, or none could compare, has to be right at once, and so has the step before the
+        # last, to which the last may have to return.
+        searching = p.careful | (p.step >= fit.max_iter - 2)
+        new, sizes = fit._m_step(here, p.sizes, measured, searching, problem)
+        led = self.numbers(new)
+        points = jnp.concatenate([p.here[None], p.points[:-1]])
+        moves = jnp.concatenate([(led - p.here)[None], p.moves[:-1]])
+        known = jnp.minimum(p.known + 1, _MEMORY + 1)
+        guess = _extrapolated(points, moves, known)
+        guess = jnp.where(self._penalized & (led == 0), 0, guess)  # zeros stay exact
+        guess = self.numbers(fit._bounded(self.params(task, guess), problem))
+        # Far beyond all numbers so far, a guess is about one that the objective does not depend on.
+        usable = (known > 1) & (jnp.abs(guess).max(initial=0) <= _FAR * (1 + jnp.abs(led).max(initial=0)))
+        # A guess is not where a fit ends: the iteration that begins there has exact zeros.
+        guessed = p.trial == _GUESS
+        usable, done = usable & ~(guessed & close), close & ~guessed
+        after = _Progress(
+            p.step + 1,
+            jnp.where(usable, guess, led),
+            jnp.where(usable, _GUESS, jnp.where(searching, _SURE, _STEP)),
+            led,
+            jnp.where(searching & ~done, led, p.here),
+            p.careful,
+            known,
+            points,
+            moves,
+            sizes,
+            p.history,
+            measured.objective,
+            done,
+        )
+        # From a guess back to the step that it was made from, and from a step to where it began.
+        back = p._replace(
+            step=p.step + 1,
+            here=jnp.where(guessed, p.led, p.safe),
+            trial=jnp.where(guessed & ~p.careful, _STEP, _SURE),
+            careful=p.careful | ~guessed,
+            known=jnp.zeros_like(p.known),
+        )
+        after = jax.tree.map(partial(jnp.where, failed), back, after)
+        # A comparison, for a scatter of each member's own index is a loop over members.
+        now = fit.record_every * jnp.arange(len(p.history)) == p.step
+        return after._replace(history=jnp.where(now, after.objective, p.history))
 
 
 def _extrapolated(points: jax.Array, moves: jax.Array, known: jax.Array) -> jax.Array:

@@ -33,7 +33,6 @@ from tqdm import tqdm
 
 from moejax import _check, experts, families, gates, losses, stacking, starts
 from moejax._estimators import applied, best_of_sweep, check_choice, moments, precision, row_weights
-from moejax._solver import Place
 from moejax.em import EMFit, fit_em
 from moejax.fit import Fit
 from moejax.gradient import fit_gradient
@@ -649,7 +648,7 @@ def _gated(
     em: EMFit, key: Any, x: Any, y: Any, hyper: Any, weights: Any, params: Any, warm: Any, start: Any
 ) -> tuple[Fit, jax.Array]:
     """Gate and scales by EM, from params where warm and else from responsibilities; with new responsibilities (n, K)."""
-    fit = em.resumed(key, x, y, hyper, Place(params), warm, weights, None, None, start)
+    fit = em.resumed(key, x, y, hyper, params, warm, weights, None, None, start)
     return fit, em.model.responsibilities(fit.params, x, y)
 
 

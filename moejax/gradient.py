@@ -142,19 +142,19 @@ class GradientFit:
         x: Any,
         y: Any,
         hyper: Hyper,
-        place: _solver.Place,
+        params: Any,
         warm: jax.Array,
         weights: Any,
         offset: Any,
         leader: Any,
         start: Any,
     ) -> Fit:
-        """A fit from the params of a place where `warm` is true, and where it is not from where a call would start: one
-        program for both.
+        """A fit from these params where `warm` is true, and where it is not from where a call would start: one program for
+        both.
 
         For compiled code, where all that is checked in a call is known to be right; leader as `moejax.model.leaders` has it.
         """
-        return self._fit(key, x, y, hyper, weights, offset, leader, start, (place.params, warm))
+        return self._fit(key, x, y, hyper, weights, offset, leader, start, (params, warm))
 
     # ---- the pure pieces ----------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import _check, _solver, division, starts
+from moejax import _check, _lanes, _solver, division, starts
 from moejax._trees import chosen, merge, replaced, split
 from moejax.fit import Fit, Status, check_key, normalized, total_weight
 from moejax.gradient import GradientFit
@@ -152,43 +152,54 @@ class Path:
 
     # ---- inside the compiled program ----------------------------------------------------------------------------
 
-    def _along(self, key: jax.Array, x: Any, y: jax.Array, values: jax.Array, hyper: dict[str, Any], more: Any) -> Fit:
-        def after(fit: Fit, at: _Point, value: jax.Array) -> tuple[_Point, Fit]:
-            warm = (fit.status & int(Status.DIVERGED)) == 0
-            params = jax.tree.map(partial(jnp.where, warm), _parts(fit.params), origin)
-            known = at.warm & warm & (value != at.value)
-            per = jnp.where(known, 1 / jnp.where(known, value - at.value, 1), 0)
-            slope = jax.tree.map(partial(_slope, per), params, at.params)
-            return _Point(params, warm, value, slope, fit.objective), fit
-
-        def step(at: _Point, value: jax.Array) -> tuple[_Point, Fit]:
-            return after(self._fit_at(key, x, y, {**hyper, self.name: value}, at, value, more), at, value)
-
+    def _along(self, key: Any, x: Any, y: jax.Array, values: jax.Array, hyper: dict[str, Any], more: dict[str, Any]) -> Fit:
         order = jnp.argsort(-values if self.descending else values, stable=True)
-        origin = self._origin(key, x, hyper, more.get("start"))
-        nothing = jnp.asarray(jnp.inf, values.dtype)
-        begin = _Point(origin, jnp.zeros((), bool), values[order[0]], jax.tree.map(jnp.zeros_like, origin), nothing)
-        first = None
-        if not (hasattr(self.fit, "resumed") or hasattr(self.fit, "init_state") or isinstance(more.get("start"), dict)):
-            # How such a fit starts of itself is not known here; so the first has a program of its own.
-            first = self.fit(key, x, y, {**hyper, self.name: values[order[0]]}, **more)
-            begin, _ = after(first, begin, values[order[0]])
-        _, fits = jax.lax.scan(step, begin, values[order[1 if first is not None else 0 :]])
-        if first is not None:
-            fits = jax.tree.map(lambda one, others: jnp.concatenate([one[None], others]), first, fits)
+        along = self._chained if not hasattr(self.fit, "descent") else self._descended
+        fits = along(key, x, y, values[order], hyper, more)
         return jax.tree.map(lambda v: v[jnp.argsort(order)], fits)
 
-    def _fit_at(self, key: Any, x: Any, y: Any, hyper: Any, at: _Point, value: jax.Array, more: Any) -> Fit:
-        """The fit at this value, from where the path has come to; from where it starts of itself if that is not `warm`."""
-        if not hasattr(self.fit, "resumed"):
-            return self.fit(key, x, y, hyper, **{**more, "start": at.params})
-        place = _solver.Place(at.params)
-        if self.uneven:  # params of one that stops after so many steps are not yet on any line
-            ahead = jax.tree.map(partial(_ahead, value - at.value), at.params, at.slope)
-            before, now = (_solver.penalty(self.fit, at.params, {**hyper, self.name: v}) for v in (at.value, value))
-            place = _solver.Place(at.params, ahead, at.objective + now - before)
-        arguments = (more.get(name) for name in ("weights", "offset", "groups", "start"))
-        return self.fit.resumed(key, x, y, hyper, place, at.warm, *arguments)
+    def _chained(
+        self, key: Any, x: Any, y: jax.Array, values: jax.Array, hyper: dict[str, Any], more: dict[str, Any]
+    ) -> Fit:
+        """A fit after the other, for fits that take as long as each other."""
+
+        def after(fit: Fit) -> tuple[Any, jax.Array]:
+            warm = (fit.status & int(Status.DIVERGED)) == 0
+            return jax.tree.map(partial(jnp.where, warm), _parts(fit.params), origin), warm
+
+        def step(at: tuple[Any, jax.Array], value: jax.Array) -> tuple[Any, Fit]:
+            params, warm = at
+            if hasattr(self.fit, "resumed"):
+                arguments = (more.get(name) for name in ("weights", "offset", "groups", "start"))
+                fit = self.fit.resumed(key, x, y, {**hyper, self.name: value}, params, warm, *arguments)
+            else:
+                fit = self.fit(key, x, y, {**hyper, self.name: value}, **{**more, "start": params})
+            return after(fit), fit
+
+        origin, first = self._origin(key, x, hyper, more.get("start")), None
+        begin = origin, jnp.zeros((), bool)
+        if not (hasattr(self.fit, "resumed") or hasattr(self.fit, "init_state") or isinstance(more.get("start"), dict)):
+            # How such a fit starts of itself is not known here; so the first has a program of its own.
+            first = self.fit(key, x, y, {**hyper, self.name: values[0]}, **more)
+            begin = after(first)
+        _, fits = jax.lax.scan(step, begin, values[0 if first is None else 1 :])
+        if first is not None:
+            fits = jax.tree.map(lambda one, others: jnp.concatenate([one[None], others]), first, fits)
+        return fits
+
+    def _descended(
+        self, key: Any, x: Any, y: jax.Array, values: jax.Array, hyper: dict[str, Any], more: dict[str, Any]
+    ) -> Fit:
+        """The iterations of all fits in one loop, for fits that end when they have converged.
+
+        Of paths that run beside each other each goes on to its next value as soon as it can. Were every value a loop of its
+        own, all paths would wait at each for the slowest.
+        """
+        rest = (more.get(name) for name in ("weights", "offset", "groups", "start"))
+        descent, task = self.fit.descent(key, x, y, {**hyper, self.name: values[0]}, *rest)
+        walk = _Walk(self, descent)
+        ends = _lanes.run(_lanes.Loop(walk.begin, walk.step, len(values)), (task, values))
+        return jax.lax.map(lambda each: descent.fit(walk.at(task, each[1]), each[0]), (ends, values))
 
     def _origin(self, key: jax.Array, x: Any, hyper: dict[str, Any], start: Any) -> Any:
         """The params that the first fit starts from, and those after one that diverged."""
@@ -201,29 +212,74 @@ class Path:
 
 
 class _Point(NamedTuple):
-    """Where a path has come to."""
+    """Where a path has come to. Numbers that are trained are a vector."""
 
-    params: Any
+    numbers: jax.Array
     warm: jax.Array  # whether a fit led there
     value: jax.Array
-    slope: Any  # of params, per unit of the value, since the point before
-    objective: jax.Array  # at params, with that value
+    slope: jax.Array  # of the numbers, per unit of the value, since the point before
+    objective: jax.Array  # there, with that value
 
 
-def _slope(per: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
-    return (per * (new - old)).astype(new.dtype) if jnp.issubdtype(new.dtype, jnp.inexact) else jnp.zeros_like(new)
+class _State(NamedTuple):
+    """How far a path is: at the value of that number."""
+
+    turn: jax.Array
+    iterations: Any
+    point: _Point
 
 
-def _ahead(step: jax.Array, number: jax.Array, slope: jax.Array) -> jax.Array:
+class _Walk:
+    """The iterations of a path: those at its first value, as soon as they end those at the next, and so on."""
+
+    def __init__(self, path: Path, descent: Any):
+        self.path, self.descent = path, descent
+
+    def at(self, task: Any, value: jax.Array) -> Any:
+        """The task at that value."""
+        return task._replace(problem=task.problem._replace(hyper={**task.problem.hyper, self.path.name: value}))
+
+    def begin(self, given: tuple[Any, jax.Array]) -> _State:
+        task, values = given
+        fresh = self.descent.begin(task)
+        nowhere = _Point(fresh.safe, jnp.zeros((), bool), values[0], jnp.zeros_like(fresh.safe), fresh.objective)
+        return _State(jnp.zeros((), jnp.int32), fresh, nowhere)
+
+    def step(self, given: tuple[Any, jax.Array], state: _State) -> _lanes.Turn:
+        task, values = given
+        value, following = values[state.turn], values[jnp.minimum(state.turn + 1, len(values) - 1)]
+        iterations = self.descent.step(self.at(task, value), state.iterations)
+        ended, end = ~self.descent.going(iterations), self.descent.end(iterations)
+        point = _point(end, value, state.point)
+        new = _State(state.turn + 1, self.following(task, point, following), point)
+        old = _State(state.turn, iterations, state.point)
+        after = jax.tree.map(partial(jnp.where, ended), new, old)
+        return _lanes.Turn(after, ended, state.turn, end, after.turn == len(values))
+
+    def following(self, task: Any, point: _Point, value: jax.Array) -> Any:
+        """Where the next value begins: ahead of the point, or as the fit begins of itself if that is not `warm`."""
+        params = self.descent.params(task, point.numbers)
+        before, now = (_solver.penalty(self.path.fit, params, self.at(task, v).problem.hyper) for v in (point.value, value))
+        ahead = self.descent.params(task, _ahead(value - point.value, point.numbers, point.slope))
+        warm = self.descent.begin(task, params, ahead, point.objective + now - before)
+        return jax.tree.map(partial(jnp.where, point.warm), warm, self.descent.begin(task))
+
+
+def _point(end: Any, value: jax.Array, last: _Point) -> _Point:
+    warm = jnp.isfinite(end.objective) & jnp.isfinite(end.numbers).all()
+    known = last.warm & warm & (value != last.value)
+    per = jnp.where(known, 1 / jnp.where(known, value - last.value, 1), 0)
+    return _Point(end.numbers, warm, value, per * jnp.where(known, end.numbers - last.numbers, 0), end.objective)
+
+
+def _ahead(step: jax.Array, numbers: jax.Array, slope: jax.Array) -> jax.Array:
     """Numbers further along a line, each as it is where it would change its sign: what is 0 stays so.
 
     Between two changes of their zeros the lasso's coefficients are linear in its weight (Efron, Hastie, Johnstone and
     Tibshirani 2004), and those of generalised linear models nearly so (the predictor of Park and Hastie 2007).
     """
-    if not jnp.issubdtype(number.dtype, jnp.inexact):
-        return number
-    moved = number + (step * slope).astype(number.dtype)
-    return jnp.where(jnp.sign(moved) == jnp.sign(number), moved, number)
+    moved = numbers + (step * slope).astype(numbers.dtype)
+    return jnp.where(jnp.sign(moved) == jnp.sign(numbers), moved, numbers)
 
 
 @partial(jax.jit, static_argnums=0)

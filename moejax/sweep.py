@@ -41,9 +41,9 @@ _STREAMS = {"fold": 0x666F6C64, "bootstrap": 0x626F6F74}  # of the key, apart fr
 # these options runs without them.
 _CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "", "xla_cpu_prefer_vector_width": 512}
 # By kind of device, what the work arrays of a chunk should fit into (a core's cache; a part of an accelerator's memory),
-# and the least and most members that it may have. Where fits end at different times, a chunk waits for its last, and is
-# better small.
-_CHUNK_BYTES = {"cpu": (2**20, 8, 128), "cpu uneven": (2**19, 1, 16), "other": (2**32, 1, 1024)}
+# and the least and most members that it may have. Of fits that end at different times a chunk runs half at once, and at
+# the end waits for the last: it is better small.
+_CHUNK_BYTES = {"cpu": (2**20, 8, 128), "cpu uneven": (2**20, 2, 32), "other": (2**32, 1, 1024)}
 
 
 class Inputs(NamedTuple):

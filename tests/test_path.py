@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import importlib
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,6 @@ import optax
 import pytest
 
 import moejax
-from moejax._solver import Place
 from moejax.fit import Fit, Status
 from moejax.path import critical, sequence
 
@@ -78,14 +77,15 @@ def test_a_guess_counts_where_the_objective_is_lower_and_nowhere_else():
     nothing = jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), near.params)
 
     @jax.jit
-    def resumed(ahead, warm):
-        place = Place(near.params, ahead, near.objective + 0.05 * size)
-        return fit.resumed(KEY, X, Y, {"l1_experts": weight}, place, warm, None, None, None, None)
+    def resumed(ahead):
+        descent, task = fit.descent(KEY, X, Y, {"l1_experts": weight})
+        state = descent.begin(task, near.params, ahead, near.objective + 0.05 * size)
+        end = jax.lax.while_loop(descent.going, lambda state: descent.step(task, state), state)
+        return descent.fit(task, descent.end(end))
 
     for ahead in (near.params, worse, nothing):
-        assert_close(resumed(ahead, jnp.asarray(True)).params, wanted.params, atol=1e-3)
-    assert_close(resumed(worse, jnp.asarray(False)).params, fit(KEY, X, Y, {"l1_experts": weight}).params, atol=1e-3)
-    best = resumed(wanted.params, jnp.asarray(True))
+        assert_close(resumed(ahead).params, wanted.params, atol=1e-3)
+    best = resumed(wanted.params)
     assert best.steps <= 2
     assert_close(best.params, wanted.params, atol=1e-3)
 
@@ -181,7 +181,7 @@ def test_a_value_that_diverges_does_not_harm_the_next(bad, start, wanted):
 
 @dataclasses.dataclass(frozen=True)
 class Lines(Counter):
-    """A fit that ends on three lines, and tells as its history where it began; it diverges at `bad`."""
+    """A fit that ends on three lines at its second step, and tells as its history where it began; it diverges at `bad`."""
 
     uneven = True
     penalties = (SimpleNamespace(name="w", part="experts", value=lambda leaves: 0.0),)
@@ -190,12 +190,60 @@ class Lines(Counter):
         penalized=lambda params: {"experts": True, "gate": {}, "family": {}},
     )
 
-    def resumed(self, key, x, y, hyper, place, warm, *more):
-        begun = jnp.where(warm, place.ahead["experts"], 10.0)
-        params = jnp.asarray([3.0, 0.0, -2.5]) + hyper["w"] * jnp.asarray([2.0, 0.0, 0.5])
-        status = jnp.where(hyper["w"] == self.bad, Status.DIVERGED, Status.CONVERGED)
-        numbers = (jnp.zeros(()), jnp.zeros(()), begun, 1, jnp.zeros(()), status)
-        return Fit({"experts": params, "gate": {}, "family": {}, "active": jnp.ones(1)}, *map(jnp.asarray, numbers))
+    def descent(self, key, x, y, hyper, *more):
+        return LinesDescent(self.bad), Task(Problem(hyper))
+
+
+class Problem(NamedTuple):
+    hyper: Any
+
+
+class Task(NamedTuple):
+    problem: Problem
+
+
+class LinesState(NamedTuple):
+    step: Any
+    begun: Any
+    safe: Any
+    objective: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class LinesDescent:
+    """The two steps of `Lines`."""
+
+    bad: float
+
+    def begin(self, task, params=None, guess=None, objective=0.0):
+        begun = jnp.full(3, 10.0) if guess is None else guess["experts"]
+        return LinesState(jnp.zeros((), int), begun, begun, jnp.asarray(objective, float))
+
+    def step(self, task, state):
+        w = task.problem.hyper["w"]
+        lines = jnp.asarray([3.0, 0.0, -2.5]) + w * jnp.asarray([2.0, 0.0, 0.5])
+        return LinesState(state.step + 1, state.begun, lines, jnp.where(w == self.bad, jnp.nan, 0.0))
+
+    def going(self, state):
+        return state.step < 2
+
+    def end(self, state):
+        return LinesEnd(state.safe, state.begun, state.objective)
+
+    def params(self, task, numbers):
+        return {"experts": numbers, "gate": {}, "family": {}}
+
+    def fit(self, task, end):
+        zero = jnp.zeros(())
+        params = {**self.params(task, end.numbers), "active": jnp.ones(1)}
+        status = jnp.where(jnp.isnan(end.objective), int(Status.DIVERGED), int(Status.CONVERGED))
+        return Fit(params, zero, zero, end.begun, jnp.ones((), int), zero, status)
+
+
+class LinesEnd(NamedTuple):
+    numbers: Any
+    begun: Any
+    objective: Any
 
 
 @pytest.mark.parametrize(
