@@ -217,8 +217,8 @@ def linear(gate: Any, n_experts: tuple[int, ...], table: Table, quick: bool) -> 
 
     Experts of classes have a little ridge too: where a line separates the classes, the lasso's optimum is far too sure.
     """
-    l1 = (0.003, 0.01, 0.03, 0.1, 0.5) if table.classes is None else (1e-4, 3e-4, 1e-3, 3e-3)
-    ridge = (0.0,) if table.classes is None else (1e-4, 5e-4)
+    l1 = (0.003, 0.01, 0.03, 0.1, 0.5) if table.classes is None else (1e-4, 3e-4, 1e-3)
+    ridge = (0.0,) if table.classes is None else (1e-4,)
     l2 = (3e-4, 1e-2) if table.classes is None else (3e-4, 3e-3)
     few = quick or table.large
     if few:
@@ -370,7 +370,7 @@ def lasso(table: Table, quick: bool) -> Any:
         solver="saga",
         scoring="neg_log_loss",
         cv=3 if few else 5,
-        tol=1e-3,
+        tol=1e-3 if few else 1e-4,
         max_iter=200 if few else 1000,
     )
     return make_pipeline(StandardScaler(), logistic)
