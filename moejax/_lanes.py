@@ -6,7 +6,7 @@ of its own for `vmap`: half of the members run at once, in lanes, and a lane who
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -42,6 +42,7 @@ class _Lanes(NamedTuple):
     """member: (L,), which one runs there, of those that idle one beyond the last. waiting: the first that has not begun."""
 
     member: jax.Array
+    own: list[jax.Array]  # of what they are given, that in which they differ
     state: Any
     waiting: jax.Array
     kept: Any  # (members, places, ...)
@@ -49,14 +50,19 @@ class _Lanes(NamedTuple):
 
 def run(loop: Loop, given: Any) -> Any:
     """All that a member keeps, with `places` leading."""
-    alone = jax.custom_batching.custom_vmap(lambda given: _alone(loop, given))
+    leaves, tree = jax.tree.flatten(given)
 
-    @alone.def_vmap
-    def _(size: int, batched: list[Any], given: Any) -> tuple[Any, Any]:
-        kept = _together(loop, size, batched[0], given)
-        return kept, jax.tree.map(lambda _: True, kept)
+    def alone(*leaves: jax.Array) -> Any:
+        return _alone(loop, jax.tree.unflatten(tree, leaves))
 
-    return alone(given)
+    def together(size: int, differ: list[bool], *leaves: jax.Array) -> tuple[Any, Any]:
+        # In none where only derivatives differ.
+        kept = _together(loop, size, tree, leaves, differ) if any(differ) else alone(*leaves)
+        return kept, jax.tree.map(lambda _: any(differ), kept)
+
+    either = jax.custom_batching.custom_vmap(alone)
+    either.def_vmap(together)
+    return either(*leaves)
 
 
 def _alone(loop: Loop, given: Any) -> Any:
@@ -71,24 +77,38 @@ def _alone(loop: Loop, given: Any) -> Any:
     return jax.lax.while_loop(lambda carry: ~carry[2], step, (begin, kept, jnp.zeros((), bool)))[1]
 
 
-def _together(loop: Loop, size: int, batched: Any, given: Any) -> Any:
-    axes = (jax.tree.map(lambda own: 0 if own else None, batched),)
+def _together(loop: Loop, size: int, tree: Any, leaves: Sequence[jax.Array], differ: Sequence[bool]) -> Any:
+    """What all members keep, with their number leading. differ: which of the leaves that they are given they differ in."""
+    axes = (jax.tree.unflatten(tree, [0 if d else None for d in differ]),)
+    given = jax.tree.unflatten(tree, leaves)
     begins = jax.vmap(loop.begin, in_axes=axes, axis_size=size)(given)
     steps = jax.vmap(loop.step, in_axes=(*axes, 0))
 
+    def of(member: jax.Array) -> list[jax.Array]:
+        return [_of(v, member) for v, d in zip(leaves, differ, strict=True) if d]
+
+    def merged(own: list[jax.Array]) -> Any:
+        rest = iter(own)
+        return jax.tree.unflatten(tree, [next(rest) if d else v for v, d in zip(leaves, differ, strict=True)])
+
     def step(lanes: _Lanes) -> _Lanes:
-        own = jax.tree.map(lambda v, own: _of(v, lanes.member) if own else v, given, batched)
-        turn = steps(own, lanes.state)
+        turn = steps(merged(lanes.own), lanes.state)
         kept = _with(lanes.kept, (jnp.where(turn.ends, lanes.member, size), turn.place), turn.kept)
         member = jnp.where(turn.over, lanes.waiting + jnp.cumsum(turn.over) - 1, lanes.member)
-        fresh = jax.tree.map(lambda v: _of(v, member), begins)
-        state = jax.tree.map(lambda new, old: jnp.where(_beside(turn.over, old), new, old), fresh, turn.state)
-        return _Lanes(member, state, lanes.waiting + turn.over.sum(), kept)
+
+        def refilled() -> tuple[Any, Any]:
+            fresh = jax.tree.map(lambda v: _of(v, member), begins)
+            state = jax.tree.map(lambda new, old: jnp.where(_beside(turn.over, old), new, old), fresh, turn.state)
+            return of(member), state
+
+        own, state = jax.lax.cond(turn.over.any(), refilled, lambda: (lanes.own, turn.state))
+        return _Lanes(member, own, state, lanes.waiting + turn.over.sum(), kept)
 
     first = jnp.arange(-(-size // _SHARE))
     kept = jax.eval_shape(steps, given, begins).kept
     kept = jax.tree.map(lambda v: jnp.zeros((size, loop.places, *v.shape[1:]), v.dtype), kept)
-    begin = _Lanes(first, jax.tree.map(lambda v: _of(v, first), begins), jnp.asarray(len(first)), kept)
+    state = jax.tree.map(lambda v: _of(v, first), begins)
+    begin = _Lanes(first, of(first), state, jnp.asarray(len(first)), kept)
     return jax.lax.while_loop(lambda lanes: (lanes.member < size).any(), step, begin).kept
 
 

@@ -829,3 +829,18 @@ def test_float32_reaches_what_float64_does(family, float32):
     assert short.objective == pytest.approx(float(long.objective), abs=1e-4)
     assert short.status & Status.CONVERGED
     assert long.status & Status.CONVERGED
+
+
+@pytest.mark.usefixtures("float64")
+def test_it_is_differentiated_forwards_as_ridge_is():
+    x, y = np.random.default_rng(5).normal(size=(40, 2)), np.random.default_rng(6).normal(size=40)
+    fit = moejax.fit_em(moejax.moe(experts.linear(), gates.fixed(), 1, family=families.gaussian()), max_iter=100, tol=1e-12)
+
+    def weights(l2):
+        return fit(jax.random.key(0), x, y, {"l2_experts": l2}).params["experts"]["weights"][0]
+
+    step = 1e-4
+    wanted = (weights(0.3 + step) - weights(0.3 - step)) / (2 * step)
+    np.testing.assert_allclose(jax.jacfwd(weights)(0.3), wanted, rtol=1e-5)
+    both = jax.vmap(jax.jacfwd(weights))(jnp.asarray([0.1, 0.3]))
+    np.testing.assert_allclose(both[1], wanted, rtol=1e-5)
