@@ -43,6 +43,7 @@ import numpy as np
 import sklearn.datasets
 from flax import linen as nn
 from lambda_grid import keep_compiled_programs, panels, run_command, write_json
+from matplotlib.ticker import LogLocator, NullLocator
 from sklearn.ensemble import (
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
@@ -558,6 +559,10 @@ def draw(results: list[dict[str, Any]]) -> Any:
             ax.errorbar(model["error"], place, xerr=model["standard_error"], fmt="o", **bar)
         ax.set_yticks(range(len(result["models"])), [m["name"] for m in result["models"]], fontsize=8)
         ax.set_ylim(len(result["models"]) - 0.5, -0.5)
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.xaxis.set_major_formatter("{x:g}")
         ax.tick_params(axis="x", labelsize=8)
         ax.set_xlabel(f"{result['measure']}\nfilled: within one standard error of the best", fontsize=8)
         ax.grid(True, axis="x", color="#E4E4E4", linewidth=0.6)
