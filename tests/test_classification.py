@@ -5,9 +5,10 @@ from __future__ import annotations
 import jax
 import numpy as np
 import pytest
+from flax import linen as nn
 
 import moejax
-from moejax import experts, families, gates, metrics, pooling
+from moejax import experts, families, gates, losses, metrics, pooling
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -24,9 +25,12 @@ GATES = {
     "softmax": gates.softmax(),
     "gaussian": gates.gaussian(),
     "top1": gates.top1(),
+    "top_k": gates.top_k(2),
     "hierarchical": gates.hierarchical((2,)),
+    "neural": gates.neural(nn.Sequential([nn.Dense(4), nn.tanh, nn.Dense(2)])),
 }
-SEEING = [name for name in GATES if name not in ("fixed", "constant")]
+BLIND = ["fixed", "constant"]
+SEEING = [name for name in GATES if name not in BLIND]
 
 
 def logistic(y, l2):
@@ -56,13 +60,38 @@ def accuracy_on_fresh_rows(model, params):
     return metrics.accuracy(y, pooling.probabilities(model, params, x))
 
 
-@pytest.mark.parametrize("gate", SEEING)
-def test_two_experts_by_em_tell_what_one_line_cannot(gate):
-    model = moejax.moe(experts.linear(), GATES[gate], 2, family=families.bernoulli())
-    grid = moejax.sweep(moejax.fit_em(model, max_iter=100), {"restart": 8, "l2_experts": [1e-4], "l2_gate": [1e-4]})
+def by(solver, model):
+    """The likelihood that goes with the gate, by either solver."""
+    if solver == "em":
+        return moejax.fit_em(model, max_iter=100)
+    return moejax.fit_gradient(model, losses.likelihood_of(model), steps=300, learning_rate=0.1, record_every=300)
+
+
+EVERY = [*(("em", gate, "bernoulli") for gate in SEEING), *(("gradient", gate, "categorical") for gate in SEEING)]
+
+
+@pytest.mark.parametrize(
+    ("solver", "gate", "kind"), [*EVERY, ("em", "softmax", "categorical"), ("gradient", "softmax", "bernoulli")]
+)
+def test_two_experts_tell_what_one_line_cannot(solver, gate, kind):
+    outputs = None if kind == "bernoulli" else 2
+    family = families.bernoulli() if kind == "bernoulli" else families.categorical(2)
+    model = moejax.moe(experts.linear(outputs), GATES[gate], 3 if gate == "top_k" else 2, family=family)
+    grid = moejax.sweep(by(solver, model), {"restart": 8, "l2_experts": [1e-4], "l2_gate": [1e-4]})
     result = grid(jax.random.key(0), X, CROSSED)
     assert metrics.accuracy(CROSSED, logistic(CROSSED, 1e-4)) < 0.65  # of a sample, a line is a little above chance
     assert accuracy_on_fresh_rows(model, moejax.select(result).params) > 0.9  # the best there is has 1
+
+
+@pytest.mark.parametrize("gate", BLIND)
+@pytest.mark.parametrize("solver", ["em", "gradient"])
+def test_gates_that_see_no_input_cannot_tell_either_but_fit_no_worse_than_one_line(solver, gate):
+    model = moejax.moe(experts.linear(), GATES[gate], 2, family=families.bernoulli())
+    result = moejax.sweep(by(solver, model), {"restart": 4, "l2_experts": [1e-4]})(jax.random.key(0), X, CROSSED)
+    best = moejax.select(result)
+    assert accuracy_on_fresh_rows(model, best.params) < 0.65
+    alone = np.log(logistic(CROSSED, 1e-4)[np.arange(300), CROSSED.astype(int)]).sum()
+    assert best.fit.log_likelihood > alone
 
 
 def test_two_experts_of_three_classes_by_gradient_tell_what_one_line_cannot():
