@@ -30,8 +30,13 @@ are independent given the expert, or for m numbers that are one output's. And, w
                                          that of experts whose params are a distribution; `dispersion` then takes the
                                          variance after the weights, and maximises the sum of this
     cdf(y, eta, phi) -> (K, n)           P(target <= y) for any real y (n,); of each output (K, n, m) for y (n, m)
-    precision(y, eta, phi) -> (K, n)     of densities that fall on both sides of the mean: -slope of log_prob in y over
-                                         y - mean, no less than 0; the modes of mixtures come by it
+    support                              of targets that are numbers and not classes: "real", "positive" or "counts"; with
+    mode(eta, phi) -> (K, n)             up to where the density of one target rises, and from where it falls: of positive
+                                         ones above 0, of counts the smallest, and
+    rise(y, eta, phi) -> (K, n)          the slope of log_prob in y (n,), in log y of positive ones, and of counts
+                                         f(y + 1) / f(y) - 1; the modes of mixtures come by it
+    fall(low, high, eta, phi) -> (K, n)  how far `rise` falls between two numbers (n,) where it does; without it, it falls
+                                         throughout
     class_probabilities(eta)             of classes, (K, n, C)
 
 A model without a family predicts and has no likelihood. The families here are finite, with finite slopes, for |eta| to 1e18
@@ -108,6 +113,7 @@ class _Located(_Family):
     shared_scale: bool = False
     variance_floor: float = 0.05
     majorizes: ClassVar[bool] = True
+    support: ClassVar[str] = "real"
 
     @property
     def shared(self) -> bool:
@@ -126,6 +132,14 @@ class _Located(_Family):
     def mean(self, eta: jax.Array) -> jax.Array:
         """eta itself."""
         return eta
+
+    def mode(self, eta: jax.Array, phi: Params) -> jax.Array:
+        """eta itself."""
+        return eta
+
+    def rise(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """The slope of log_prob in y, like eta: by the curvature, that of a tangent with the density's slope."""
+        return (eta - y) * self.curvature(y, eta, phi)  # type: ignore[attr-defined]
 
     def bounded(self, phi: Params, y: jax.Array, weights: Any = None) -> Params:
         """Phi with no scale below what rounding leaves of the target's, a bound that the density does not see."""
@@ -178,10 +192,6 @@ class Gaussian(_Located):
     def curvature(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """1 / scale^2, exact: -log_prob is that quadratic."""
         return jnp.broadcast_to(jnp.exp(-2 * self._spread(phi)), eta.shape)
-
-    def precision(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
-        """1 / scale^2."""
-        return self.curvature(y, eta, phi)
 
     def dispersion(
         self, y: jax.Array, eta: jax.Array, phi: Params, weights: jax.Array, variance: jax.Array | float = 0.0
@@ -268,9 +278,12 @@ class StudentT(_Located):
         u = _standardized(y - eta, log_scale, log_df)
         return (1 + jnp.exp(-log_df)) * jnp.exp(-2 * log_scale) / (1 + jnp.square(u))
 
-    def precision(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
-        """The curvature, of a tangent that has the density's slope."""
-        return self.curvature(y, eta, phi)
+    def fall(self, low: jax.Array, high: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """How far `rise` falls, which it does as far as scale * sqrt(df) from eta and not beyond, (K, n)."""
+        log_df = _beside(self.log_df(phi), self.shared_scale)
+        reach = jnp.exp(self._spread(phi) + 0.5 * log_df)
+        near = (jnp.clip(y, eta - reach, eta + reach) for y in (low, high))
+        return jnp.subtract(*(self.rise(y, eta, phi) for y in near))
 
     def dispersion(self, y: jax.Array, eta: jax.Array, phi: Params, weights: jax.Array) -> Params:
         """The scales that are best for a quadratic bound (the EM step of Lange, Little and Taylor 1989), then the df."""
@@ -334,6 +347,7 @@ class LocationScale(_Family):
     """Normal targets, location and scale predicted; made by `location_scale`."""
 
     scale_floor: float = 0.01
+    support: ClassVar[str] = "real"
 
     def init(self, n_experts: int, eta: Any) -> Params:
         """Nothing to estimate; raises ValueError unless eta is (K, n, 2)."""
@@ -364,9 +378,13 @@ class LocationScale(_Family):
         """P(target <= y), (K, n)."""
         return jax.scipy.special.ndtr(_residuals(y, eta[..., 0]) * jnp.exp(-self.log_scale(eta)))
 
-    def precision(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
-        """1 / scale^2."""
-        return jnp.exp(-2 * self.log_scale(eta))
+    def mode(self, eta: jax.Array, phi: Params) -> jax.Array:
+        """The location, (K, n)."""
+        return eta[..., 0]
+
+    def rise(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """(location - y) / scale^2, (K, n)."""
+        return (eta[..., 0] - y) * jnp.exp(-2 * self.log_scale(eta))
 
     def start(self, y: jax.Array, weights: jax.Array) -> jax.Array:
         """The mean of the target and the logarithm of its standard deviation, (2,)."""
@@ -528,6 +546,8 @@ def categorical(n_classes: int) -> Categorical:
 class Poisson(_Family):
     """Counts; made by `poisson`."""
 
+    support: ClassVar[str] = "counts"
+
     def log_prob(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """y eta - exp(eta) - log y!, summed over outputs, (K, n)."""
         _check.shape("y", y, eta.shape[1:], "like an expert's predictions")
@@ -560,6 +580,14 @@ class Poisson(_Family):
         """The logarithm of the mean target, of each output."""
         return _log_mean(y, weights)
 
+    def mode(self, eta: jax.Array, phi: Params) -> jax.Array:
+        """The largest count below the rate, or 0: a whole rate is as probable, like eta."""
+        return jnp.maximum(jnp.ceil(_exp(eta)) - 1, 0)
+
+    def rise(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """P(y + 1) / P(y) - 1, like eta."""
+        return _exp(eta) / (y + 1) - 1
+
     def curvature(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """exp(eta), exact."""
         return jnp.exp(jnp.minimum(eta, _exp_limit(eta.dtype)))
@@ -582,6 +610,7 @@ class Gamma(_Family):
 
     shared_shape: bool = False
     dispersion_floor: float = 0.05
+    support: ClassVar[str] = "positive"
 
     @property
     def shared(self) -> bool:
@@ -629,6 +658,14 @@ class Gamma(_Family):
     def start(self, y: jax.Array, weights: jax.Array) -> jax.Array:
         """The logarithm of the mean target, of each output."""
         return _log_mean(y, weights)
+
+    def mode(self, eta: jax.Array, phi: Params) -> jax.Array:
+        """(1 - 1 / shape) * mean, like eta; the smallest float for shapes of 1 or less, whose densities fall throughout."""
+        return jnp.maximum(-jnp.expm1(-self._spread(phi)) * _exp(eta), jnp.finfo(eta.dtype).tiny)
+
+    def rise(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """The slope of log_prob in log y, shape - 1 - shape y / mean, like eta."""
+        return -jnp.exp(self._spread(phi)) * jnp.expm1(jnp.log(y) - eta) - 1
 
     def curvature(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """The shape, which is the expectation of the second derivative, shape y exp(-eta)."""

@@ -18,11 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import _check
+from moejax import _check, _modes
+from moejax._modes import Mixture
 from moejax.model import Model
-
-_LEVEL = 1e-4  # of the slope of the log density, for a change in y by the width of the mode
-_CLIMBS, _POLISHES = 100, 20  # steps to a mode, and Newton steps that bring it to full precision
 
 
 class Modes(NamedTuple):
@@ -30,14 +28,6 @@ class Modes(NamedTuple):
 
     at: jax.Array
     density: jax.Array
-
-
-class _Mixture(NamedTuple):
-    """p(y | x) of n rows, or of as many copies of each as there are numbers to ask about."""
-
-    eta: jax.Array  # (K, n) or (K, n, m)
-    phi: Any
-    log_gate: jax.Array  # (K, n)
 
 
 # ---- one number a row -----------------------------------------------------------------------------------------------
@@ -91,7 +81,7 @@ def density(model: Model, params: Any, x: Any, y: Any, offset: Any = None) -> ja
 
     Raises ValueError for a model of several targets or without a family, and for y that its family cannot have.
     """
-    return _on_grid(model, params, x, y, offset, lambda mixture, y: jnp.exp(_log_joint(model, mixture, y)).sum(axis=0))
+    return _on_grid(model, params, x, y, offset, lambda mixture, y: jnp.exp(mixture.log_joint(y)).sum(axis=0))
 
 
 def cdf(model: Model, params: Any, x: Any, y: Any, offset: Any = None) -> jax.Array:
@@ -100,7 +90,7 @@ def cdf(model: Model, params: Any, x: Any, y: Any, offset: Any = None) -> jax.Ar
     Raises ValueError for a model of several targets, and for a family without a distribution function (classes have none).
     """
     _check_cdf(model)
-    return _on_grid(model, params, x, y, offset, partial(_cdf, model))
+    return _on_grid(model, params, x, y, offset, _cdf)
 
 
 def quantiles(model: Model, params: Any, x: Any, q: Any, offset: Any = None) -> jax.Array:
@@ -135,19 +125,28 @@ def interval(model: Model, params: Any, x: Any, level: float = 0.9, offset: Any 
 def modes(model: Model, params: Any, x: Any, offset: Any = None) -> Modes:
     """The modes of p(y | x) of each row and their densities, highest first, padded with NaN: two arrays (n, K).
 
-    For families that fall on both sides of the mean (normal, Student t, location-scale). From each expert's mean, mean shift
-    climbs (Carreira-Perpinan 2000), Newton steps bring the mode to full precision, and modes that are one are merged. A
-    mixture of K normal densities has at most K modes. Raises ValueError for other families, and for several targets.
+    A mode is where p(y | x) is higher than on both sides; of counts that are equally probable side by side, the smallest.
+    All are found, wherever between the experts' modes they lie (see `moejax._modes`), but for those that rise above a valley
+    beside them by less than a share of 1e-6 in float64, of 3e-4 in float32: these are one with their neighbour.
+
+    A mixture of K normal densities has at most K modes, and so has one of K Poisson or of K gamma distributions of one
+    shape: p(y + 1) - p(y) and the slope of p are then, up to a positive factor, sums over k of (a_k + b_k y) exp(c_k y),
+    which change their sign no more than 2 K - 1 times (Pólya and Szegő 1925, part V). Of more than K the highest are told.
+
+    The density of a gamma expert of shape 1 or less is highest towards 0, infinite below 1. Since 0 is no target, such a
+    mode is told as the smallest float (`jnp.finfo(dtype).tiny`), with the density there.
+
+    Raises ValueError for families of classes, for which there is `classes`, and for several targets.
     """
-    if not hasattr(model.family, "precision"):
-        raise ValueError(f"model: family {model.family!r} was given; want one of location, as families.gaussian()")
-    return _modes(model, params, x, offset)
+    if not hasattr(model.family, "mode"):
+        raise ValueError(f"model: family {model.family!r} was given; want one of numbers, or pooling.classes for classes")
+    return _modes_of(model, params, x, offset)
 
 
 # ---- how they are found ---------------------------------------------------------------------------------------------
 
 
-def _mixture(model: Model, params: Any, x: Any, offset: Any, copies: int) -> _Mixture:
+def _mixture(model: Model, params: Any, x: Any, offset: Any, copies: int) -> Mixture:
     """The mixture of rows of x, each `copies` times in a row; raises ValueError for one of several targets."""
     if model.family is None:
         raise ValueError("model: one without a family was given; want one, as in moe(..., family=families.gaussian())")
@@ -156,16 +155,12 @@ def _mixture(model: Model, params: Any, x: Any, offset: Any, copies: int) -> _Mi
     classes = getattr(model.family, "class_probabilities", None)
     if jax.eval_shape(classes or model.family.mean, eta).ndim != (3 if classes else 2):
         raise ValueError(f"model: {eta.shape[2]} targets are predicted; want one")
-    return _Mixture(jnp.repeat(eta, copies, axis=1), model.phi(params), jnp.repeat(log_gate, copies, axis=1))
+    return Mixture(model.family, jnp.repeat(eta, copies, axis=1), model.phi(params), jnp.repeat(log_gate, copies, axis=1))
 
 
-def _log_joint(model: Model, mixture: _Mixture, y: jax.Array) -> jax.Array:
-    return mixture.log_gate + model.family.log_prob(y, mixture.eta, mixture.phi)
-
-
-def _cdf(model: Model, mixture: _Mixture, y: jax.Array) -> jax.Array:
+def _cdf(mixture: Mixture, y: jax.Array) -> jax.Array:
     share = jnp.exp(mixture.log_gate)
-    return jnp.minimum((share * model.family.cdf(y, mixture.eta, mixture.phi)).sum(axis=0) / share.sum(axis=0), 1)
+    return jnp.minimum((share * mixture.family.cdf(y, mixture.eta, mixture.phi)).sum(axis=0) / share.sum(axis=0), 1)
 
 
 def _on_grid(model: Model, params: Any, x: Any, y: Any, offset: Any, function: Any) -> jax.Array:
@@ -194,13 +189,13 @@ def _quantiles(model: Model, params: Any, x: Any, q: jax.Array, offset: Any) -> 
     def halved(_: Any, ends: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         low, high = ends
         middle = (low >> 1) + (high >> 1) + (low & high & 1)  # whose sum would overflow
-        reached = _cdf(model, mixture, _float_of(middle, dtype)) >= wanted
+        reached = _cdf(mixture, _float_of(middle, dtype)) >= wanted
         return jnp.where(reached, low, middle), jnp.where(reached, middle, high)
 
     _, high = jax.lax.fori_loop(0, bits, halved, (jnp.full(rows, -largest), jnp.full(rows, largest)))
     found = _float_of(high, dtype)
     found = jnp.where(jnp.abs(found) < jnp.finfo(dtype).tiny, 0, found)
-    return jnp.where(jnp.isnan(_cdf(model, mixture, found)), jnp.nan, found).reshape(-1, q.size)
+    return jnp.where(jnp.isnan(_cdf(mixture, found)), jnp.nan, found).reshape(-1, q.size)
 
 
 def _float_of(number: jax.Array, dtype: Any) -> jax.Array:
@@ -209,48 +204,8 @@ def _float_of(number: jax.Array, dtype: Any) -> jax.Array:
 
 
 @partial(jax.jit, static_argnums=0)
-def _modes(model: Model, params: Any, x: Any, offset: Any) -> Modes:
-    n_experts = model.n_experts
-    mixture = _mixture(model, params, x, offset, n_experts)
-    centres = model.family.mean(mixture.eta)  # (K, n K), the same K times
-    start = centres[:, ::n_experts].T.ravel()
-
-    def log_density(y: jax.Array) -> jax.Array:
-        return jax.nn.logsumexp(_log_joint(model, mixture, y), axis=0)
-
-    def slope(y: jax.Array) -> jax.Array:
-        return jax.grad(lambda y: log_density(y).sum())(y)
-
-    def bent(y: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jax.jvp(slope, (y,), (jnp.ones_like(y),))
-
-    def climb(_: Any, y: jax.Array) -> jax.Array:
-        """The mean of the centres, by what each pulls: where a quadratic below the log density has its maximum."""
-        pull = jax.nn.softmax(_log_joint(model, mixture, y), axis=0) * model.family.precision(y, mixture.eta, mixture.phi)
-        return (pull * centres).sum(axis=0) / pull.sum(axis=0)
-
-    def polish(_: Any, y: jax.Array) -> jax.Array:
-        steep, bend = bent(y)
-        there = y - steep / jnp.where(bend < 0, bend, -1)
-        new_steep, new_bend = bent(there)
-        near = jnp.abs(there - y) <= 1 / jnp.sqrt(jnp.where(bend < 0, -bend, 1))  # else it may be another mode's
-        better = (bend < 0) & (new_bend < 0) & near & (jnp.abs(new_steep) <= jnp.abs(steep))
-        return jnp.where(better, there, y)
-
-    y = jax.lax.fori_loop(0, _CLIMBS, climb, start)
-    y = jax.lax.fori_loop(0, _POLISHES, polish, y)
-    steep, bend = bent(y)
-    width = 1 / jnp.sqrt(jnp.where(bend < 0, -bend, 1))
-    there = jnp.exp(mixture.log_gate[:, ::n_experts].T.ravel()) > 0
-    # Level, but for what the rounding of y itself makes of the slope; a shoulder is nearly so.
-    level = jnp.abs(steep) * width < _LEVEL + 8 * jnp.finfo(y.dtype).eps * jnp.abs(y) / width
-    found = there & (bend < 0) & level
-    at, width = (v.reshape(-1, n_experts) for v in (jnp.where(found, y, jnp.nan), width))
-    order = jnp.argsort(at, axis=1)  # NaN last
-    at, width = (jnp.take_along_axis(v, order, axis=1) for v in (at, width))
-    same = jnp.diff(at, axis=1) <= jnp.finfo(at.dtype).eps ** (1 / 3) * width[:, 1:]
-    at = at.at[:, 1:].set(jnp.where(same, jnp.nan, at[:, 1:]))
-    height = jnp.take_along_axis(jnp.exp(log_density(y)).reshape(-1, n_experts), order, axis=1)
-    height = jnp.where(jnp.isnan(at), jnp.nan, height)
-    down = jnp.argsort(-height, axis=1)
+def _modes_of(model: Model, params: Any, x: Any, offset: Any) -> Modes:
+    at, log_density = (v.T for v in _modes.find(_mixture(model, params, x, offset, 1)))
+    height = jnp.exp(log_density)
+    down = jnp.argsort(-height, axis=1)[:, : model.n_experts]  # NaN last
     return Modes(*(jnp.take_along_axis(v, down, axis=1) for v in (at, height)))

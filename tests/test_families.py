@@ -175,12 +175,29 @@ def test_distribution_functions_are_those_of_scipy_between_and_beyond_targets_to
         np.testing.assert_allclose(got, want, atol=3e-6)
 
 
-@pytest.mark.parametrize("name", ["gaussian", "t", "location-scale"])
-def test_the_precision_is_the_slope_over_the_distance(name):
-    y, eta, phi = typical(name)
-    slope = jax.grad(lambda y: LOG_PROB[name](y, eta, phi)[1].sum())(y)
-    want = -slope / (y - FAMILIES[name].mean(eta)[1])
-    np.testing.assert_allclose(FAMILIES[name].precision(y, eta, phi)[1], want, rtol=1e-9)
+@pytest.mark.parametrize("name", [*DISPERSED, "location-scale"])
+def test_densities_rise_up_to_their_mode_and_by_what_is_said(name):
+    family, (_, eta, phi), line = FAMILIES[name], typical(name, n=1), np.linspace(-9, 9, 2001)
+    y, eta = np.exp(line) if family.support == "positive" else line, jnp.repeat(eta, line.size, axis=1)
+    steps = np.diff(jax.jit(other_density, static_argnums=0)(name, y, eta, phi))
+    rise = np.asarray(family.rise(y, eta, phi))
+    np.testing.assert_allclose(0.5 * (rise[:, 1:] + rise[:, :-1]), steps / (line[1] - line[0]), rtol=1e-3, atol=1e-3)
+    mode = np.asarray(family.mode(eta, phi))[:, :-1]
+    elsewhere = (mode < y[:-1]) | (mode > y[1:])
+    np.testing.assert_array_equal((y[:-1] < mode)[elsewhere], (steps > 0)[elsewhere])
+    falls = np.minimum(np.diff(rise), 0)
+    if hasattr(family, "fall"):  # over a hundred steps at a time
+        got = family.fall(y[:-100], y[100:], eta[:, 100:], phi)
+        np.testing.assert_allclose(got, -np.lib.stride_tricks.sliding_window_view(falls, 100, axis=1).sum(axis=2), atol=2e-3)
+    else:
+        assert (falls < 0).all()
+
+
+def test_counts_rise_up_to_their_mode_and_by_what_is_said():
+    rate, y = np.array([1e-3, 0.999, 1.0, 1.001, 6.5, 40.3])[:, None], np.arange(100.0)
+    steps, eta = np.diff(distributions.poisson.logpmf(y, rate)), jnp.asarray(np.log(rate))
+    np.testing.assert_allclose(FAMILIES["poisson"].rise(y, eta, {})[:, :-1], np.expm1(steps), atol=1e-12)
+    np.testing.assert_array_equal(FAMILIES["poisson"].mode(eta, {})[:, 0], [0, 0, 0, 1, 6, 40])  # of 0 and 1 alike, 0
 
 
 @pytest.mark.parametrize("name", ["bernoulli", "categorical"])

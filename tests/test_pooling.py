@@ -17,6 +17,7 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 N, K = 5, 3
 X = np.random.default_rng(0).normal(size=(N, 2))
+MANY = np.random.default_rng(5).normal(size=(60, 2))
 LEVELS = np.array([1e-6, 0.05, 0.5, 0.9, 1 - 1e-6])
 FAMILIES = {
     "gaussian": (None, families.gaussian(), {"log_scale": np.log([0.5, 1.0, 0.3])}),
@@ -26,23 +27,25 @@ FAMILIES = {
     "bernoulli": (None, families.bernoulli(), {}),
     "location-scale": (2, families.location_scale(scale_floor=0.1), {}),
 }
+HUMPS = {"gamma, humps": (None, families.gamma(), {"log_shape": np.log([1.5, 6.0, 20.0])})}
 every_family = pytest.mark.parametrize("name", FAMILIES)
 
 
 @cache
-def mixture(name, double=True):
-    """A model, params, gate probabilities (n, K), and SciPy's distribution of each expert and row."""
-    outputs, family, phi = FAMILIES[name]
+def mixture(name, double=True, many=False):
+    """A model, params, gate probabilities (n, K), and SciPy's distribution of each expert and row (of MANY, or of X)."""
+    x = MANY if many else X
+    outputs, family, phi = (FAMILIES | HUMPS)[name]
     model = moejax.moe(experts.linear(outputs, init_scale=1.5), gates.softmax(init_scale=0.7), K, family=family)
-    params = model.init(jax.random.key(1), X)
+    params = model.init(jax.random.key(1), x)
     params["family"] = {key: jnp.asarray(leaf) for key, leaf in phi.items()}
-    eta = np.asarray(model.eta(params, model.prepare(X)))
+    eta = np.asarray(model.eta(params, model.prepare(x)))
     value = {key: np.exp(leaf)[:, None] for key, leaf in phi.items()}
     if name == "gaussian":
         each = stats.norm(eta, value["log_scale"])
     elif name == "t":
         each = stats.t(value["log_df"], eta, value["log_scale"])
-    elif name == "gamma":
+    elif name.startswith("gamma"):
         each = stats.gamma(value["log_shape"], scale=np.exp(eta) / value["log_shape"])
     elif name == "poisson":
         each = stats.poisson(np.exp(eta))
@@ -50,7 +53,7 @@ def mixture(name, double=True):
         each = stats.bernoulli(1 / (1 + np.exp(-eta)))
     else:
         each = stats.norm(eta[..., 0], np.sqrt(np.exp(2 * eta[..., 1]) + 0.1**2))
-    return model, params, np.asarray(model.gate_probs(params, X)), each
+    return model, params, np.asarray(model.gate_probs(params, x)), each
 
 
 # ---- the whole distribution -----------------------------------------------------------------------------------------
@@ -151,6 +154,87 @@ def test_modes_are_those_of_a_dense_grid(family, means, scales, probs):
         np.testing.assert_allclose(got.at[0, 0], root, atol=1e-7)
 
 
+def tops(values, at):
+    """Where the values of a row are above those on both sides, the first of equals, a fall from the first one included."""
+    apart = np.r_[True, np.diff(values) != 0]  # plateaus of one number each
+    values, at = values[apart], at[apart]
+    steps = np.diff(values)
+    return at[np.r_[steps[0] < 0, (steps[:-1] > 0) & (steps[1:] < 0), False]]
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES | HUMPS if name not in ("gaussian", "bernoulli")])
+def test_modes_of_many_mixtures_are_those_of_fine_grids_by_scipy(name):
+    model, params, probs, each = mixture(name, many=True)
+    family, line = model.family, np.linspace(-12, 12, 12_001)
+    grid = {"counts": np.arange(1000.0), "positive": np.exp(line), "real": line}[family.support]
+    density = each.pmf if family.support == "counts" else each.pdf
+    values = (probs.T * density(grid[:, None, None])).sum(axis=1)
+    got, counts = pooling.modes(model, params, MANY), set()
+    for row, (at, height) in enumerate(zip(np.asarray(got.at), np.asarray(got.density), strict=True)):
+        want = tops(values[:, row], grid)
+        counts.add(len(want))
+        found = at[: len(want)]
+        assert np.isnan(at[len(want) :]).all()
+        if family.support == "counts":
+            np.testing.assert_array_equal(np.sort(found), want)
+        else:  # a fall from the first place of the grid is one from 0 there
+            want = np.where(want == np.exp(-12), np.finfo(float).tiny, want)
+            np.testing.assert_allclose(np.sort(found), want, rtol=2e-3, atol=2e-3 * (family.support == "real"))
+        at_them = [(probs[row] * density(np.full(1, y)[:, None, None])[0][:, row]).sum() for y in found]
+        np.testing.assert_allclose(height[: len(want)], at_them, rtol=1e-9)
+        assert (np.diff(at_them) <= 0).all()  # the highest first
+    assert len(counts) > 1
+
+
+@pytest.mark.parametrize(
+    ("family", "eta", "phi", "want"),
+    [
+        (families.gaussian(), -0.3, {"log_scale": 1.0}, -0.3),
+        (families.poisson(), np.log(3.7), {}, 3),
+        (families.poisson(), np.log(0.2), {}, 0),
+        (families.poisson(), 0.0, {}, 0),  # 0 and 1 are equally probable
+        (families.poisson(), np.log(1e6 + 0.5), {}, 1e6),
+        (families.gamma(), np.log(6.0), {"log_shape": np.log(3.0)}, 2 * 2.0),  # (shape - 1) * scale
+        (families.gamma(), np.log(6.0), {"log_shape": np.log(1.001)}, 0.001 * 6 / 1.001),
+        (families.gamma(), 1.0, {"log_shape": 0.0}, np.finfo(float).tiny),
+        (families.gamma(), 1.0, {"log_shape": np.log(0.5)}, np.finfo(float).tiny),
+    ],
+)
+def test_of_one_expert_the_mode_is_the_formula(family, eta, phi, want):
+    model = moejax.moe(experts.linear(), gates.constant(), 1, family=family)
+    params = model.init(jax.random.key(0), X[:1])
+    params["experts"] = {"weights": jnp.zeros((1, 2)), "intercept": np.full(1, eta)}
+    got = pooling.modes(model, params | {"family": {name: np.full(1, leaf) for name, leaf in phi.items()}}, X[:1])
+    np.testing.assert_allclose(got.at, [[want]], rtol=1e-11)
+
+
+def test_a_mode_is_found_that_lies_uphill_of_no_expert():
+    # Two at +-0.7 make one hump, but on them the feet of two at +-5 rise already: from every mean it is uphill to those.
+    means, probs = np.array([-5.0, -0.7, 0.7, 5.0]), np.array([0.49988, 0.00012, 0.00012, 0.49988])
+    grid = np.linspace(-6, 6, 120_001)
+    values = stats.norm.pdf(grid[:, None], means) @ probs
+    want = tops(values, grid)
+    np.testing.assert_allclose(want, [-5, 0, 5], atol=1e-3)
+    assert (np.diff(values)[(grid[1:] > 0.7) & (grid[1:] < 4.9)] > 0).all()
+    np.testing.assert_allclose(np.sort(pooling.modes(*placed(means, np.ones(4), probs), X).at[0, :3]), want, atol=2e-4)
+
+
+@pytest.mark.usefixtures("float32")
+def test_modes_in_float32_are_exact_under_vmap_too_and_nan_where_params_are():
+    rates, at = np.array([3.3, 60.4, 250.6], np.float32), np.arange(1000)
+    model = moejax.moe(experts.linear(), gates.constant(), 3, family=families.poisson())
+    params = model.init(jax.random.key(0), X[:1].astype(np.float32))
+    params["experts"] = {"weights": jnp.zeros((3, 2)), "intercept": jnp.log(rates)}
+    probs = np.array([[0.2, 0.4, 0.4], [1e-4, 0.3, 0.6999], [0.1, 1e-30, 0.9], 3 * [np.nan]], np.float32)
+    own = jax.vmap(lambda share: pooling.modes(model, params | {"gate": {"logits": jnp.log(share)}}, X[:1]).at[0])
+    got = np.asarray(own(jnp.asarray(probs)))
+    assert got.dtype == np.float32
+    for row, share in zip(got[:-1], probs.astype(float), strict=False):
+        want = tops(stats.poisson.pmf(at[:, None], rates.astype(float)) @ share, at)
+        np.testing.assert_array_equal(np.sort(row), np.r_[want, [np.nan] * (3 - len(want))])
+    assert np.isnan(got[-1]).all()
+
+
 def test_experts_that_take_no_part_have_no_share():
     model, params, _, _ = mixture("gaussian")
     two = model.with_hyper(params, {"n_experts": 2})
@@ -214,7 +298,9 @@ def test_what_makes_no_sense_is_refused(call, message):
 @pytest.mark.parametrize(
     ("outputs", "family", "call", "message"),
     [
-        (None, families.poisson(), lambda m, p: pooling.modes(m, p, X), "^model: family Poisson.*location"),
+        (None, families.bernoulli(), lambda m, p: pooling.modes(m, p, X), "^model: family Bernoulli.*pooling.classes"),
+        (3, families.categorical(3), lambda m, p: pooling.modes(m, p, X), "^model: family Categorical.*pooling.classes"),
+        (2, families.gamma(), lambda m, p: pooling.modes(m, p, X), "^model: 2 targets"),
         (None, families.poisson(), lambda m, p: pooling.density(m, p, X, np.full((N, 2), 0.5)), "^y: .*counts"),
         (3, families.categorical(3), lambda m, p: pooling.quantiles(m, p, X, 0.5), "^model: family Categorical.*cdf"),
         (2, families.gaussian(), lambda m, p: pooling.cdf(m, p, X, np.zeros(N)), "^model: 2 targets"),
