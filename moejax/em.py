@@ -473,11 +473,11 @@ class Descent:
     def __init__(self, fit: EMFit, params: Any):
         self._of = fit
         self._trainable = fit.model.trainable(params)
-        self._unravel = ravel_pytree(jax.tree.map(lambda v: np.zeros(v.shape, v.dtype), split(params, self._trainable)[0]))[
-            1
-        ]
+        trained, _ = split(params, self._trainable)
+        _, self._unravel = ravel_pytree(jax.tree.map(lambda v: np.zeros(v.shape, v.dtype), trained))
         marks = jax.tree.map(lambda leaf, mark: np.full(leaf.shape, mark), params, fit.model.penalized(params))
-        self._penalized = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(split(marks, self._trainable)[0])])
+        numbers = jax.tree.leaves(split(marks, self._trainable)[0])
+        self._penalized = np.concatenate([np.zeros(0, bool), *map(np.ravel, numbers)])  # also of nothing
 
     def begin(self, task: Task, params: Any = None, guess: Any = None, objective: Any = None) -> _Progress:
         """The state to begin with: at the params of the task, or at others.

@@ -70,9 +70,7 @@ def by(solver, model):
 EVERY = [*(("em", gate, "bernoulli") for gate in SEEING), *(("gradient", gate, "categorical") for gate in SEEING)]
 
 
-@pytest.mark.parametrize(
-    ("solver", "gate", "kind"), [*EVERY, ("em", "softmax", "categorical"), ("gradient", "softmax", "bernoulli")]
-)
+@pytest.mark.parametrize(("solver", "gate", "kind"), EVERY)
 def test_two_experts_tell_what_one_line_cannot(solver, gate, kind):
     outputs = None if kind == "bernoulli" else 2
     family = families.bernoulli() if kind == "bernoulli" else families.categorical(2)
@@ -83,8 +81,7 @@ def test_two_experts_tell_what_one_line_cannot(solver, gate, kind):
     assert accuracy_on_fresh_rows(model, moejax.select(result).params) > 0.9  # the best there is has 1
 
 
-@pytest.mark.parametrize("gate", BLIND)
-@pytest.mark.parametrize("solver", ["em", "gradient"])
+@pytest.mark.parametrize(("solver", "gate"), [("em", "fixed"), ("em", "constant"), ("gradient", "constant")])
 def test_gates_that_see_no_input_cannot_tell_either_but_fit_no_worse_than_one_line(solver, gate):
     model = moejax.moe(experts.linear(), GATES[gate], 2, family=families.bernoulli())
     result = moejax.sweep(by(solver, model), {"restart": 4, "l2_experts": [1e-4]})(jax.random.key(0), X, CROSSED)

@@ -841,6 +841,5 @@ def test_it_is_differentiated_forwards_as_ridge_is():
 
     step = 1e-4
     wanted = (weights(0.3 + step) - weights(0.3 - step)) / (2 * step)
-    np.testing.assert_allclose(jax.jacfwd(weights)(0.3), wanted, rtol=1e-5)
     both = jax.vmap(jax.jacfwd(weights))(jnp.asarray([0.1, 0.3]))
     np.testing.assert_allclose(both[1], wanted, rtol=1e-5)
