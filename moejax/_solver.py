@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from moejax import _check, division, penalties
 from moejax._trees import chosen
@@ -35,9 +36,14 @@ def arguments(
     start = division.resolved("start", start, x, fit.model.n_experts)
     x = floating(x)
     dtype = jax.tree.leaves(x)[0].dtype
-    y, weights, offset = (None if v is None else jnp.asarray(v, dtype) for v in (y, weights, offset))
-    hyper = {name: jnp.asarray(value, jnp.int32 if name == "restart" else dtype) for name, value in hyper.items()}
+    y, weights, offset = (None if v is None else _array(v, dtype) for v in (y, weights, offset))
+    hyper = {name: _array(value, np.int32 if name == "restart" else dtype) for name, value in hyper.items()}
     return key, x, y, hyper, weights, offset, None if groups is None else leaders(groups), start
+
+
+def _array(value: Any, dtype: Any) -> Any:
+    """An array of that type: NumPy's unless it is JAX's already, which takes compiled code less time than `jnp.asarray`."""
+    return jnp.asarray(value, dtype) if isinstance(value, jax.Array) else np.asarray(value, dtype)
 
 
 def check_hyper(fit: Any, hyper: Hyper) -> None:

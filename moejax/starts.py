@@ -113,13 +113,16 @@ def _seeds(key: jax.Array, x: jax.Array, weights: jax.Array, n_experts: int) -> 
     """Rows (K, d) drawn one after another, in proportion to their squared distance from those before."""
     norms = jnp.square(x).sum(axis=1)
 
-    def step(nearest: jax.Array, k: jax.Array) -> tuple[jax.Array, jax.Array]:
+    # As jax.random.categorical draws, but the noise of all draws at once.
+    noise = jax.vmap(lambda k: jax.random.gumbel(k, weights.shape, weights.dtype))(jax.random.split(key, n_experts))
+
+    def step(nearest: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
         odds = weights * jnp.where(jnp.isinf(nearest), 1, nearest)
         odds = jnp.where((odds > 0).any(), odds, weights)  # where all rows are taken, any of positive weight
-        row = x[jax.random.categorical(k, jnp.log(odds))]
+        row = x[(noise + jnp.log(odds)).argmax()]
         return jnp.minimum(nearest, jnp.maximum(norms - 2 * dot(x, row) + dot(row, row), 0)), row
 
-    return jax.lax.scan(step, jnp.full_like(weights, jnp.inf), jax.random.split(key, n_experts))[1]
+    return jax.lax.scan(step, jnp.full_like(weights, jnp.inf), noise)[1]
 
 
 def shared_out(given: Any, active: jax.Array, leader: jax.Array | None, dtype: Any) -> jax.Array:
