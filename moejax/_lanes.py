@@ -1,7 +1,8 @@
 """Loops of many members that end at different times, run beside each other.
 
-Under `jax.vmap` a loop goes on until its last member is done, and all others wait for it. A loop of this module has a rule
-of its own for `vmap`: half of the members run at once, in lanes, and a lane whose member is done takes the next one.
+Under `jax.vmap` a loop goes on until its last member is done, and all others wait for it. A loop of this module is a
+primitive with a rule of its own for `vmap`: half of the members run at once, in lanes, and a lane whose member is done takes
+the next one. To all other transformations it is a `while_loop`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
+from jax.interpreters import ad, batching, mlir
 
 _SHARE = 2  # members for each lane
 
@@ -30,7 +33,8 @@ class Turn(NamedTuple):
 class Loop(NamedTuple):
     """The loop of one member: begin(given) is its first state, and step(given, state) a `Turn`.
 
-    Of all that is kept a member has as many as there are `places`. What members differ in is in `given`, a pytree of arrays.
+    Of all that is kept a member has as many as there are `places`. What members differ in is in `given`, a pytree of arrays,
+    or closed over.
     """
 
     begin: Callable[[Any], Any]
@@ -50,55 +54,102 @@ class _Lanes(NamedTuple):
 
 def run(loop: Loop, given: Any) -> Any:
     """All that a member keeps, with `places` leading."""
-    leaves, tree = jax.tree.flatten(given)
-
-    def alone(*leaves: jax.Array) -> Any:
-        return _alone(loop, jax.tree.unflatten(tree, leaves))
-
-    def together(size: int, differ: list[bool], *leaves: jax.Array) -> tuple[Any, Any]:
-        # In none where only derivatives differ.
-        kept = _together(loop, size, tree, leaves, differ) if any(differ) else alone(*leaves)
-        return kept, jax.tree.map(lambda _: any(differ), kept)
-
-    either = jax.custom_batching.custom_vmap(alone)
-    either.def_vmap(together)
-    return either(*leaves)
+    begin, state = jax.make_jaxpr(loop.begin, return_shape=True)(given)
+    step, turn = jax.make_jaxpr(loop.step, return_shape=True)(given, state)
+    closed_over = len(begin.consts), len(step.consts)
+    operands = *begin.consts, *step.consts, *jax.tree.leaves(given)
+    kept = _lanes.bind(*operands, begin=begin.jaxpr, step=step.jaxpr, closed_over=closed_over, places=loop.places)
+    return jax.tree.unflatten(jax.tree.structure(turn.kept), kept)
 
 
-def _alone(loop: Loop, given: Any) -> Any:
-    def step(carry: tuple[Any, Any, jax.Array]) -> tuple[Any, Any, jax.Array]:
+# ---- the primitive, whose loops are of lists of arrays --------------------------------------------------------------
+
+_lanes = jax.extend.core.Primitive("lanes")
+_lanes.multiple_results = True
+
+
+def _loop(begin: Any, step: Any, closed_over: tuple[int, int], places: int) -> Loop:
+    """The loop of these jaxprs. What they close over comes first in what is given."""
+    first, both = closed_over[0], sum(closed_over)
+
+    def begun(given: Sequence[Any]) -> list[Any]:
+        return jax.core.eval_jaxpr(begin, given[:first], *given[both:])
+
+    def stepped(given: Sequence[Any], state: Sequence[Any]) -> Turn:
+        after = jax.core.eval_jaxpr(step, given[first:both], *given[both:], *state)
+        n = len(state)
+        return Turn(after[:n], after[n], after[n + 1], after[n + 2 : -1], after[-1])
+
+    return Loop(begun, stepped, places)
+
+
+@_lanes.def_effectful_abstract_eval
+def _shapes(*_: Any, begin: Any, step: Any, places: int, **__: Any) -> tuple[list[Any], Any]:
+    kept = [v.aval for v in step.outvars[len(begin.outvars) + 2 : -1]]
+    return [jax.core.ShapedArray((places, *v.shape), v.dtype) for v in kept], begin.effects | step.effects
+
+
+@_lanes.def_impl
+def _alone(*given: Any, **loop: Any) -> list[Any]:
+    begin, step, places = _loop(**loop)
+
+    def turned(carry: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
         state, kept, _ = carry
-        turn = loop.step(given, state)
-        return turn.state, _with(kept, jnp.where(turn.ends, turn.place, loop.places), turn.kept), turn.over
+        turn = step(given, state)
+        return turn.state, _with(kept, jnp.where(turn.ends, turn.place, places), turn.kept), turn.over
 
-    begin = loop.begin(given)
-    kept = jax.eval_shape(loop.step, given, begin).kept
-    kept = jax.tree.map(lambda v: jnp.zeros((loop.places, *v.shape), v.dtype), kept)
-    return jax.lax.while_loop(lambda carry: ~carry[2], step, (begin, kept, jnp.zeros((), bool)))[1]
+    first = begin(given)
+    kept = jax.eval_shape(step, given, first).kept
+    kept = [jnp.zeros((places, *v.shape), v.dtype) for v in kept]
+    return jax.lax.while_loop(lambda carry: ~carry[2], turned, (first, kept, jnp.zeros((), bool)))[1]
 
 
-def _together(loop: Loop, size: int, tree: Any, leaves: Sequence[jax.Array], differ: Sequence[bool]) -> Any:
-    """What all members keep, with their number leading. differ: which of the leaves that they are given they differ in."""
-    axes = (jax.tree.unflatten(tree, [0 if d else None for d in differ]),)
-    given = jax.tree.unflatten(tree, leaves)
-    begins = jax.vmap(loop.begin, in_axes=axes, axis_size=size)(given)
-    steps = jax.vmap(loop.step, in_axes=(*axes, 0))
+mlir.register_lowering(_lanes, mlir.lower_fun(_alone, multiple_results=True))
+
+
+def _tangents(primals: Sequence[Any], tangents: Sequence[Any], **loop: Any) -> tuple[list[Any], list[Any]]:
+    moves = [type(tangent) is not ad.Zero for tangent in tangents]
+
+    def moved(*these: Any) -> list[Any]:
+        rest = iter(these)
+        return _alone(*(next(rest) if m else v for v, m in zip(primals, moves, strict=True)), **loop)
+
+    at, along = ([v for v, m in zip(values, moves, strict=True) if m] for values in (primals, tangents))
+    kept, changes = jax.jvp(moved, at, along)
+    return kept, [
+        ad.Zero(jax.typeof(v).to_tangent_aval()) if change.dtype == jax.dtypes.float0 else change
+        for v, change in zip(kept, changes, strict=True)
+    ]
+
+
+ad.primitive_jvps[_lanes] = _tangents
+
+
+def _together(given: Sequence[Any], axes: Sequence[int | None], **loop: Any) -> tuple[list[Any], list[int]]:
+    """What all members keep, with their number leading. axes: of each that is given, the one along which they differ."""
+    begin, step, places = _loop(**loop)
+    given = [v if axis is None else jnp.moveaxis(v, axis, 0) for v, axis in zip(given, axes, strict=True)]
+    differ = [axis is not None for axis in axes]
+    size = next(v.shape[0] for v, d in zip(given, differ, strict=True) if d)
+    leading = [0 if d else None for d in differ]
+    begins = jax.vmap(begin, in_axes=(leading,), axis_size=size)(given)
+    steps = jax.vmap(step, in_axes=(leading, 0))
 
     def of(member: jax.Array) -> list[jax.Array]:
-        return [_of(v, member) for v, d in zip(leaves, differ, strict=True) if d]
+        return [_of(v, member) for v, d in zip(given, differ, strict=True) if d]
 
-    def merged(own: list[jax.Array]) -> Any:
+    def merged(own: list[jax.Array]) -> list[jax.Array]:
         rest = iter(own)
-        return jax.tree.unflatten(tree, [next(rest) if d else v for v, d in zip(leaves, differ, strict=True)])
+        return [next(rest) if d else v for v, d in zip(given, differ, strict=True)]
 
-    def step(lanes: _Lanes) -> _Lanes:
+    def all_step(lanes: _Lanes) -> _Lanes:
         turn = steps(merged(lanes.own), lanes.state)
         kept = _with(lanes.kept, (jnp.where(turn.ends, lanes.member, size), turn.place), turn.kept)
         member = jnp.where(turn.over, lanes.waiting + jnp.cumsum(turn.over) - 1, lanes.member)
 
         def refilled() -> tuple[Any, Any]:
-            fresh = jax.tree.map(lambda v: _of(v, member), begins)
-            state = jax.tree.map(lambda new, old: jnp.where(_beside(turn.over, old), new, old), fresh, turn.state)
+            fresh = [_of(v, member) for v in begins]
+            state = [jnp.where(_beside(turn.over, old), new, old) for new, old in zip(fresh, turn.state, strict=True)]
             return of(member), state
 
         own, state = jax.lax.cond(turn.over.any(), refilled, lambda: (lanes.own, turn.state))
@@ -106,15 +157,18 @@ def _together(loop: Loop, size: int, tree: Any, leaves: Sequence[jax.Array], dif
 
     first = jnp.arange(-(-size // _SHARE))
     kept = jax.eval_shape(steps, given, begins).kept
-    kept = jax.tree.map(lambda v: jnp.zeros((size, loop.places, *v.shape[1:]), v.dtype), kept)
-    state = jax.tree.map(lambda v: _of(v, first), begins)
-    begin = _Lanes(first, of(first), state, jnp.asarray(len(first)), kept)
-    return jax.lax.while_loop(lambda lanes: (lanes.member < size).any(), step, begin).kept
+    kept = [jnp.zeros((size, places, *v.shape[1:]), v.dtype) for v in kept]
+    start = _Lanes(first, of(first), [_of(v, first) for v in begins], jnp.asarray(len(first)), kept)
+    kept = jax.lax.while_loop(lambda lanes: (lanes.member < size).any(), all_step, start).kept
+    return kept, [0] * len(kept)
 
 
-def _with(kept: Any, at: Any, new: Any) -> Any:
+batching.primitive_batchers[_lanes] = _together
+
+
+def _with(kept: list[Any], at: Any, new: list[Any]) -> list[Any]:
     """What is kept with new ones at these places, but for those beyond the last."""
-    return jax.tree.map(lambda all, one: all.at[at].set(one, mode="drop"), kept, new)
+    return [every.at[at].set(one, mode="drop") for every, one in zip(kept, new, strict=True)]
 
 
 def _of(leaf: jax.Array, member: jax.Array) -> jax.Array:

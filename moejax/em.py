@@ -67,6 +67,7 @@ class Task(NamedTuple):
 
     params: Any
     problem: _Problem
+    sizes: dict[str, jax.Array]  # of the first gradient steps, of parts without an M-step
 
 
 class End(NamedTuple):
@@ -185,12 +186,13 @@ class EMFit:
         params, given = self._start(key, x, problem, start)
         if self.loss.complete:  # the objective itself is of these responsibilities, not the first iterations alone
             problem, given = problem._replace(data=problem.data._replace(division=given)), None
+        sizes = self._sizes(problem)
         if given is not None:
-            params = self._led(params, given, problem)
+            params, sizes = self._led(params, sizes, given, problem)
         if resume is not None:
             there, warm = resume
             params = jax.tree.map(partial(jnp.where, warm), self._given_params(there, params, hyper), params)
-        return Descent(self, params), Task(self._bounded(params, problem), problem)
+        return Descent(self, params), Task(self._bounded(params, problem), problem, sizes)
 
     def objective(self, params: Any, data: Data, weights: jax.Array, hyper: Hyper) -> jax.Array:
         """What EM lowers: the weighted mean of the negative log-likelihood plus penalties. weights: (n,), of sum 1."""
@@ -281,15 +283,14 @@ class EMFit:
             r = r if data.leader is None else r[:, data.leader]
         return self._begun(null, r, key, problem), r
 
-    def _led(self, params: Any, r: jax.Array, problem: _Problem) -> Any:
-        """Params after a few M-steps from responsibilities (K, n)."""
+    def _led(self, params: Any, sizes: Any, r: jax.Array, problem: _Problem) -> tuple[Any, Any]:
+        """Params after a few M-steps from responsibilities (K, n), and sizes of the next gradient steps."""
 
         def step(_: Any, carry: tuple[Any, Any]) -> tuple[Any, Any]:
-            params, sizes = carry
-            return self._m_step(params, sizes, self._measured(params, problem, r), jnp.ones((), bool), problem)
+            new = self._m_step(*carry, self._measured(carry[0], problem, r), jnp.ones((), bool), problem)
+            return jax.tree.map(lambda v, old: v.astype(old.dtype), new, carry)
 
-        begin = self._bounded(params, problem), self._sizes(problem)
-        return jax.lax.fori_loop(0, _START_STEPS, step, begin)[0]
+        return jax.lax.fori_loop(0, _START_STEPS, step, (self._bounded(params, problem), sizes))
 
     def _begun(self, params: Any, r: jax.Array, key: jax.Array, problem: _Problem) -> Any:
         """Params to begin with from responsibilities, of experts whose first M-step could not part what begins equal."""
@@ -495,7 +496,7 @@ class Descent:
             trial = jnp.where(jnp.isfinite(known), _GUESS, _SURE)
         memory = jnp.zeros((_MEMORY + 1, safe.size), safe.dtype)
         history = jnp.full(-(-fit.max_iter // fit.record_every), jnp.nan, dtype)
-        return _Progress(zero, here, trial, safe, safe, no, zero, memory, memory, fit._sizes(problem), history, known, no)
+        return _Progress(zero, here, trial, safe, safe, no, zero, memory, memory, task.sizes, history, known, no)
 
     def going(self, state: _Progress) -> jax.Array:
         """Whether there is a further step: neither optimal, nor lost, nor as many as there may be."""
@@ -603,12 +604,15 @@ def _extrapolated(points: jax.Array, moves: jax.Array, known: jax.Array) -> jax.
 
 
 def _solved(a: jax.Array, b: jax.Array) -> jax.Array:
-    """The solution of a few positive definite equations, by elimination."""
-    rows = [jnp.append(row, right) for row, right in zip(a, b, strict=True)]
-    for i, row in enumerate(rows):
-        row = row / row[i]
-        rows = [row if j == i else other - other[i] * row for j, other in enumerate(rows)]
-    return jnp.stack(rows)[:, -1]
+    """The solution of a few positive definite equations, by elimination.
+
+    Of an array: written for each row by itself, it is compiled to code that rounds otherwise in some lanes than in others.
+    """
+    rows = jnp.concatenate([a, b[:, None]], axis=1)
+    for i in range(len(a)):
+        unit = rows[i] / rows[i, i]
+        rows = jnp.where((jnp.arange(len(a)) == i)[:, None], unit, rows - rows[:, i : i + 1] * unit)
+    return rows[:, -1]
 
 
 def _not_higher(value: Callable[[Any], jax.Array], old: Any, new: Any, searching: jax.Array) -> Any:

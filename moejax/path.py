@@ -269,7 +269,8 @@ def _point(end: Any, value: jax.Array, last: _Point) -> _Point:
     warm = jnp.isfinite(end.objective) & jnp.isfinite(end.numbers).all()
     known = last.warm & warm & (value != last.value)
     per = jnp.where(known, 1 / jnp.where(known, value - last.value, 1), 0)
-    return _Point(end.numbers, warm, value, per * jnp.where(known, end.numbers - last.numbers, 0), end.objective)
+    slope = (per * jnp.where(known, end.numbers - last.numbers, 0)).astype(end.numbers.dtype)
+    return _Point(end.numbers, warm, value, slope, end.objective)
 
 
 def _ahead(step: jax.Array, numbers: jax.Array, slope: jax.Array) -> jax.Array:
