@@ -12,11 +12,14 @@ import jax
 import numpy as np
 
 from moejax import _check
+from moejax.em import EMFit
 from moejax.fit import Fit
 from moejax.model import Model
 from moejax.selection import select
+from moejax.sweep import sweep
 
 _FEWEST_ROWS = 16  # that predictions are compiled for; then doubled
+_LITTLE_WORK = 2**32  # bytes worked in, at most: up to there compiling would take longer than it saves
 
 
 def check_choice(name: str, given: Any, wanted: tuple[str, ...]) -> None:
@@ -55,10 +58,15 @@ def precision(dtype: Any) -> Iterator[None]:
         yield
 
 
-def best_of_sweep(grid: Any, key: jax.Array, x: Any, y: np.ndarray, weights: np.ndarray) -> Fit:
+def best_of_starts(
+    fit: Any, n_init: int, hyper: dict[str, float], seed: int, x: Any, y: np.ndarray, weights: np.ndarray
+) -> Fit:
     """The best admissible fit of a sweep over starts, in NumPy arrays."""
+    steps = fit.max_iter if isinstance(fit, EMFit) else fit.steps
+    optimize = fit.work_bytes(y) * n_init * steps > _LITTLE_WORK
+    axes = {"restart": n_init, **{name: [value] for name, value in hyper.items()}}
     try:
-        return select(grid(key, x, y, weights=weights)).fit
+        return select(sweep(fit, axes, progress=False, optimize=optimize)(jax.random.key(seed), x, y, weights=weights)).fit
     except FloatingPointError as error:
         raise RuntimeError(f"no fit is admissible: {error}") from error
 

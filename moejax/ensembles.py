@@ -32,12 +32,11 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from tqdm import tqdm
 
 from moejax import _check, experts, families, gates, losses, stacking, starts
-from moejax._estimators import applied, best_of_sweep, check_choice, moments, precision, row_weights
+from moejax._estimators import applied, best_of_starts, check_choice, moments, precision, row_weights
 from moejax.em import EMFit, fit_em
 from moejax.fit import Fit
 from moejax.gradient import fit_gradient
 from moejax.model import Model, moe
-from moejax.sweep import sweep
 
 STACKING_GATES = ("fixed", "constant", "softmax", "gaussian", "confidence")
 ENSEMBLE_GATES = ("fixed", "constant", "softmax", "gaussian")
@@ -343,11 +342,9 @@ class _Stacking(_Combination):
                 patience=_PATIENCE,
                 min_improvement=_LEAST_IMPROVEMENT,
             )
-        axes = {name: [weight] for name, weight in self._hyper().items()}
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         with precision(np.dtype(float)):
-            grid = sweep(fit, {"restart": self.n_init, **axes}, progress=False)
-            best = best_of_sweep(grid, jax.random.key(seed), inputs, y, weights)
+            best = best_of_starts(fit, self.n_init, self._hyper(), seed, inputs, y, weights)
         self.params_ = jax.tree.map(np.asarray, best.params)
         self.objective_, self.log_likelihood_ = float(best.objective), float(best.log_likelihood)
 

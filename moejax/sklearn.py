@@ -36,7 +36,7 @@ except ImportError as error:
     raise ImportError(f"moejax.sklearn: {error}; want pip install 'moejax[sklearn]'") from error
 
 from moejax import _check, experts, families, gates, losses
-from moejax._estimators import applied, best_of_sweep, check_choice, moments, precision, row_weights
+from moejax._estimators import applied, best_of_starts, check_choice, moments, precision, row_weights
 from moejax.em import fit_em
 from moejax.ensembles import MoEEnsembleClassifier as MoEEnsembleClassifier
 from moejax.ensembles import MoEEnsembleRegressor as MoEEnsembleRegressor
@@ -46,7 +46,6 @@ from moejax.fit import Fit, Status, describe, effective_sizes
 from moejax.gradient import fit_gradient
 from moejax.hierarchy import Hierarchical
 from moejax.model import Data, Model, moe
-from moejax.sweep import sweep
 
 GATES = ("fixed", "constant", "softmax", "top1", "gaussian", "hierarchical")
 FAMILIES = ("gaussian", "student_t", "poisson", "gamma")
@@ -133,11 +132,10 @@ class _MixtureOfExperts(BaseEstimator):
         centre, scale = moments(x, weights) if self.standardize else (np.zeros(x.shape[1]), np.ones(x.shape[1]))
         self.x_mean_, self.x_scale_, self._dtype = centre, scale, x.dtype
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        axes = {name: [float(getattr(self, name))] for name in _PENALTIES if getattr(self, name) > 0}
+        hyper = {name: float(getattr(self, name)) for name in _PENALTIES if getattr(self, name) > 0}
         with precision(x.dtype):
             standardized = self._standardized(x)
-            grid = sweep(fit, {"restart": self.n_init, **axes}, progress=False)
-            best = best_of_sweep(grid, jax.random.key(seed), standardized, y, weights)
+            best = best_of_starts(fit, self.n_init, hyper, seed, standardized, y, weights)
             share = _shares(model, best.params, standardized, y.astype(x.dtype), weights, self.loss == "nll")
         order = np.argsort(-share, kind="stable")
         self._keep(best, share[order], weights.sum())

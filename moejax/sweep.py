@@ -40,6 +40,8 @@ _STREAMS = {"fold": 0x666F6C64, "bootstrap": 0x626F6F74}  # of the key, apart fr
 # and these are the ones that take long); and its vectors are half as wide as many processors'. A version that lacks one of
 # these options runs without them.
 _CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "", "xla_cpu_prefer_vector_width": 512}
+# Without optimisation EM compiles in a sixth of the time and takes six times as long; a gradient fit about as much.
+_QUICK_OPTIONS = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 # By kind of device, what the work arrays of a chunk should fit into (a core's cache; a part of an accelerator's memory),
 # and the least and most members that it may have. Of fits that end at different times a chunk runs half at once, and at
 # the end waits for the last: it is better small.
@@ -172,6 +174,7 @@ class Sweeper:
     threads: int | None
     progress: bool | None
     checkpoint: Path | None
+    optimize: bool
 
     def __call__(
         self,
@@ -234,7 +237,7 @@ class Sweeper:
         store = _Store(self.checkpoint, _identity(self, inputs, devices[0].platform)) if self.checkpoint else None
         chunk = (store and store.chunk_size) or self.chunk_size or _chunk_size(self.fit, inputs, devices[0].platform)
         threads = self.threads or _threads_per_device(devices)
-        programs = [_Program(self.fit, tuple(outer), inputs, chunk, device) for device in devices]
+        programs = [_Program(self.fit, tuple(outer), inputs, chunk, device, self.optimize) for device in devices]
         compiled = time.perf_counter()
         if store:
             store.begin(chunk)
@@ -259,6 +262,7 @@ def sweep(
     threads: int | None = None,
     progress: bool | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    optimize: bool = True,
 ) -> Sweeper:
     """A fit over the product of named axes, compiled once.
 
@@ -285,10 +289,12 @@ def sweep(
     members, unless given. devices: JAX devices, each of which gets whole chunks; all local ones unless given. threads:
     chunks that run at once on each device; unless given, the cores divided among the devices on a CPU, and 1 elsewhere.
     progress: a progress bar over chunks; unless given, where standard error is a terminal. checkpoint: a folder that keeps
-    every finished chunk; a sweep that was cut off goes on from there, in chunks of the size that it began with.
+    every finished chunk; a sweep that was cut off goes on from there, in chunks of the size that it began with. optimize:
+    False, on a CPU, compiles in a fraction of the time what then runs several times as long: for few members of few rows.
 
-    The same key, versions, kind of device and chunk size give the same bits for a member, whatever the order and number
-    of members, devices or threads. (Keys of JAX's `rbg` implementation do not draw alike under `vmap`, and are excepted.)
+    The same key, versions, kind of device, chunk size and `optimize` give the same bits for a member, whatever the order and
+    number of members, devices or threads. (Keys of JAX's `rbg` implementation do not draw alike under `vmap`, and are
+    excepted.)
 
     Returns a function (key, x, y, *, weights=None, offset=None, groups=None, start=None) -> Sweep. Raises ValueError for an
     axis that is empty, unknown, or has values it cannot have.
@@ -328,6 +334,7 @@ def sweep(
         threads,
         progress,
         None if checkpoint is None else Path(checkpoint),
+        bool(optimize),
     )
 
 
@@ -530,12 +537,14 @@ def _remember(known: Any, executable: Any) -> None:
 class _Program:
     """The compiled program of one chunk on one device, with the inputs that all members share laid there."""
 
-    def __init__(self, fit: Callable[..., Any], names: tuple[str, ...], inputs: Inputs, chunk: int, device: Any):
+    def __init__(
+        self, fit: Callable[..., Any], names: tuple[str, ...], inputs: Inputs, chunk: int, device: Any, optimize: bool
+    ):
         self.device = device
         self.shared = jax.device_put(inputs, device)
         example = jax.device_put(_typed({name: np.zeros(chunk) for name in names}, inputs), device)
         modes = tuple(getattr(jax.config, f"jax_{name}") for name in ("enable_x64", "default_matmul_precision"))
-        known: Any = (fit, names, device, _signature((example, self.shared)), modes)
+        known: Any = (fit, names, device, _signature((example, self.shared)), modes, optimize)
         try:
             executable = _executables.get(known)
         except TypeError:  # a function that cannot be hashed is compiled for each call
@@ -544,7 +553,7 @@ class _Program:
             jitted = jax.jit(
                 jax.vmap(lambda values, shared: _member(fit, values, shared), in_axes=(0, None), axis_size=chunk)
             )
-            executable = compile_for(jitted.lower(example, self.shared), device, _is_uneven(fit))
+            executable = compile_for(jitted.lower(example, self.shared), device, _is_uneven(fit), optimize)
             if known is not None:
                 _remember(known, executable)
         self.executable = executable
@@ -575,12 +584,11 @@ def _is_uneven(fit: Any) -> bool:
     return getattr(fit, "uneven", False)
 
 
-def compile_for(lowered: Any, device: Any, uneven: bool = False) -> Any:
+def compile_for(lowered: Any, device: Any, uneven: bool = False, optimize: bool = True) -> Any:
     """The executable of a lowered program, compiled as the programs of sweeps on that device are."""
-    if device.platform != "cpu" or uneven:
-        return lowered.compile()
+    options = {} if device.platform != "cpu" else _QUICK_OPTIONS if not optimize else {} if uneven else _CPU_OPTIONS
     try:
-        return lowered.compile(compiler_options=_CPU_OPTIONS)
+        return lowered.compile(compiler_options=options)
     except Exception as error:  # jaxlib's own type of error has moved between versions
         if "compile option" not in str(error):
             raise
@@ -700,7 +708,7 @@ def _identity(sweeper: Sweeper, inputs: Inputs, platform: str) -> str:
     one = _typed({name: values[0] for name, values in sweeper.coded(sweeper.axes).items() if name != inner}, inputs)
     # The program itself, for the names of functions do not tell one optimizer, closure or version of the code from another.
     program = jax.jit(lambda values, shared: _member(sweeper.fit, values, shared)).lower(one, inputs).as_text()
-    parts = [jax.__version__, platform, program, repr(_key_words(inputs.key))]
+    parts = [jax.__version__, platform, program, repr(_key_words(inputs.key)), str(sweeper.optimize)]
     parts += [f"{name}={values.tolist()}" for name, values in sweeper.axes.items()]
     digest = hashlib.sha256("\n".join(parts).encode())
     for leaf in jax.tree.leaves(inputs[1:]):
