@@ -25,18 +25,39 @@ def precision(double):
         yield
 
 
+@contextlib.contextmanager
+def quickly_compiled():
+    """Programs compiled quickly, which takes most of the time of most tests."""
+    module = importlib.import_module("moejax.sweep")
+    there = module.compile_for
+    module.compile_for = lambda lowered, device, uneven=False, optimize=True: there(lowered, device, uneven, False)
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        module.compile_for = there
+        jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def compilation(request):
-    """Programs compiled quickly, since compiling takes most of the time, but for some files; and not too many at once.
+    """Programs compiled quickly, but for some files; and not too many at once.
 
     Every compiled program keeps some maps of memory, and the compiler crashes where a process has no more.
     """
     quick = request.module.__name__ not in AS_USERS_COMPILE
-    jax.config.update("jax_disable_most_optimizations", quick)
-    yield
+    with quickly_compiled() if quick else contextlib.nullcontext():
+        yield
     if _MAPS.exists() and len(_MAPS.read_text().splitlines()) > _MANY_MAPS:
         jax.clear_caches()
         gc.collect()
+
+
+@pytest.fixture
+def quickly():
+    """The same for one test of the other files."""
+    with quickly_compiled():
+        yield
 
 
 @pytest.fixture(scope="module")

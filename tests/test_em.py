@@ -742,6 +742,41 @@ def test_parts_without_m_steps_get_gradient_steps(expert, gate, family):
     assert got.objective == pytest.approx(float(ridge - log_p.mean()), rel=1e-10)
 
 
+class Levels:
+    """Experts that predict a number each, of a type of their own, and have an M-step."""
+
+    def __init__(self, dtype):
+        self.dtype = dtype
+
+    def init(self, key, n_experts, x):
+        return {"level": jnp.arange(n_experts, dtype=self.dtype)}
+
+    def apply(self, params, x):
+        return jnp.broadcast_to(params["level"][:, None], (len(params["level"]), len(x))).astype(x.dtype)
+
+    def statistics(self, rows, curvature, slope, total):
+        return curvature.sum(axis=1)
+
+    def m_step(self, params, gradient, statistics, penalties):
+        return {"level": params["level"] - gradient["level"] / statistics}
+
+
+def test_params_may_have_another_precision_than_rows():
+    short, long = (
+        run(moejax.fit_em(moejax.moe(Levels(dtype), gates.constant(), 2, family=FAMILIES["gaussian"])), X, Y["gaussian"])
+        for dtype in (np.float32, np.float64)
+    )
+    assert short.params["experts"]["level"].dtype == np.float32
+    assert short.objective == pytest.approx(long.objective, abs=1e-6)
+
+
+def test_a_path_without_anything_to_train_is_its_fits():
+    known = experts.functions([lambda x: x[:, 0], lambda x: x[:, 1]])
+    fit = moejax.fit_em(moejax.moe(known, gates.fixed(), 2, family=families.bernoulli()))
+    along = moejax.path(fit, "l1_gate")(KEY, X, Y["bernoulli"], {"l1_gate": [0.01, 0.1]})
+    np.testing.assert_allclose(along.objective, run(fit, X, Y["bernoulli"]).objective, rtol=1e-12)
+
+
 # ---- what is refused --------------------------------------------------------------------------------------------------
 
 GOOD = moejax.fit_em(model_of("gaussian", "softmax"))

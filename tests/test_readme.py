@@ -38,6 +38,7 @@ def test_ten_lines_choose_a_model_near_the_truth():
     assert "l1_experts" in printed
 
 
+@pytest.mark.usefixtures("quickly")
 def test_a_dozen_lines_fit_by_likelihood():
     assert len(block("coefficient_path").strip().splitlines()) <= 15
     scope, printed = run(block("coefficient_path"))
@@ -50,6 +51,7 @@ def test_a_dozen_lines_fit_by_likelihood():
     assert "l1_experts" in printed
 
 
+@pytest.mark.usefixtures("quickly")
 def test_the_estimator_beats_the_mean():
     pytest.importorskip("sklearn")
     _, printed = run(block("MoERegressor(n_experts=2"))
@@ -66,6 +68,7 @@ def test_a_tree_is_fitted_and_told():
     assert float(((model.predict(scope["best"].params, x) - y) ** 2).mean()) < 0.5  # least squares has 0.482
 
 
+@pytest.mark.usefixtures("quickly")
 def test_tied_coefficients_are_found_and_drawn():
     assert len(block("tied_groups").strip().splitlines()) <= 20
     scope, printed = run(block("tied_groups"))
@@ -78,6 +81,7 @@ def test_tied_coefficients_are_found_and_drawn():
         assert np.abs(found - weights).max(axis=1).min() < 0.1  # values are at least 1 apart
 
 
+@pytest.mark.usefixtures("quickly")
 def test_fitted_models_are_stacked_and_estimators_mixed():
     pytest.importorskip("sklearn")
     one, other = block("out_of_fold"), block("MoEEnsembleRegressor(")
@@ -112,6 +116,7 @@ def test_a_mixture_density_network_has_three_branches_where_there_are_three():
     assert scope["density"].shape == (101, 121)
 
 
+@pytest.mark.usefixtures("quickly")
 def test_an_interval_covers_as_many_rows_as_it_says():
     code = block("pooling.interval")
     assert len(code.strip().splitlines()) <= 20
@@ -127,6 +132,7 @@ def test_the_widespread_mistake_is_named():
     assert "agree" in verdicts["experts.weights"]
 
 
+@pytest.mark.usefixtures("quickly")
 def test_divisions_are_chosen_by_name():
     code = block("division.by_distance")
     assert len(code.strip().splitlines()) <= 20

@@ -165,6 +165,23 @@ def test_same_bits_however_arranged(grid, axes, options):
     assert compared == min(40, other.fits.objective.size)
 
 
+def test_same_bits_in_every_lane():
+    model = moejax.moe(moejax.experts.linear(), moejax.gates.softmax(), 3, family=moejax.families.gaussian())
+    fit, values, restarts = moejax.fit_em(model, max_iter=60), [0.003, 0.01, 0.03, 0.1], list(range(8))
+    there = swept({"l1_experts": values, "l2_gate": [0.01], "restart": restarts}, fit, chunk_size=32)
+    back = swept({"l1_experts": values[::-1], "l2_gate": [0.01], "restart": restarts[::-1]}, fit, chunk_size=32)
+    for value in values:
+        for restart in restarts:
+            at = {"l1_experts": value, "restart": restart}
+            assert bits(there.sel(**at)) == bits(back.sel(**at)), at
+
+
+def test_programs_compiled_quickly_reach_the_same(grid):
+    quick = swept(GRID, optimize=False)
+    assert_close(quick.fits.objective, grid.fits.objective)
+    assert quick.run.seconds["compile"] > 0  # a program of its own
+
+
 TWO_DEVICES = """
 import importlib, sys, threading
 import jax
@@ -571,6 +588,7 @@ CHANGES = [
     ("names", {}, {"axes": {"a": [1, 2], "restart": 1}}),
     ("a closure", {}, {"fit": shifted(2.0)}),
     ("a built optimizer", {"fit": rated(0.1), "axes": {"restart": 2}}, {"fit": rated(0.2)}),
+    ("optimisation", {}, {"optimize": False}),
 ]
 
 
