@@ -19,7 +19,7 @@ from moejax.selection import select
 from moejax.sweep import sweep
 
 _FEWEST_ROWS = 16  # that predictions are compiled for; then doubled
-_LITTLE_WORK = 2**32  # bytes worked in, at most: up to there compiling would take longer than it saves
+_LITTLE_WORK = 2**30  # bytes, of all steps that fits may take
 
 
 def check_choice(name: str, given: Any, wanted: tuple[str, ...]) -> None:
@@ -62,13 +62,18 @@ def best_of_starts(
     fit: Any, n_init: int, hyper: dict[str, float], seed: int, x: Any, y: np.ndarray, weights: np.ndarray
 ) -> Fit:
     """The best admissible fit of a sweep over starts, in NumPy arrays."""
-    steps = fit.max_iter if isinstance(fit, EMFit) else fit.steps
-    optimize = fit.work_bytes(y) * n_init * steps > _LITTLE_WORK
     axes = {"restart": n_init, **{name: [value] for name, value in hyper.items()}}
+    grid = sweep(fit, axes, progress=False, optimize=not is_little(fit, n_init, y))
     try:
-        return select(sweep(fit, axes, progress=False, optimize=optimize)(jax.random.key(seed), x, y, weights=weights)).fit
+        return select(grid(jax.random.key(seed), x, y, weights=weights)).fit
     except FloatingPointError as error:
         raise RuntimeError(f"no fit is admissible: {error}") from error
+
+
+def is_little(fit: Any, n_init: int, y: np.ndarray) -> bool:
+    """Whether that many fits are so little work that to compile them well takes longer than it saves."""
+    steps = fit.max_iter if isinstance(fit, EMFit) else fit.steps
+    return fit.work_bytes(y) * n_init * steps <= _LITTLE_WORK
 
 
 def applied(method: str, model: Model, params: Any, *rows: Any) -> np.ndarray:

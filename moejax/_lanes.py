@@ -58,14 +58,14 @@ def run(loop: Loop, given: Any) -> Any:
     step, turn = jax.make_jaxpr(loop.step, return_shape=True)(given, state)
     closed_over = len(begin.consts), len(step.consts)
     operands = *begin.consts, *step.consts, *jax.tree.leaves(given)
-    kept = _lanes.bind(*operands, begin=begin.jaxpr, step=step.jaxpr, closed_over=closed_over, places=loop.places)
+    kept = lanes_p.bind(*operands, begin=begin.jaxpr, step=step.jaxpr, closed_over=closed_over, places=loop.places)
     return jax.tree.unflatten(jax.tree.structure(turn.kept), kept)
 
 
 # ---- the primitive, whose loops are of lists of arrays --------------------------------------------------------------
 
-_lanes = jax.extend.core.Primitive("lanes")
-_lanes.multiple_results = True
+lanes_p = jax.extend.core.Primitive("lanes")
+lanes_p.multiple_results = True
 
 
 def _loop(begin: Any, step: Any, closed_over: tuple[int, int], places: int) -> Loop:
@@ -83,13 +83,13 @@ def _loop(begin: Any, step: Any, closed_over: tuple[int, int], places: int) -> L
     return Loop(begun, stepped, places)
 
 
-@_lanes.def_effectful_abstract_eval
+@lanes_p.def_effectful_abstract_eval
 def _shapes(*_: Any, begin: Any, step: Any, places: int, **__: Any) -> tuple[list[Any], Any]:
     kept = [v.aval for v in step.outvars[len(begin.outvars) + 2 : -1]]
     return [jax.core.ShapedArray((places, *v.shape), v.dtype) for v in kept], begin.effects | step.effects
 
 
-@_lanes.def_impl
+@lanes_p.def_impl
 def _alone(*given: Any, **loop: Any) -> list[Any]:
     begin, step, places = _loop(**loop)
 
@@ -104,7 +104,7 @@ def _alone(*given: Any, **loop: Any) -> list[Any]:
     return jax.lax.while_loop(lambda carry: ~carry[2], turned, (first, kept, jnp.zeros((), bool)))[1]
 
 
-mlir.register_lowering(_lanes, mlir.lower_fun(_alone, multiple_results=True))
+mlir.register_lowering(lanes_p, mlir.lower_fun(_alone, multiple_results=True))
 
 
 def _tangents(primals: Sequence[Any], tangents: Sequence[Any], **loop: Any) -> tuple[list[Any], list[Any]]:
@@ -122,7 +122,7 @@ def _tangents(primals: Sequence[Any], tangents: Sequence[Any], **loop: Any) -> t
     ]
 
 
-ad.primitive_jvps[_lanes] = _tangents
+ad.primitive_jvps[lanes_p] = _tangents
 
 
 def _together(given: Sequence[Any], axes: Sequence[int | None], **loop: Any) -> tuple[list[Any], list[int]]:
@@ -163,7 +163,7 @@ def _together(given: Sequence[Any], axes: Sequence[int | None], **loop: Any) -> 
     return kept, [0] * len(kept)
 
 
-batching.primitive_batchers[_lanes] = _together
+batching.primitive_batchers[lanes_p] = _together
 
 
 def _with(kept: list[Any], at: Any, new: list[Any]) -> list[Any]:
