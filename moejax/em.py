@@ -512,7 +512,9 @@ class Descent:
 
     def numbers(self, params: Any) -> jax.Array:
         """The numbers of params that are trained, as a vector."""
-        return ravel_pytree(split(params, self._trainable)[0])[0]
+        trained = split(params, self._trainable)[0]
+        # Of nothing, ravel_pytree makes a number in some versions of JAX.
+        return ravel_pytree(trained)[0] if jax.tree.leaves(trained) else jnp.zeros(0)
 
     def fit(self, task: Task, end: End) -> Fit:
         """The `Fit` of an end."""
