@@ -34,16 +34,29 @@ def arguments(
         _check.shape(f"hyper[{name!r}]", value, (), "one number; `sweep` takes many")
     fit.check_data(x, y, weights, offset, groups, start)
     start = division.resolved("start", start, x, fit.model.n_experts)
-    x = floating(x)
+    return key, *arrays(x, y, hyper, weights, offset, groups, start)
+
+
+def arrays(
+    x: Any, y: Any, hyper: Hyper, weights: Any, offset: Any, groups: Any, start: Any
+) -> tuple[Any, Any, Hyper, Any, Any, Any, Any]:
+    """The same, x, y, hyper, weights, offset, leader and start, in arrays of the type of x that are nobody else's: a fit
+    still runs when its call has returned, and must not see what becomes of NumPy arrays then.
+    """
+    x = floating(_copied(x))
     dtype = jax.tree.leaves(x)[0].dtype
     y, weights, offset = (None if v is None else _array(v, dtype) for v in (y, weights, offset))
     hyper = {name: _array(value, np.int32 if name == "restart" else dtype) for name, value in hyper.items()}
-    return key, x, y, hyper, weights, offset, None if groups is None else leaders(groups), start
+    return x, y, hyper, weights, offset, None if groups is None else leaders(groups), _copied(start)
+
+
+def _copied(tree: Any) -> Any:
+    return jax.tree.map(lambda v: v.copy() if isinstance(v, np.ndarray) else v, tree)
 
 
 def _array(value: Any, dtype: Any) -> Any:
     """An array of that type: NumPy's unless it is JAX's already, which takes compiled code less time than `jnp.asarray`."""
-    return jnp.asarray(value, dtype) if isinstance(value, jax.Array) else np.asarray(value, dtype)
+    return jnp.asarray(value, dtype) if isinstance(value, jax.Array) else np.array(value, dtype)
 
 
 def check_hyper(fit: Any, hyper: Hyper) -> None:

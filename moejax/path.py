@@ -108,11 +108,9 @@ class Path:
         if is_count(values):
             more = {"weights": weights, "offset": offset, "groups": groups, "start": start}
             values = sequence(self, self.name, values, key, x, y, rest, **more)
-        x = floating(x)
-        dtype = jax.tree.leaves(x)[0].dtype
-        y, weights, offset, values = (None if v is None else jnp.asarray(v, dtype) for v in (y, weights, offset, values))
-        leader = None if groups is None else leaders(groups)
-        rest = {name: jnp.asarray(value, jnp.int32 if name == "restart" else dtype) for name, value in rest.items()}
+        hyper = {**rest, self.name: values}
+        x, y, hyper, weights, offset, leader, start = _solver.arrays(x, y, hyper, weights, offset, groups, start)
+        values, rest = hyper.pop(self.name), hyper
         more = {"weights": weights, "offset": offset, "groups": leader, "start": start}
         return _compiled(self, key, x, y, values, rest, _given(more))
 

@@ -104,6 +104,21 @@ def test_it_starts_where_it_is_told_to_and_takes_jit_and_vmap():
     assert_close(at(both(jnp.asarray([0.1, 0.01])), 1, 1), jax.tree.map(np.asarray, lone))
 
 
+@pytest.mark.parametrize("fit", [FIT, PATH, moejax.fit_em(ONE)], ids=["gradient", "path", "em"])
+def test_arrays_may_change_as_soon_as_a_call_has_returned(fit):
+    def called():
+        given = [np.tile(array, (40, 1) if array.ndim == 2 else 40) for array in (X, Y, CASES, 0.1 * Y)]
+        got = fit(KEY, *given[:2], {"l1_experts": VALUES if fit is PATH else 0.1}, weights=given[2], offset=given[3])
+        for array in given:
+            array[:] = np.nan
+        return np.asarray(got.objective)
+
+    first = called()
+    assert np.isfinite(first).all()
+    for _ in range(20):
+        np.testing.assert_array_equal(called(), first)
+
+
 def test_the_order_of_values_does_not_matter():
     path, order = PATH(KEY, X, Y, {"l1_experts": VALUES}), [3, 1, 0, 2]
     other = PATH(KEY, X, Y, {"l1_experts": np.asarray(VALUES)[order]})
