@@ -10,8 +10,7 @@ import pytest
 
 # What runs longer than it compiles, or is about what users run.
 AS_USERS_COMPILE = {
-    *("test_benchmarks", "test_gradient", "test_neural", "test_proximal", "test_readme", "test_sweep", "test_tables"),
-    *("test_tied", "test_versus_r"),
+    *("test_gradient", "test_neural", "test_proximal", "test_readme", "test_sweep", "test_tied", "test_versus_r"),
 }
 _MAPS = Path("/proc/self/maps")
 _MANY_MAPS = 20_000  # of memory, of which Linux lets a process have 65,530

@@ -219,6 +219,7 @@ def test_the_bound_never_falls(found):
         assert np.isfinite(result.fits.objective).all()
 
 
+@pytest.mark.usefixtures("quickly")
 def test_the_bound_never_falls_for_weighted_groups_of_rows_and_fewer_experts():
     truth = datasets.tied(3, n=120, d=5)
     weights, groups = np.repeat(np.random.default_rng(0).integers(0, 3, 40), 3).astype(float), np.arange(120) // 3
@@ -254,6 +255,7 @@ def test_groups_and_values_that_drew_the_data_are_found_again(found):
     assert (wrong[:, 1] > 0.15).all()
 
 
+@pytest.mark.usefixtures("quickly")
 def test_float32_finds_the_same(float32):
     for scale, shift in ((1.0, 0.0), (1e-3, 0.0), (1e3, 3.0)):
         x, y = (v.astype(np.float32) for v in (TRUTHS[0].x, TRUTHS[0].y * scale + shift))
