@@ -2,9 +2,9 @@
 
     python benchmarks/first_fit.py [--rows N ...] [--rounds N] [--out DIR]
 
-EM of three regressions with a softmax gate, as `moejax.sklearn.MoERegressor` fits it. Both sides in turn, in one process,
-every round a program that was not compiled before. Prints ratios of medians, and which of the two the estimator takes;
-writes them to `first_fit.json` in DIR. Raises RuntimeError where the best objectives differ.
+EM of three regressions with a softmax gate, what `moejax.sklearn.MoERegressor` fits by default. Both sides in turn, in one
+process, every round a program that was not compiled before. Prints ratios of medians, and which of the two the estimator
+takes; writes them to `first_fit.json` in DIR. Raises RuntimeError where the best objectives differ.
 """
 
 from __future__ import annotations

@@ -40,7 +40,8 @@ _STREAMS = {"fold": 0x666F6C64, "bootstrap": 0x626F6F74}  # of the key, apart fr
 # and these are the ones that take long); and its vectors are half as wide as many processors'. A version that lacks one of
 # these options runs without them.
 _CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "", "xla_cpu_prefer_vector_width": 512}
-# Without optimisation EM compiles in a sixth of the time and takes six times as long; a gradient fit about as much.
+# Without optimisation programs compile in a fraction of the time and run several times as long; what that comes to by the
+# number of rows, benchmarks/first_fit.py prints.
 _QUICK_OPTIONS = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 # By kind of device, what the work arrays of a chunk should fit into (a core's cache; a part of an accelerator's memory),
 # and the least and most members that it may have. Of fits that end at different times a chunk runs half at once, and at

@@ -177,9 +177,10 @@ def test_same_bits_in_every_lane():
 
 
 def test_programs_compiled_quickly_reach_the_same(grid):
+    before = len(COMPILED)
     quick = swept(GRID, optimize=False)
+    assert len(COMPILED) > before  # a program of its own
     assert_close(quick.fits.objective, grid.fits.objective)
-    assert quick.run.seconds["compile"] > 0  # a program of its own
 
 
 TWO_DEVICES = """
