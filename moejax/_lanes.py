@@ -7,12 +7,14 @@ the next one. To all other transformations it is a `while_loop`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.extend.core
 import jax.numpy as jnp
+import numpy as np
 from jax.interpreters import ad, batching, mlir
 
 _SHARE = 2  # members for each lane
@@ -53,13 +55,50 @@ class _Lanes(NamedTuple):
 
 
 def run(loop: Loop, given: Any) -> Any:
-    """All that a member keeps, with `places` leading."""
-    begin, state = jax.make_jaxpr(loop.begin, return_shape=True)(given)
-    step, turn = jax.make_jaxpr(loop.step, return_shape=True)(given, state)
+    """All that a member keeps, with `places` leading.
+
+    State and what is kept go round the loop as one vector for each type. XLA copies what a loop carries at every turn, and
+    on a CPU shares work that is ready at once, as copies of many small arrays are, out among threads, which costs far more.
+    """
+    first = jax.eval_shape(loop.begin, given)
+    state, kept = _Packing(first), _Packing(jax.eval_shape(loop.step, given, first).kept)
+
+    def stepped(given: Any, packed: Any) -> Turn:
+        turn = loop.step(given, state.unpacked(packed))
+        return turn._replace(state=state.packed(turn.state), kept=kept.packed(turn.kept))
+
+    begin, like = jax.make_jaxpr(lambda given: state.packed(loop.begin(given)), return_shape=True)(given)
+    step = jax.make_jaxpr(stepped)(given, like)
     closed_over = len(begin.consts), len(step.consts)
     operands = *begin.consts, *step.consts, *jax.tree.leaves(given)
-    kept = lanes_p.bind(*operands, begin=begin.jaxpr, step=step.jaxpr, closed_over=closed_over, places=loop.places)
-    return jax.tree.unflatten(jax.tree.structure(turn.kept), kept)
+    ends = lanes_p.bind(*operands, begin=begin.jaxpr, step=step.jaxpr, closed_over=closed_over, places=loop.places)
+    return jax.vmap(kept.unpacked)(ends)
+
+
+class _Packing:
+    """A pytree of arrays, made into a vector for each of their types, of truth values as whole numbers, and back."""
+
+    def __init__(self, tree: Any):
+        leaves, self._structure = jax.tree.flatten(tree)
+        self._likes = [(v.shape, v.dtype, jnp.int32 if v.dtype == bool else v.dtype) for v in leaves]
+        self._types = list(dict.fromkeys(jnp.dtype(as_type) for *_, as_type in self._likes))
+
+    def packed(self, tree: Any) -> list[jax.Array]:
+        """The vectors."""
+        of: dict[Any, list[jax.Array]] = {as_type: [] for as_type in self._types}
+        for leaf, (*_, as_type) in zip(jax.tree.leaves(tree), self._likes, strict=True):
+            of[jnp.dtype(as_type)].append(jnp.ravel(leaf).astype(as_type))
+        return [jnp.concatenate(pieces) for pieces in of.values()]
+
+    def unpacked(self, vectors: Sequence[jax.Array]) -> Any:
+        """The pytree."""
+        left, leaves = dict(zip(self._types, vectors, strict=True)), []
+        for shape, dtype, as_type in self._likes:
+            vector = left[jnp.dtype(as_type)]
+            size = math.prod(shape)
+            leaves.append(vector[:size].reshape(shape).astype(dtype))
+            left[jnp.dtype(as_type)] = vector[size:]
+        return jax.tree.unflatten(self._structure, leaves)
 
 
 # ---- the primitive, whose loops are of lists of arrays --------------------------------------------------------------
@@ -96,7 +135,9 @@ def _alone(*given: Any, **loop: Any) -> list[Any]:
     def turned(carry: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
         state, kept, _ = carry
         turn = step(given, state)
-        return turn.state, _with(kept, jnp.where(turn.ends, turn.place, places), turn.kept), turn.over
+        now = (np.arange(places) == turn.place) & turn.ends
+        kept = [jnp.where(_beside(now, every), one, every) for every, one in zip(kept, turn.kept, strict=True)]
+        return turn.state, kept, turn.over
 
     first = begin(given)
     kept = jax.eval_shape(step, given, first).kept

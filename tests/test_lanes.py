@@ -140,3 +140,37 @@ def test_what_is_not_differentiated_stands_beside_what_is():
     assert (beside, own) == (8, 4)
     with pytest.raises(ValueError, match="Reverse-mode differentiation does not work"):
         jax.grad(lambda b: power(b, 3))(2.0)
+
+
+# ---- what goes round ------------------------------------------------------------------------------------------------------
+
+
+def test_state_and_ends_may_be_of_any_types_and_shapes():
+    """Arrays of several types and shapes, none of them changed on their way round, in the order in which they came."""
+
+    def first(given):
+        return {
+            "none": jnp.zeros((0, 2)),
+            "flags": jnp.asarray([[True], [False]]),
+            "half": given.astype(jnp.bfloat16),
+            "step": 0,
+        }
+
+    def after(given, state):
+        one = {**state, "flags": ~state["flags"], "half": state["half"] * 2, "step": state["step"] + 1}
+        over = one["step"] == 3
+        kept = (one["flags"], one["none"], {"half": one["half"], "given": given, "even": one["step"] % 2 == 0})
+        return _lanes.Turn(one, one["step"] > 1, one["step"] - 2, kept, over)
+
+    def ends(given):
+        return _lanes.run(_lanes.Loop(first, after, 2), given)
+
+    given = jnp.asarray([[1.5, -3.0], [0.25, 7.0], [1.0, 1.0]])
+    for flags, none, rest in (jax.vmap(ends)(given), jax.tree.map(lambda *v: jnp.stack(v), *map(ends, given))):
+        np.testing.assert_array_equal(flags, [[[[True], [False]], [[False], [True]]]] * 3)
+        assert flags.dtype == rest["even"].dtype == bool
+        assert none.shape == (3, 2, 0, 2)
+        assert rest["half"].dtype == jnp.bfloat16
+        np.testing.assert_array_equal(rest["half"].astype(float), np.stack([4 * given, 8 * given], axis=1))
+        np.testing.assert_array_equal(rest["given"], np.stack([given, given], axis=1))
+        np.testing.assert_array_equal(rest["even"], [[True, False]] * 3)
