@@ -222,7 +222,7 @@ def check_data(
     elif np.shape(y) != predicted.shape:
         raise ValueError(f"y: shape {np.shape(y)} was given; want {predicted.shape}, what this model predicts for this x")
     _check.finite("y", y)
-    if not _check.is_traced(y) and n > 1 and (np.ptp(np.asarray(y, float), axis=0) == 0).any():
+    if not _check.is_traced(y) and n > 1 and (np.asarray(y) == np.asarray(y)[0]).all(axis=0).any():
         raise ValueError("y: the target is constant; want one that varies over the rows")
     if weights is not None:
         check_weights(weights, n)
