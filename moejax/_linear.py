@@ -12,6 +12,7 @@ import numpy as np
 from moejax import _check
 
 _LARGEST_PAIRS = 2**28  # bytes of products of pairs of columns that may be kept
+_FEW_ROWS = 2048  # up to which sums are products
 
 
 Terms = Sequence[tuple[Any, Any]]  # penalties, each with its weight
@@ -25,6 +26,23 @@ def dot(a: jax.Array, b: jax.Array) -> jax.Array:
     float32 have 11 bits, with which no fit comes to an optimum.
     """
     return jnp.matmul(a, b, precision=_PRECISE)
+
+
+def row_sums(each: jax.Array) -> jax.Array:
+    """Sums over rows, (K, ...), of (K, n) or (K, n, ...).
+
+    Of few rows as a product, which takes an eighth of a reduction's time; of many that would cost digits.
+    """
+    if each.ndim > 2 or each.shape[1] > _FEW_ROWS:
+        return each.sum(axis=1)
+    return dot(each, jnp.ones(each.shape[1], each.dtype))
+
+
+def to_rows(values: jax.Array, n: int) -> jax.Array:
+    """The same for every row, (K, n), of (K,): a broadcast whose derivative adds up as `row_sums` does."""
+    if n > _FEW_ROWS:
+        return jnp.broadcast_to(values[:, None], (values.shape[0], n))
+    return dot(values[:, None], jnp.ones((1, n), values.dtype))
 
 
 class Pairs(NamedTuple):
@@ -66,8 +84,8 @@ def with_intercept(x: jax.Array) -> jax.Array:
 def predictors(weights: jax.Array, intercept: jax.Array, x: jax.Array) -> jax.Array:
     """Linear predictors (K, n) of weights (K, d), intercepts (K,) and x as `with_intercept` returns it.
 
-    The rows stay in the order they came in, and the compiler folds the transpose into the product: with samples last
-    instead, the backward product takes half as long again.
+    The rows stay in the order they came in, and the compiler folds the transpose into the product: of many members, the
+    backward product with samples last takes longer. EM, whose members are few, hands over what lies the other way in memory.
     """
     return dot(jnp.concatenate([weights, intercept[:, None]], axis=1), x.T)
 
@@ -77,9 +95,28 @@ def pairs(x: jax.Array) -> Pairs:
     n, p = x.shape
     means = x.mean(axis=0).at[-1].set(0)
     x = x - means
-    i, j = np.triu_indices(p)
-    small = n * len(i) * x.dtype.itemsize <= _LARGEST_PAIRS
-    return Pairs(x, x[:, i] * x[:, j] if small else None, means)
+    small = n * p * (p + 1) // 2 * x.dtype.itemsize <= _LARGEST_PAIRS
+    return Pairs(x, _products(x) if small else None, means)
+
+
+def _products(x: jax.Array) -> jax.Array:
+    """All products of two columns of x (n, p), (n, p (p + 1) / 2).
+
+    Each column with the one k before it, for k = 0, 1, ... in turn: whole rows beside rows, which compile to long loops.
+    """
+    p = x.shape[1]
+    products = [x * jnp.roll(x, k, axis=1) for k in range((p + 1) // 2)]
+    if p % 2 == 0:  # half way round, every pair comes twice
+        products.append(x[:, : p // 2] * x[:, p // 2 :])
+    return jnp.concatenate(products, axis=1)
+
+
+def _places(p: int) -> np.ndarray:
+    """Where among `_products` those of each two columns are, (p, p)."""
+    i, j = np.indices((p, p))
+    k = (i - j) % p
+    places = np.where(2 * k < p, k * p + i, (p - k) * p + j)
+    return np.where(2 * k == p, k * p + np.minimum(i, j), places)
 
 
 def moments(rows: Pairs, weights: jax.Array) -> Moments:
@@ -87,14 +124,15 @@ def moments(rows: Pairs, weights: jax.Array) -> Moments:
 
     One product of all weights with the pairs of columns serves every expert and every member of a sweep.
     """
-    p = rows.x.shape[1]
     if rows.products is None:
         gram = jnp.einsum("...n,np,nq->...pq", weights, rows.x, rows.x, precision=_PRECISE)
         return Moments(gram, rows.means)
-    index = np.zeros((p, p), int)
-    index[np.triu_indices(p)] = np.arange(p * (p + 1) // 2)
-    index = np.maximum(index, index.T)
-    return Moments(dot(weights, rows.products)[..., index], rows.means)
+    return Moments(dot(weights, rows.products)[..., _places(rows.x.shape[1])], rows.means)
+
+
+def diagonals(a: jax.Array) -> jax.Array:
+    """Of matrices (..., p, p), (..., p): a reduction, which becomes part of what comes after as a gather does not."""
+    return jnp.where(np.eye(a.shape[-1], dtype=bool), a, 0).sum(axis=-1)
 
 
 class Quadratic(NamedTuple):
@@ -119,9 +157,9 @@ def quadratic_step(params: dict[str, Any], gradient: dict[str, Any], sums: Momen
     centres = jnp.moveaxis(sums.means[..., :-1] + cross * share[..., None], -1, 1)  # (K, d[, m])
     centred = gram[..., :-1, :-1] - (cross * share[..., None])[..., :, None] * cross[..., None, :]
     # What rounding leaves of a difference must not pass for a curvature, least of all a negative one.
-    squares = jnp.diagonal(gram, axis1=-2, axis2=-1)[..., :-1] + size[..., None] * jnp.square(sums.means[..., :-1])
+    squares = diagonals(gram)[..., :-1] + size[..., None] * jnp.square(sums.means[..., :-1])
     rounding = 8 * gram.shape[-1] * jnp.finfo(gram.dtype).eps
-    centred = centred + rounding * squares[..., None] * jnp.eye(squares.shape[-1], dtype=gram.dtype)
+    centred = centred + rounding * squares[..., None] * np.eye(squares.shape[-1], dtype=gram.dtype)
     slope = gradient["weights"] - centres * gradient["intercept"][:, None]
     weights = lowered(params["weights"], Quadratic(slope, centred), penalties)
     moved = share * gradient["intercept"] + (centres * (weights - params["weights"])).sum(axis=1)
@@ -151,10 +189,10 @@ def collinear(params: dict[str, Any], sums: Moments) -> jax.Array:
     free = jnp.concatenate([params["weights"] != 0, jnp.ones_like(params["intercept"][:, None], bool)], axis=1)
     mask = _lanes(free)
     gram = gram.reshape(-1, *gram.shape[-2:])
-    scale = jnp.sqrt(jnp.diagonal(gram, axis1=1, axis2=2))
+    scale = jnp.sqrt(diagonals(gram))
     scale = jnp.where(scale > 0, scale, 1)
     gram = jnp.where(mask[:, :, None] & mask[:, None], gram / (scale[:, :, None] * scale[:, None]), 0)
-    gram = gram + jnp.where(mask, 0, 1)[..., None] * jnp.eye(gram.shape[1], dtype=gram.dtype)
+    gram = gram + jnp.where(mask, 0, 1)[..., None] * np.eye(gram.shape[1], dtype=gram.dtype)
     least = _pivots(gram).min(axis=1)
     dependent = (least < 10 * gram.shape[1] * jnp.finfo(gram.dtype).eps).reshape(free.shape[0], -1).any(axis=1)
     return dependent & (sums.gram[..., -1, -1].reshape(free.shape[0], -1) > 0).all(axis=1)  # no rows, no columns
@@ -172,10 +210,10 @@ def solved(gram: jax.Array, extra: jax.Array, free: jax.Array, right: jax.Array)
 
 def _eliminated(gram: jax.Array, extra: jax.Array, free: jax.Array, right: jax.Array) -> jax.Array:
     p = right.shape[1]
-    diagonal = jnp.diagonal(gram, axis1=1, axis2=2) + extra
+    diagonal = diagonals(gram) + extra
     least = 10 * p * jnp.finfo(gram.dtype).eps * diagonal
     system = jnp.where(free[:, :, None] & free[:, None], gram, 0)
-    system = system + jnp.where(free, extra, 1)[..., None] * jnp.eye(p, dtype=gram.dtype)
+    system = system + jnp.where(free, extra, 1)[..., None] * np.eye(p, dtype=gram.dtype)
 
     def step(j: jax.Array, a: jax.Array) -> jax.Array:
         row = jax.lax.dynamic_index_in_dim(a, j, 1)
@@ -185,14 +223,14 @@ def _eliminated(gram: jax.Array, extra: jax.Array, free: jax.Array, right: jax.A
         column = jax.lax.dynamic_index_in_dim(a, j, 2)
         # The row itself is set and not subtracted from, for a large pivot would cost its digits. Without a pivot the unknown
         # is left out: its row becomes 0, and so does its solution.
-        return jnp.where((jnp.arange(p) == j)[:, None], unit, a - column * unit)
+        return jnp.where((np.arange(p) == j)[:, None], unit, a - column * unit)
 
     reduced = jax.lax.fori_loop(0, p, step, jnp.concatenate([system, right[..., None]], axis=2))
     return jnp.where(free, reduced[..., -1], 0)
 
 
 def _conjugate_gradients(gram: jax.Array, extra: jax.Array, free: jax.Array, right: jax.Array) -> jax.Array:
-    diagonal = jnp.diagonal(gram, axis1=1, axis2=2) + extra
+    diagonal = diagonals(gram) + extra
     scale = jnp.where(free & (diagonal > 0), 1 / jnp.where(diagonal > 0, diagonal, 1), 0)  # Jacobi's preconditioner
 
     def ratio(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -214,16 +252,16 @@ def _conjugate_gradients(gram: jax.Array, extra: jax.Array, free: jax.Array, rig
 def whitening(covariance: jax.Array) -> jax.Array:
     """Lower triangular W, (L, p, p), of positive diagonal, with W' W the inverse of each covariance (L, p, p)."""
     p = covariance.shape[1]
-    identity = jnp.broadcast_to(jnp.eye(p, dtype=covariance.dtype), covariance.shape)
+    identity = jnp.broadcast_to(np.eye(p, dtype=covariance.dtype), covariance.shape)
 
     def step(j: jax.Array, a: jax.Array) -> jax.Array:
         row = jax.lax.dynamic_index_in_dim(a, j, 1)
         pivot = jax.lax.dynamic_index_in_dim(row, j, 2)
         column = jax.lax.dynamic_index_in_dim(a, j, 2)
-        return a - jnp.where(jnp.arange(p)[:, None] > j, column * row / pivot, 0)
+        return a - jnp.where(np.arange(p)[:, None] > j, column * row / pivot, 0)
 
     reduced = jax.lax.fori_loop(0, p, step, jnp.concatenate([covariance, identity], axis=2))
-    return reduced[:, :, p:] / jnp.sqrt(jnp.diagonal(reduced, axis1=1, axis2=2))[..., None]
+    return reduced[:, :, p:] / jnp.sqrt(diagonals(reduced[:, :, :p]))[..., None]
 
 
 def _pivots(gram: jax.Array) -> jax.Array:
@@ -233,10 +271,10 @@ def _pivots(gram: jax.Array) -> jax.Array:
     def step(j: jax.Array, a: jax.Array) -> jax.Array:
         row = jax.lax.dynamic_index_in_dim(a, j, 1)
         pivot = jax.lax.dynamic_index_in_dim(row, j, 2)
-        below = jnp.arange(p)[:, None] > j
+        below = np.arange(p)[:, None] > j
         return a - jnp.where(below & (pivot > 0), jnp.swapaxes(row, 1, 2) * row / jnp.where(pivot > 0, pivot, 1), 0)
 
-    return jnp.diagonal(jax.lax.fori_loop(0, p, step, gram), axis1=1, axis2=2)
+    return diagonals(jax.lax.fori_loop(0, p, step, gram))
 
 
 def _newton(b: jax.Array, quadratic: Quadratic, penalties: Terms) -> tuple[jax.Array, jax.Array]:
@@ -255,10 +293,12 @@ def _newton(b: jax.Array, quadratic: Quadratic, penalties: Terms) -> tuple[jax.A
         new = jnp.where(jnp.sign(new) == jnp.sign(around), new, 0)
     moved = new - b
     bent = _unlaned(dot(gram, _lanes(moved)[..., None])[..., 0], b)
-    change = _of_each(moved * (gradient + bent / 2))
+    change, rounding = _of_each(moved * (gradient + bent / 2)), 0.0
     for p, weight in penalties:
-        change = change + weight * (p.of_experts(new) - p.of_experts(b))
-    better = (change <= 0).reshape(-1, *(1,) * (b.ndim - 1))
+        before = weight * p.of_experts(b)
+        change = change + (weight * p.of_experts(new) - before)
+        rounding = rounding + 4 * jnp.finfo(b.dtype).eps * before  # of that difference, beside which the change may be small
+    better = (change <= rounding).reshape(-1, *(1,) * (b.ndim - 1))
     return jnp.where(better, new, b), jnp.where(better, gradient + bent, gradient)
 
 

@@ -29,6 +29,7 @@ and, where it helps,
                                          sums over rows for EM; all (K, n) but for weights (n,)
     m_step(params, gradient, statistics, penalties) -> params
                                          as for experts; without it, EM makes gradient steps
+    exact                                whether an M-step leads to the very optimum, so that EM need not search
     hyper                                names of numbers that a fit may set, each an untrained leaf of params, with their
                                          defaults; and check_hyper(name, value), which refuses what they cannot be
     settled(params) -> params            params as they are once these numbers are set, before a fit begins
@@ -46,7 +47,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _check
-from moejax._linear import Moments, Pairs, dot, moments, pairs, predictors, quadratic_step, whitening, with_intercept
+from moejax._linear import (
+    Moments,
+    Pairs,
+    dot,
+    moments,
+    pairs,
+    predictors,
+    quadratic_step,
+    row_sums,
+    to_rows,
+    whitening,
+    with_intercept,
+)
 from moejax.hierarchy import hierarchical as hierarchical  # a gate like those below, long enough for a file of its own
 from moejax.neural import neural_gate
 
@@ -112,6 +125,7 @@ class Constant:
     """Proportions that are trained and see no input; made by `constant`."""
 
     takes_any_array = True
+    exact = True
 
     def init(self, key: jax.Array, n_experts: int, x: Any) -> Params:
         """Logits of 0, (K,): equal proportions."""
@@ -125,7 +139,7 @@ class Constant:
         self, rows: Any, params: Params, probs: Any, responsibilities: jax.Array, weights: jax.Array
     ) -> jax.Array:
         """Each expert's share of the rows, (K,)."""
-        return dot(responsibilities, weights)
+        return row_sums(responsibilities * weights)
 
     def m_step(self, params: Params, gradient: Any, statistics: jax.Array, penalties: Any) -> Params:
         """Proportions that are the shares; one without rows keeps next to nothing, so that its logarithm is finite."""
@@ -137,8 +151,7 @@ class Constant:
 
     def log_probs(self, params: Params, x: Any) -> jax.Array:
         """log softmax(logits), the same for every row, (K, n)."""
-        log_probs = jax.nn.log_softmax(params["logits"])
-        return jnp.broadcast_to(log_probs[:, None], (log_probs.shape[0], _rows(x)))
+        return to_rows(jax.nn.log_softmax(params["logits"]), _rows(x))
 
 
 def constant() -> Constant:

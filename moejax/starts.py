@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _check
-from moejax._linear import dot, solved
+from moejax._linear import dot, row_sums, solved
 from moejax.model import is_table
 
 MIXED = ("kmeans", "residuals", "centres", "random")  # in the order of restarts
@@ -64,16 +64,16 @@ def kmeans(
     """Responsibilities (K, n) by clusters of x (n, d) by k-means (Lloyd 1982), seeded by k-means++ (Arthur and Vassilvitskii
     2007), after `steps` rounds. softness: the share of each row that all experts have alike.
     """
-    x = x.astype(weights.dtype)
+    columns = x.astype(weights.dtype).T
 
     def step(i: jax.Array, centres: jax.Array) -> jax.Array:
-        member = _nearest(x, centres, active) * weights
-        size = member.sum(axis=1, keepdims=True)
-        moved = jnp.where(size > 0, dot(member, x) / jnp.where(size > 0, size, 1), centres)
+        member = _nearest(columns, centres, active) * weights
+        size = row_sums(member)[:, None]
+        moved = jnp.where(size > 0, dot(member, columns.T) / jnp.where(size > 0, size, 1), centres)
         return jnp.where(i < steps, moved, centres)
 
-    centres = jax.lax.fori_loop(0, max(_LLOYD_STEPS.values()), step, _seeds(key, x, weights, len(active)))
-    soft = (1 - softness) * _nearest(x, centres, active) + softness / active.sum()
+    centres = jax.lax.fori_loop(0, max(_LLOYD_STEPS.values()), step, _seeds(key, columns, weights, len(active)))
+    soft = (1 - softness) * _nearest(columns, centres, active) + softness / active.sum()
     return jnp.where(active[:, None], soft, 0).astype(weights.dtype)
 
 
@@ -102,16 +102,16 @@ def standardized(x: jax.Array, weights: jax.Array) -> jax.Array:
     return (x - mean) / jnp.where(sd > 0, sd, 1)
 
 
-def _nearest(x: jax.Array, centres: jax.Array, active: jax.Array) -> jax.Array:
-    """1 for the nearest of the active centres, 0 for the others, (K, n)."""
-    distances = jnp.square(centres).sum(axis=1)[:, None] - 2 * dot(centres, x.T)  # but for what all centres have in common
+def _nearest(columns: jax.Array, centres: jax.Array, active: jax.Array) -> jax.Array:
+    """1 for the nearest of the active centres, 0 for the others, (K, n), for rows that are given by columns (d, n)."""
+    distances = jnp.square(centres).sum(axis=1)[:, None] - 2 * dot(centres, columns)  # but for what all have in common
     distances = jnp.where(active[:, None], distances, jnp.inf)
-    return jax.nn.one_hot(distances.argmin(axis=0), len(active), dtype=x.dtype, axis=0)
+    return (distances.argmin(axis=0) == np.arange(len(active))[:, None]).astype(columns.dtype)
 
 
-def _seeds(key: jax.Array, x: jax.Array, weights: jax.Array, n_experts: int) -> jax.Array:
-    """Rows (K, d) drawn one after another, in proportion to their squared distance from those before."""
-    norms = jnp.square(x).sum(axis=1)
+def _seeds(key: jax.Array, columns: jax.Array, weights: jax.Array, n_experts: int) -> jax.Array:
+    """Rows (K, d) of columns (d, n), drawn one after another in proportion to their squared distance from those before."""
+    norms = jnp.square(columns).sum(axis=0)
 
     # As jax.random.categorical draws, but the noise of all draws at once.
     noise = jax.vmap(lambda k: jax.random.gumbel(k, weights.shape, weights.dtype))(jax.random.split(key, n_experts))
@@ -119,8 +119,8 @@ def _seeds(key: jax.Array, x: jax.Array, weights: jax.Array, n_experts: int) -> 
     def step(nearest: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
         odds = weights * jnp.where(jnp.isinf(nearest), 1, nearest)
         odds = jnp.where((odds > 0).any(), odds, weights)  # where all rows are taken, any of positive weight
-        row = x[(noise + jnp.log(odds)).argmax()]
-        return jnp.minimum(nearest, jnp.maximum(norms - 2 * dot(x, row) + dot(row, row), 0)), row
+        row = columns[:, (noise + jnp.log(odds)).argmax()]
+        return jnp.minimum(nearest, jnp.maximum(norms - 2 * dot(row, columns) + dot(row, row), 0)), row
 
     return jax.lax.scan(step, jnp.full_like(weights, jnp.inf), noise)[1]
 
@@ -166,7 +166,7 @@ def check_distinct(x: Any, y: Any, n_experts: int) -> None:
     leaves = [*jax.tree.leaves(x), y]
     if any(_check.is_traced(leaf) for leaf in leaves):
         return
-    if len(np.unique(np.asarray(y)[:1000])) >= n_experts:
+    if any(len(np.unique(np.asarray(y)[:most])) >= n_experts for most in (n_experts, 1000)):
         return
     for most in (1000, None):  # the first rows nearly always suffice
         rows = np.concatenate([np.asarray(v)[:most].reshape(len(np.asarray(v)[:most]), -1) for v in leaves], axis=1)

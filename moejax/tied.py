@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _check
-from moejax._linear import Moments, Pairs, dot, moments, pairs, predictors, solved, with_intercept
+from moejax._linear import Moments, Pairs, diagonals, dot, moments, pairs, predictors, solved, with_intercept
 
 Params = dict[str, jax.Array]
 FORMS = ("published", "full")
@@ -169,7 +169,7 @@ class Tied:
         k-means on a line (Lloyd 1982), from quantiles drawn from `key`.
         """
         c, there = _centred(statistics), self.active(params)
-        squares = jnp.diagonal(c.gram, axis1=1, axis2=2)
+        squares = diagonals(c.gram)
         coefficients = solved(c.gram, _RIDGE * squares, squares > 0, c.slope)
         d, levels = coefficients.shape[1], jax.random.uniform(key, params["values"].shape, squares.dtype)
         levels = (jnp.arange(levels.shape[1]) + levels) / params["n_groups"][:, None]
@@ -259,7 +259,7 @@ def _centred(sums: Sums) -> _Centred:
     share = jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1), 0)[:, None]
     around = gram[:, :-1, :-1] - (cross * share)[:, :, None] * cross[:, None]
     centre, rest = means + cross * share, sums.residual[:, -1]
-    squares = jnp.diagonal(around, axis1=1, axis2=2) + size[:, None] * jnp.square(centre)
+    squares = diagonals(around) + size[:, None] * jnp.square(centre)
     return _Centred(centre, around, squares, sums.residual[:, :-1] - rest[:, None] * cross * share, size, rest)
 
 

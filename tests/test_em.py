@@ -867,9 +867,10 @@ def test_float32_reaches_what_float64_does(family, float32):
 
 
 @pytest.mark.usefixtures("float64")
-def test_it_is_differentiated_forwards_as_ridge_is():
+@pytest.mark.parametrize("tol", [1e-12, 0])  # of 0: on and on where nothing moves
+def test_it_is_differentiated_forwards_as_ridge_is(tol):
     x, y = np.random.default_rng(5).normal(size=(40, 2)), np.random.default_rng(6).normal(size=40)
-    fit = moejax.fit_em(moejax.moe(experts.linear(), gates.fixed(), 1, family=families.gaussian()), max_iter=100, tol=1e-12)
+    fit = moejax.fit_em(moejax.moe(experts.linear(), gates.fixed(), 1, family=families.gaussian()), max_iter=100, tol=tol)
 
     def weights(l2):
         return fit(jax.random.key(0), x, y, {"l2_experts": l2}).params["experts"]["weights"][0]
@@ -878,3 +879,13 @@ def test_it_is_differentiated_forwards_as_ridge_is():
     wanted = (weights(0.3 + step) - weights(0.3 - step)) / (2 * step)
     both = jax.vmap(jax.jacfwd(weights))(jnp.asarray([0.1, 0.3]))
     np.testing.assert_allclose(both[1], wanted, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_ridge_does_not_stop_short_of_the_optimum():
+    """Near it a step lowers the objective by less than rounding makes of the difference of two penalties."""
+    fit = moejax.fit_em(moejax.moe(experts.linear(), gates.fixed(), 1, family=families.gaussian()), max_iter=20, tol=1e-13)
+    rng = np.random.default_rng(0)
+    x, y = jnp.asarray(rng.normal(size=(40, 40, 3))), jnp.asarray(rng.normal(size=(40, 40)))
+    fits = jax.vmap(lambda x, y: fit(jax.random.key(0), x, y, {"l2_experts": 0.3}))(x, y)
+    assert (np.asarray(fits.status) == Status.CONVERGED).all()
