@@ -51,9 +51,10 @@ def arrays(
 
 
 def _own(x: Any) -> Any:
-    """`floating` of arrays that are nobody else's; one of NumPy stays so, which compiled code takes in less time."""
-    if isinstance(x, np.ndarray) and x.dtype.kind == "f" and jax.dtypes.canonicalize_dtype(x.dtype) == x.dtype:
-        return x.copy()
+    """`floating` of arrays that are nobody else's; an array that is right already costs no more than its copy."""
+    is_array = isinstance(x, np.ndarray | jax.Array)
+    if is_array and x.dtype.kind == "f" and jax.dtypes.canonicalize_dtype(x.dtype) == x.dtype:
+        return _copied(x)
     return floating(_copied(x))
 
 
@@ -63,7 +64,7 @@ def _copied(tree: Any) -> Any:
 
 def _array(value: Any, dtype: Any) -> Any:
     """An array of that type: NumPy's unless it is JAX's already, which takes compiled code less time than `jnp.asarray`."""
-    return jnp.asarray(value, dtype) if isinstance(value, jax.Array) else np.array(value, dtype)
+    return value.astype(dtype) if isinstance(value, jax.Array) else np.array(value, dtype)
 
 
 def check_hyper(fit: Any, hyper: Hyper) -> None:
