@@ -253,9 +253,9 @@ def _fold_shares(result: Sweep) -> np.ndarray:
 
 
 def _refit(result: Sweep, chosen: dict[str, Any]) -> Sweep:
-    """The chosen values on all rows, from every restart, by the program that the sweep compiled."""
+    """The chosen values on all rows, from every restart of the sweep, by the program that it compiled."""
     one = {**result.fixed, **chosen, "fold": EVERY_ROW}
-    axes = {name: np.asarray([one[name]]) if name in one else result.axes[name] for name in result.sweeper.axes}
+    axes = {name: np.asarray([one[name]]) if name in one else values for name, values in result.sweeper.axes.items()}
     inner = getattr(result.sweeper.fit, "inner_axis", None)
     if inner is not None:  # all its values again, for each is fitted from those before
         axes[inner] = result.sweeper.axes[inner]

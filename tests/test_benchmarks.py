@@ -441,6 +441,13 @@ def test_accuracy_from_end_to_end(tmp_path, monkeypatch):
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_starts_that_promise_little_on_some_rows_are_tried_again_on_all():
+    (entry,) = few_entries("softmax_gradient")
+    task = accuracy.task_of(next(accuracy.samples("regressions", 0)), accuracy.REGIMES[0])
+    chosen = accuracy.fitted(task, entry, entry.fit(5), accuracy.KEPT + 2)["refitted"]
+    np.testing.assert_array_equal(chosen.refit.axes["restart"], np.arange(accuracy.KEPT + 2))
+
+
 def test_a_gates_temperature_is_one_more_axis():
     problem = datasets.softmax_regressions(0, n=60, d=2, n_active=1, n_experts=2)
     model = moejax.moe(experts.linear(), gates.softmax(), 2, family=families.gaussian())
