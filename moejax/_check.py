@@ -31,6 +31,10 @@ def finite(name: str, value: Any) -> None:
     """Raise if `value` holds a NaN or an infinity, and say where the first one is."""
     if is_traced(value) or (type(value) is float and math.isfinite(value)):
         return
+    if isinstance(value, np.ma.MaskedArray):
+        raise ValueError(
+            f"{name}: a masked array was given; want a number in every place, and weights of 0 for rows to leave out"
+        )
     array = np.asarray(value)
     if array.dtype.kind in "OSUMmc":
         raise ValueError(f"{name}: values of type {array.dtype} were given; want real numbers")

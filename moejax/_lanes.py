@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.extend.core
 import jax.numpy as jnp
-import numpy as np
 from jax.interpreters import ad, batching, mlir
 
 _SHARE = 2  # members for each lane
@@ -135,8 +134,9 @@ def _alone(*given: Any, **loop: Any) -> list[Any]:
     def turned(carry: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
         state, kept, _ = carry
         turn = step(given, state)
-        now = (np.arange(places) == turn.place) & turn.ends
-        kept = [jnp.where(_beside(now, every), one, every) for every, one in zip(kept, turn.kept, strict=True)]
+        here = [jax.lax.dynamic_index_in_dim(every, turn.place, 0, keepdims=False) for every in kept]
+        here = [jnp.where(turn.ends, one, before) for before, one in zip(here, turn.kept, strict=True)]
+        kept = [jax.lax.dynamic_update_index_in_dim(*pair, turn.place, 0) for pair in zip(kept, here, strict=True)]
         return turn.state, kept, turn.over
 
     first = begin(given)

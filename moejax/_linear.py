@@ -12,7 +12,6 @@ import numpy as np
 from moejax import _check
 
 _LARGEST_PAIRS = 2**28  # bytes of products of pairs of columns that may be kept
-_FEW_ROWS = 2048  # up to which sums are products
 
 
 Terms = Sequence[tuple[Any, Any]]  # penalties, each with its weight
@@ -26,23 +25,6 @@ def dot(a: jax.Array, b: jax.Array) -> jax.Array:
     float32 have 11 bits, with which no fit comes to an optimum.
     """
     return jnp.matmul(a, b, precision=_PRECISE)
-
-
-def row_sums(each: jax.Array) -> jax.Array:
-    """Sums over rows, (K, ...), of (K, n) or (K, n, ...).
-
-    Of few rows as a product, which takes an eighth of a reduction's time; of many that would cost digits.
-    """
-    if each.ndim > 2 or each.shape[1] > _FEW_ROWS:
-        return each.sum(axis=1)
-    return dot(each, jnp.ones(each.shape[1], each.dtype))
-
-
-def to_rows(values: jax.Array, n: int) -> jax.Array:
-    """The same for every row, (K, n), of (K,): a broadcast whose derivative adds up as `row_sums` does."""
-    if n > _FEW_ROWS:
-        return jnp.broadcast_to(values[:, None], (values.shape[0], n))
-    return dot(values[:, None], jnp.ones((1, n), values.dtype))
 
 
 class Pairs(NamedTuple):
@@ -84,8 +66,8 @@ def with_intercept(x: jax.Array) -> jax.Array:
 def predictors(weights: jax.Array, intercept: jax.Array, x: jax.Array) -> jax.Array:
     """Linear predictors (K, n) of weights (K, d), intercepts (K,) and x as `with_intercept` returns it.
 
-    The rows stay in the order they came in, and the compiler folds the transpose into the product: of many members, the
-    backward product with samples last takes longer. EM, whose members are few, hands over what lies the other way in memory.
+    The rows stay in the order they came in, and the compiler folds the transpose into the product: with samples last
+    instead, the gradient solver's backward product takes longer. EM turns x over before its loop and back within it.
     """
     return dot(jnp.concatenate([weights, intercept[:, None]], axis=1), x.T)
 

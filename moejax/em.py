@@ -27,7 +27,7 @@ from moejax import _check, _lanes, _solver, losses, penalties, starts
 from moejax._linear import diagonals, dot
 from moejax._trees import chosen, merge, replaced, split
 from moejax.fit import Fit, Status, finished, normalized, total_weight
-from moejax.losses import of_units
+from moejax.losses import of_units, weighted_sum
 from moejax.model import PARTS, Data, Model
 
 Hyper = dict[str, Any]
@@ -58,7 +58,7 @@ class _Problem(NamedTuple):
         So they go round the loop, which transposes them back, and that the compiler folds into products with them. Those of
         few experts take half as long with rows last in memory.
         """
-        turned = jax.tree.map(lambda v: v.T if v.ndim == 2 else v, self.data.x)
+        turned = jax.tree.map(lambda v: v.T if jnp.ndim(v) == 2 else v, self.data.x)
         return self._replace(data=self.data._replace(x=turned))
 
 
@@ -75,7 +75,7 @@ class Task(NamedTuple):
     """What the iterations of one fit are given: params where they begin, a part of which is trained, and what they see."""
 
     params: Any
-    problem: _Problem
+    problem: _Problem  # turned over, see there
     sizes: dict[str, jax.Array]  # of the first gradient steps, of parts without an M-step
 
 
@@ -336,7 +336,7 @@ class EMFit:
         """The objective at params, responsibilities, or those given, and the gradient of the expected loss."""
         log_joint = self.loss.log_joint(self.model, params, problem.data)
         r = self.loss.responsibilities(log_joint, problem.data.division) if given is None else given
-        loss = -dot(problem.units, self.loss.each(log_joint, problem.data.division)) + self._prior(params["gate"])
+        loss = self._prior(params["gate"]) - weighted_sum(problem.units, self.loss.each(log_joint, problem.data.division))
         loss = loss + self._expert_prior(params, problem)
         trained, rest = split(params, self.model.trainable(params))
 
@@ -425,7 +425,7 @@ class EMFit:
         eta = self.model.eta(params, problem.data.x, problem.data.offset)
         variance = self.model.variance(params, problem.data.x)
         more = {} if variance is None else {"variance": variance}
-        phi = self.model.family.dispersion(problem.data.y, eta, self.model.phi(params), w, problem.weights, **more)
+        phi = self.model.family.dispersion(problem.data.y, eta, self.model.phi(params), w, total=problem.weights, **more)
         return {**params, "family": phi}
 
     def _gate_step(

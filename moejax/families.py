@@ -23,7 +23,7 @@ are independent given the expert, or for m numbers that are one output's. And, w
                                          bound, for quadratic approximations of -log_prob; where log_prob is no sum over the
                                          last axis of eta (`categorical`), the diagonal of a matrix above the Hessian
     majorizes                            whether the quadratic of the exact slope and `curvature` is nowhere below -log_prob
-    dispersion(y, eta, phi, weights, total)
+    dispersion(y, eta, phi, weights, *, total)
                                          phi that maximises, or at least does not lower, sum(weights * log_prob), for
                                          weights (K, n) of which an expert may have none; total: (n,), their sum over
                                          experts if it is known, as in EM, where it never changes
@@ -60,7 +60,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _check
-from moejax._linear import row_sums, to_rows
 
 Params = dict[str, jax.Array]
 DF_START, DF_RANGE = 5.0, (1.0, 200.0)
@@ -93,7 +92,7 @@ class _Family:
         """None."""
         return jnp.zeros((), int)
 
-    def dispersion(self, y: jax.Array, eta: jax.Array, phi: Params, weights: jax.Array, total: Any = None) -> Params:
+    def dispersion(self, y: jax.Array, eta: jax.Array, phi: Params, weights: jax.Array, *, total: Any = None) -> Params:
         """Phi as it is."""
         return phi
 
@@ -165,7 +164,10 @@ class _Located(_Family):
         return _beside(self.log_scale(phi), self.shared_scale)
 
     def _scale_step(self, y: jax.Array, squares: jax.Array, weights: jax.Array, total: Any) -> jax.Array:
-        """Log scales that maximise sum(weights * (-log scale - squares / (2 scale^2))) within the floors."""
+        """Log scales that maximise sum(weights * (-log scale - squares / (2 scale^2))) within the floors.
+
+        total: (n,), the sum of weights over experts, or None. Where it is known the floors are computed but once in a fit.
+        """
         least = _least_log_variance(y, squares.dtype, weights.sum(axis=0) if total is None else total)
         return 0.5 * _log_dispersions(squares, weights, self.variance_floor, least, self.shared_scale)
 
@@ -177,7 +179,7 @@ class Gaussian(_Located):
     def log_prob(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """log N(y; eta, scale^2), summed over outputs, (K, n)."""
         _check.shape("y", y, eta.shape[1:], "like an expert's predictions")
-        log_scale = _along(self.log_scale(phi), eta, self.shared_scale)
+        log_scale = self._spread(phi)
         return _over_outputs(-0.5 * ((y - eta) * jnp.exp(-log_scale)) ** 2 - log_scale - 0.5 * math.log(2 * math.pi))
 
     def expected_log_prob(self, y: jax.Array, eta: jax.Array, variance: jax.Array, phi: Params) -> jax.Array:
@@ -202,6 +204,7 @@ class Gaussian(_Located):
         eta: jax.Array,
         phi: Params,
         weights: jax.Array,
+        *,
         total: Any = None,
         variance: jax.Array | float = 0.0,
     ) -> Params:
@@ -255,8 +258,7 @@ class StudentT(_Located):
     def log_prob(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """log t((y - eta) / scale; df) - log scale, summed over outputs, (K, n)."""
         _check.shape("y", y, eta.shape[1:], "like an expert's predictions")
-        log_scale, log_df = (_along(v, eta, self.shared_scale) for v in (self.log_scale(phi), self.log_df(phi)))
-        return _over_outputs(_log_t(y - eta, log_scale, log_df))
+        return _over_outputs(_log_t(y - eta, self._spread(phi), _beside(self.log_df(phi), self.shared_scale)))
 
     def cdf(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """P(target <= y), like eta, by the incomplete beta function."""
@@ -295,7 +297,7 @@ class StudentT(_Located):
         near = (jnp.clip(y, eta - reach, eta + reach) for y in (low, high))
         return jnp.subtract(*(self.rise(y, eta, phi) for y in near))
 
-    def dispersion(self, y: jax.Array, eta: jax.Array, phi: Params, weights: jax.Array, total: Any = None) -> Params:
+    def dispersion(self, y: jax.Array, eta: jax.Array, phi: Params, weights: jax.Array, *, total: Any = None) -> Params:
         """The scales that are best for a quadratic bound (the EM step of Lange, Little and Taylor 1989), then the df."""
         residual, log_df = y - eta, self.log_df(phi)
         log_scale, rows_log_df = self._spread(phi), _beside(log_df, self.shared_scale)
@@ -641,7 +643,7 @@ class Gamma(_Family):
         """The log density of mean exp(eta) and variance mean^2 / shape, summed over outputs, (K, n)."""
         _check.shape("y", y, eta.shape[1:], "like an expert's predictions")
         self._check_support(y)
-        log_shape, log_y = _along(self.log_shape(phi), eta, self.shared_shape), jnp.log(y)
+        log_shape, log_y = self._spread(phi), jnp.log(y)
         shape = jnp.exp(log_shape)
         # shape log shape - log Gamma(shape), and the mode of the rest, which would cancel for large shapes
         constant = 0.5 * log_shape - 0.5 * math.log(2 * math.pi) - _stirling(shape)
@@ -681,7 +683,7 @@ class Gamma(_Family):
         """The shape, which is the expectation of the second derivative, shape y exp(-eta)."""
         return jnp.broadcast_to(jnp.exp(self._spread(phi)), eta.shape)
 
-    def dispersion(self, y: jax.Array, eta: jax.Array, phi: Params, weights: jax.Array, total: Any = None) -> Params:
+    def dispersion(self, y: jax.Array, eta: jax.Array, phi: Params, weights: jax.Array, *, total: Any = None) -> Params:
         """The shapes that maximise the weighted likelihood within the floors, by Newton's method."""
         deviance = _gamma_deviance(jnp.log(y), eta)
         least = _least_log_dispersion(deviance.dtype)
@@ -798,7 +800,8 @@ def _averages(each: jax.Array, weights: jax.Array, shared: bool) -> tuple[jax.Ar
 
     Experts without weight get the mean over all.
     """
-    sums, total = row_sums(_like(weights, each) * each), row_sums(_like(weights, each))
+    sums = (_like(weights, each) * each).sum(axis=1)
+    total = _like(weights, each).sum(axis=1)
     tiny = jnp.finfo(sums.dtype).tiny
     pooled, everything = sums.sum(axis=0) / jnp.maximum(total.sum(axis=0), tiny), total.sum(axis=0)
     if shared:
@@ -853,11 +856,6 @@ def _count(phi: Params, shared: bool) -> jax.Array:
 def _beside(values: jax.Array, shared: bool) -> jax.Array:
     """Against eta: (K,) or () beside (K, n), (K, m) or (m,) beside (K, n, m)."""
     return values if shared else jnp.expand_dims(values, 1)
-
-
-def _along(values: jax.Array, eta: jax.Array, shared: bool) -> jax.Array:
-    """`_beside`, but (K, n) beside (K, n): densities have derivatives in these, which add up over rows."""
-    return _beside(values, shared) if shared or eta.ndim > 2 else to_rows(values, eta.shape[1])
 
 
 def _like(weights: jax.Array, each: jax.Array) -> jax.Array:

@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _check
-from moejax._linear import dot
-from moejax.losses import of_units
+from moejax.losses import of_units, weighted_sum
 from moejax.model import Data, Model, floating, leaders
 
 
@@ -119,8 +118,8 @@ def finished(
         log_joint = model.grouped_log_joint(params, data)
         each = jax.nn.logsumexp(log_joint, axis=0)
         counted = of_units(weights, data.leader)
-        log_likelihood = total * dot(counted, each)
-        classified = total * dot(counted, log_joint.max(axis=0) - each)
+        log_likelihood = total * weighted_sum(counted, each)
+        classified = total * weighted_sum(counted, log_joint.max(axis=0) - each)
         degrees = degrees_of_freedom(model, params).astype(objective.dtype)
         share = jnp.exp(log_joint - each) if data.division is None else data.division
     else:
@@ -167,7 +166,7 @@ def effective_sizes(model: Model, params: Any, data: Data, weights: jax.Array, l
 
 
 def _sizes(share: jax.Array, weights: jax.Array) -> jax.Array:
-    return dot(share, weights) / jnp.square(weights).sum()
+    return (share * weights).sum(axis=1) / jnp.square(weights).sum()
 
 
 def _needed(model: Model, params: Any) -> Any:
@@ -222,7 +221,7 @@ def check_data(
     elif np.shape(y) != predicted.shape:
         raise ValueError(f"y: shape {np.shape(y)} was given; want {predicted.shape}, what this model predicts for this x")
     _check.finite("y", y)
-    if not _check.is_traced(y) and n > 1 and (np.asarray(y) == np.asarray(y)[0]).all(axis=0).any():
+    if not _check.is_traced(y) and n > 1 and (np.asarray(y, float) == np.asarray(y, float)[0]).all(axis=0).any():
         raise ValueError("y: the target is constant; want one that varies over the rows")
     if weights is not None:
         check_weights(weights, n)

@@ -47,19 +47,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _check
-from moejax._linear import (
-    Moments,
-    Pairs,
-    dot,
-    moments,
-    pairs,
-    predictors,
-    quadratic_step,
-    row_sums,
-    to_rows,
-    whitening,
-    with_intercept,
-)
+from moejax._linear import Moments, Pairs, dot, moments, pairs, predictors, quadratic_step, whitening, with_intercept
 from moejax.hierarchy import hierarchical as hierarchical  # a gate like those below, long enough for a file of its own
 from moejax.neural import neural_gate
 
@@ -139,7 +127,7 @@ class Constant:
         self, rows: Any, params: Params, probs: Any, responsibilities: jax.Array, weights: jax.Array
     ) -> jax.Array:
         """Each expert's share of the rows, (K,)."""
-        return row_sums(responsibilities * weights)
+        return (responsibilities * weights).sum(axis=1)  # a product would round otherwise in some lanes of a sweep
 
     def m_step(self, params: Params, gradient: Any, statistics: jax.Array, penalties: Any) -> Params:
         """Proportions that are the shares; one without rows keeps next to nothing, so that its logarithm is finite."""
@@ -151,7 +139,8 @@ class Constant:
 
     def log_probs(self, params: Params, x: Any) -> jax.Array:
         """log softmax(logits), the same for every row, (K, n)."""
-        return to_rows(jax.nn.log_softmax(params["logits"]), _rows(x))
+        log_probs = jax.nn.log_softmax(params["logits"])
+        return jnp.broadcast_to(log_probs[:, None], (log_probs.shape[0], _rows(x)))
 
 
 def constant() -> Constant:

@@ -121,7 +121,7 @@ class NegativeLogLikelihood:
 
     def _mean(self, model: Model, params: Any, data: Data, weights: jax.Array, log_joint: jax.Array) -> jax.Array:
         each = self.each(log_joint, data.division)
-        return self.gate_prior(model, params["gate"]) - dot(of_units(weights, data.leader), each)
+        return self.gate_prior(model, params["gate"]) - weighted_sum(of_units(weights, data.leader), each)
 
     def gate_prior(self, model: Model, gate: Any) -> Any:
         """What a gate that models its inputs adds to the joint loss."""
@@ -276,6 +276,14 @@ def _held(division: jax.Array | None) -> jax.Array:
 def _of_rows(errors: jax.Array, ndim: int) -> jax.Array:
     """Errors as of one output, a plain mean over several."""
     return errors if errors.ndim == ndim else errors.mean(axis=-1)
+
+
+def weighted_sum(weights: jax.Array, each: jax.Array) -> jax.Array:
+    """The sum over rows of weights (n,) times what each row has (n,).
+
+    Not as a product, which of a sweep's members together would round otherwise in some of its lanes.
+    """
+    return (weights * each).sum()
 
 
 def of_units(weights: jax.Array, leader: jax.Array | None) -> jax.Array:

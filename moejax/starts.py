@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _check
-from moejax._linear import dot, row_sums, solved
+from moejax._linear import dot, solved
 from moejax.model import is_table
 
 MIXED = ("kmeans", "residuals", "centres", "random")  # in the order of restarts
@@ -68,7 +68,7 @@ def kmeans(
 
     def step(i: jax.Array, centres: jax.Array) -> jax.Array:
         member = _nearest(columns, centres, active) * weights
-        size = row_sums(member)[:, None]
+        size = member.sum(axis=1, keepdims=True)
         moved = jnp.where(size > 0, dot(member, columns.T) / jnp.where(size > 0, size, 1), centres)
         return jnp.where(i < steps, moved, centres)
 

@@ -165,11 +165,16 @@ def test_same_bits_however_arranged(grid, axes, options):
     assert compared == min(40, other.fits.objective.size)
 
 
-def test_same_bits_in_every_lane():
-    model = moejax.moe(moejax.experts.linear(), moejax.gates.softmax(), 3, family=moejax.families.gaussian())
+@pytest.mark.parametrize(
+    ("gate", "n_experts", "chunk"),
+    [(moejax.gates.softmax(), 3, 32), (moejax.gates.softmax(), 3, 10), (moejax.gates.constant(), 3, 8)],
+)  # of which 16, 5 and 4 members run at once
+def test_same_bits_in_every_lane(gate, n_experts, chunk):
+    model = moejax.moe(moejax.experts.linear(), gate, n_experts, family=moejax.families.gaussian())
     fit, values, restarts = moejax.fit_em(model, max_iter=60), [0.003, 0.01, 0.03, 0.1], list(range(8))
-    there = swept({"l1_experts": values, "l2_gate": [0.01], "restart": restarts}, fit, chunk_size=32)
-    back = swept({"l1_experts": values[::-1], "l2_gate": [0.01], "restart": restarts[::-1]}, fit, chunk_size=32)
+    more = {"l2_gate": [0.01]} if gate == moejax.gates.softmax() else {}
+    there = swept({"l1_experts": values, **more, "restart": restarts}, fit, chunk_size=chunk)
+    back = swept({"l1_experts": values[::-1], **more, "restart": restarts[::-1]}, fit, chunk_size=chunk)
     for value in values:
         for restart in restarts:
             at = {"l1_experts": value, "restart": restart}
