@@ -52,7 +52,7 @@ def arrays(
 
 def _own(x: Any) -> Any:
     """`floating` of arrays that are nobody else's; an array that is right already costs no more than its copy."""
-    is_array = type(x) is np.ndarray or isinstance(x, jax.Array)  # masked arrays and the like are JAX's to judge
+    is_array = type(x) is np.ndarray or isinstance(x, jax.Array)  # other kinds of arrays are JAX's to judge
     if is_array and x.dtype.kind == "f" and jax.dtypes.canonicalize_dtype(x.dtype) == x.dtype:
         return _copied(x)
     return floating(_copied(x))

@@ -5,7 +5,8 @@ the present params and then lowers the expected objective once for the experts, 
 for the gate, each given the others (Meng and Rubin 1993). None of these has to reach its optimum, since the next iteration
 goes on from there; what none may do is raise the expected objective, which makes the objective itself fall. A gate's step
 is taken whole all the same, since it hardly ever rises and to look costs as much as to step: where the next E-step finds the
-objective higher, the iteration is made again, and from then on steps are searched for how far they may go.
+objective higher, the iteration is made again, and from then on steps are searched for how far they may go, but for those of
+gates whose step is known to be the best.
 
 Between iterations Anderson's extrapolation from the last few (Anderson 1965; for EM, Henderson and Varadhan 2019) guesses
 where they lead. A guess at which the objective is higher is dropped for the iterate that it was made from.
@@ -53,10 +54,10 @@ class _Problem(NamedTuple):
     hyper: Hyper
 
     def turned(self) -> _Problem:
-        """The same with the tables that experts and gate see transposed, and so back.
+        """The same with the tables that experts and gate see transposed, or, of those, back again.
 
-        So they go round the loop, which transposes them back, and that the compiler folds into products with them. Those of
-        few experts take half as long with rows last in memory.
+        Transposed they go into the loop, whose body turns them back, which the compiler makes part of products with them.
+        With rows last in memory, those of few experts take half as long.
         """
         turned = jax.tree.map(lambda v: v.T if jnp.ndim(v) == 2 else v, self.data.x)
         return self._replace(data=self.data._replace(x=turned))
@@ -75,7 +76,7 @@ class Task(NamedTuple):
     """What the iterations of one fit are given: params where they begin, a part of which is trained, and what they see."""
 
     params: Any
-    problem: _Problem  # turned over, see there
+    problem: _Problem  # `turned`
     sizes: dict[str, jax.Array]  # of the first gradient steps, of parts without an M-step
 
 
