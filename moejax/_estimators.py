@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from moejax import _check
+from moejax import _checks
 from moejax.em import EMFit
 from moejax.fit import Fit
 from moejax.model import Model
@@ -33,8 +33,8 @@ def row_weights(given: Any, n: int) -> np.ndarray:
     if given is None:
         return np.ones(n)
     weights = np.asarray(given)
-    _check.shape("sample_weight", weights, (n,), "one for each row")
-    _check.not_negative("sample_weight", weights)
+    _checks.shape("sample_weight", weights, (n,), "one for each row")
+    _checks.not_negative("sample_weight", weights)
     if not weights.any():
         raise ValueError("sample_weight: all are zero; want at least one row that counts")
     return weights.astype(float)

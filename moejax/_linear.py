@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import _check
+from moejax import _checks
 
 _LARGEST_PAIRS = 2**28  # bytes of products of pairs of columns that may be kept
 
@@ -59,7 +59,7 @@ def with_intercept(x: jax.Array) -> jax.Array:
             f"x: a {type(x).__name__} was given to a part that sees a table; want its expert_columns or "
             "gate_columns to name one of the arrays in x"
         )
-    _check.shape("x", x, (None, None), "rows by features")
+    _checks.shape("x", x, (None, None), "rows by features")
     return jnp.concatenate([x, jnp.ones((x.shape[0], 1), x.dtype)], axis=1)
 
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import _check, division, penalties
+from moejax import _checks, division, penalties
 from moejax._trees import chosen
 from moejax.fit import check_data, check_key, normalized
 from moejax.model import PARTS, Data, floating, hashable, leaders
@@ -31,7 +31,7 @@ def arguments(
     hyper = {} if hyper is None else hyper
     fit.check_hyper(hyper)
     for name, value in hyper.items():
-        _check.shape(f"hyper[{name!r}]", value, (), "one number; `sweep` takes many")
+        _checks.shape(f"hyper[{name!r}]", value, (), "one number; `sweep` takes many")
     fit.check_data(x, y, weights, offset, groups, start)
     start = division.resolved("start", start, x, fit.model.n_experts)
     return key, *arrays(x, y, hyper, weights, offset, groups, start)
@@ -77,9 +77,9 @@ def check_hyper(fit: Any, hyper: Hyper) -> None:
         if name in fit.model.hyper:
             fit.model.check_hyper(name, value)
         elif name == "restart":
-            _check.whole("hyper['restart']", value, 0, 2**31 - 1)
+            _checks.whole("hyper['restart']", value, 0, 2**31 - 1)
         else:
-            (_check.positive if name == "learning_rate" else _check.not_negative)(f"hyper[{name!r}]", value)
+            (_checks.positive if name == "learning_rate" else _checks.not_negative)(f"hyper[{name!r}]", value)
 
 
 def checked_rows(fit: Any, x: Any, y: Any, weights: Any, offset: Any, groups: Any, start: Any) -> int:

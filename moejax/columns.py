@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import _check, _trees
+from moejax import _checks, _trees
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class Choices:
 
     def check_hyper(self, name: str, value: Any) -> None:
         """Raise ValueError for a number of no choice."""
-        _check.whole(f"hyper[{name!r}]", value, 0, len(self.columns) - 1)
+        _checks.whole(f"hyper[{name!r}]", value, 0, len(self.columns) - 1)
 
     def init(self, n_experts: int, x: jax.Array) -> dict[str, jax.Array]:
         """The number of the choice that holds, unless there is one only.
 
         Raises ValueError for another number of experts, and for columns that x (n, d) does not have.
         """
-        _check.shape("x", x, (None, None), "an array, since its columns are divided among the experts")
+        _checks.shape("x", x, (None, None), "an array, since its columns are divided among the experts")
         for choice in self.columns:
             check_division("expert_columns", choice, n_experts)
             last = max(map(max, choice))

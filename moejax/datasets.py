@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from moejax import _check
+from moejax import _checks
 
 __all__ = [
     "Clusters",
@@ -140,7 +140,7 @@ class Problem:
         Raises:
             ValueError: the seed or n is not a whole number in range.
         """
-        _check.count("n", n)
+        _checks.count("n", n)
         return _rows(_generator(seed, "draw"), n, self.gate, self.weights, self.noise_sd, self.noise_df)
 
     def posterior(self, x: np.ndarray) -> np.ndarray:
@@ -186,22 +186,22 @@ class Problem:
         Raises:
             ValueError: the seed or n is not a whole number in range.
         """
-        _check.count("n", n)
+        _checks.count("n", n)
         x, _ = self.gate.draw(_generator(seed, "bayes_mse"), n)
         posterior, predictions = self.posterior(x), x @ self.weights.T
         bayes = np.sum(posterior * predictions, axis=1, keepdims=True)
         return float(self.noise_sd**2 + np.mean(np.sum(posterior * (predictions - bayes) ** 2, axis=1)))
 
     def _inputs(self, x: np.ndarray) -> np.ndarray:
-        _check.shape("x", x, (None, self.weights.shape[1]), "samples by the features of the problem")
-        _check.finite("x", x)
+        _checks.shape("x", x, (None, self.weights.shape[1]), "samples by the features of the problem")
+        _checks.finite("x", x)
         return np.asarray(x, dtype=np.float64)
 
     def _log_joint(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Return log p(expert, y | x) (n, K)."""
         x = self._inputs(x)
-        _check.shape("y", y, (len(x),), "one target for each row of x")
-        _check.finite("y", y)
+        _checks.shape("y", y, (len(x),), "one target for each row of x")
+        _checks.finite("y", y)
         if self.noise_sd == 0:
             raise ValueError("noise_sd: 0 was given, with which y has no density; want a problem with noise")
         logits = self.gate.logits(x)
@@ -329,7 +329,7 @@ def tied(
     Raises:
         ValueError: an argument is out of range.
     """
-    _check.count("n_groups", n_groups)
+    _checks.count("n_groups", n_groups)
     _check_problem(n, d, n_experts, 1, noise_sd, None)
     if n_groups > d:
         raise ValueError(f"n_groups: {n_groups} was given; want at most d, which is {d}")
@@ -376,7 +376,7 @@ def inverse_sine(n: int, seed: Seed) -> Table:
     Raises:
         ValueError: the seed or n is not a whole number in range.
     """
-    _check.count("n", n)
+    _checks.count("n", n)
     rng = _generator(seed, "inverse sine")
     t = rng.uniform(size=n)
     x = t + 0.3 * np.sin(2 * np.pi * t) + rng.uniform(-0.1, 0.1, size=n)
@@ -395,9 +395,9 @@ def split(n: int, seed: Seed, fractions: Sequence[float] = (0.6, 0.2, 0.2)) -> S
     Raises:
         ValueError: an argument is out of range, or a part with a fraction above 0 would have no row.
     """
-    _check.count("n", n)
-    _check.shape("fractions", fractions, (3,), "of training, validation and test rows")
-    _check.not_negative("fractions", fractions)
+    _checks.count("n", n)
+    _checks.shape("fractions", fractions, (3,), "of training, validation and test rows")
+    _checks.not_negative("fractions", fractions)
     shares = np.asarray(fractions, dtype=np.float64)
     if abs(shares.sum() - 1) > 1e-9:
         raise ValueError(f"fractions: {tuple(fractions)} was given, which sums to {shares.sum():.12g}; want a sum of 1")
@@ -496,7 +496,7 @@ def _generator(seed: Seed, purpose: str) -> np.random.Generator:
     Each purpose has its own, so that fresh rows drawn with the seed of a problem do not repeat that problem's noise.
     """
     if not isinstance(seed, np.random.SeedSequence):
-        _check.count("seed", seed, least=0)
+        _checks.count("seed", seed, least=0)
         seed = np.random.SeedSequence(int(seed))
     key = (*seed.spawn_key, *purpose.encode())
     return np.random.default_rng(np.random.SeedSequence(seed.entropy, spawn_key=key, pool_size=seed.pool_size))
@@ -560,7 +560,7 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
 
 def _check_problem(n: Any, d: Any, n_experts: Any, n_active: Any, noise_sd: Any, noise_df: Any) -> None:
     for name, value in (("n", n), ("d", d), ("n_experts", n_experts), ("n_active", n_active)):
-        _check.count(name, value)
+        _checks.count(name, value)
     if n_active > d:
         raise ValueError(f"n_active: {n_active} was given; want at most d, which is {d}")
     _check_scale("noise_sd", noise_sd)
@@ -571,13 +571,13 @@ def _check_problem(n: Any, d: Any, n_experts: Any, n_active: Any, noise_sd: Any,
 
 
 def _check_scale(name: str, value: Any) -> None:
-    _check.shape(name, value, (), "one number")
-    _check.not_negative(name, value)
+    _checks.shape(name, value, (), "one number")
+    _checks.not_negative(name, value)
 
 
 def _covariance(covariance: Any, d: int) -> np.ndarray:
-    _check.shape("covariance", covariance, (d, d), "features by features")
-    _check.finite("covariance", covariance)
+    _checks.shape("covariance", covariance, (d, d), "features by features")
+    _checks.finite("covariance", covariance)
     matrix = np.asarray(covariance, dtype=np.float64)
     apart = np.abs(matrix - matrix.T).max()
     if apart > 1e-6 * np.abs(matrix).max():  # A matrix computed in float32 passes.

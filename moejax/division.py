@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import _check, starts
+from moejax import _checks, starts
 from moejax._linear import dot
 from moejax.model import floating
 
@@ -32,10 +32,10 @@ def by_distance(key: jax.Array, x: Any, n_experts: int, *, tries: int = 10) -> j
     The best of `tries` starts from the key, by the sum of squared distances. Pure: takes `jit` and `vmap`. x: (n, d).
     Raises ValueError for x of another shape or that is not finite, and counts that are not whole numbers above 0.
     """
-    _check.shape("x", x, (None, None), "rows by features")
-    _check.finite("x", x)
-    _check.count("n_experts", n_experts)
-    _check.count("tries", tries)
+    _checks.shape("x", x, (None, None), "rows by features")
+    _checks.finite("x", x)
+    _checks.count("n_experts", n_experts)
+    _checks.count("tries", tries)
     return _clusters(key, floating(x), n_experts, tries)
 
 
@@ -70,14 +70,14 @@ def inliers(key: jax.Array, x: Any, y: Any, *, share: float = 0.1, tries: int = 
     Raises ValueError for shapes that do not fit, numbers that are not finite, and a share of less than one row or more than
     half of them.
     """
-    _check.shape("x", x, (None, None), "rows by features")
+    _checks.shape("x", x, (None, None), "rows by features")
     n = np.shape(x)[0]
     for name, values in (("x", x), ("y", y)):
-        _check.finite(name, values)
+        _checks.finite(name, values)
     if np.ndim(y) not in (1, 2) or np.shape(y)[0] != n:
         raise ValueError(f"y: shape {np.shape(y)} was given; want {(n,)}, or {(n, 'm')} for m outputs")
-    _check.count("tries", tries)
-    _check.positive("share", share)
+    _checks.count("tries", tries)
+    _checks.positive("share", share)
     outliers = round(share * n)
     if not 1 <= outliers <= n // 2:
         raise ValueError(f"share: {share!r} of {n} rows was given; want at least one row and at most half of them")
@@ -117,8 +117,8 @@ def by_rule(rule: Callable[[Any], Any], x: Any, n_experts: int, *, name: str = "
     given = rule(x)
     n = np.shape(jax.tree.leaves(x)[0])[0]
     if np.ndim(given) == 1:
-        _check.shape(name, given, (n,), "the division of each row")
-        if not _check.is_traced(given):
+        _checks.shape(name, given, (n,), "the division of each row")
+        if not _checks.is_traced(given):
             labels = np.asarray(given)
             wrong = ~np.isin(labels, np.arange(n_experts))
             if wrong.any():
@@ -127,11 +127,11 @@ def by_rule(rule: Callable[[Any], Any], x: Any, n_experts: int, *, name: str = "
                     f"{name}: row {row} has the label {labels[row]}; want whole numbers from 0 to {n_experts - 1}"
                 )
         return jax.nn.one_hot(jnp.asarray(given, jnp.int32), n_experts)
-    _check.shape(name, given, (n, n_experts), "rows by experts, or a label for each row")
-    _check.not_negative(name, given)
+    _checks.shape(name, given, (n, n_experts), "rows by experts, or a label for each row")
+    _checks.not_negative(name, given)
     shares = floating(given)
     total = shares.sum(axis=1, keepdims=True)
-    if not _check.is_traced(total) and not np.all(total > 0):
+    if not _checks.is_traced(total) and not np.all(total > 0):
         raise ValueError(f"{name}: row {int(np.argmin(total > 0))} is in no division; want each row in at least one")
     return shares / total
 

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from moejax import _check, _lanes, _solver, losses, penalties, starts
+from moejax import _checks, _lanes, _solver, losses, penalties, starts
 from moejax._linear import diagonals, dot
 from moejax._trees import chosen, merge, replaced, split
 from moejax.fit import Fit, Status, finished, normalized, total_weight
@@ -720,10 +720,10 @@ def fit_em(
         raise ValueError(f"loss: {loss!r} was given; EM lowers {own!r} or {held!r} for this model, and fit_gradient any")
     own.check(model)
     starts.check_name(init)
-    _check.count("max_iter", max_iter)
-    _check.count("record_every", record_every)
+    _checks.count("max_iter", max_iter)
+    _checks.count("record_every", record_every)
     if tol is not None:
-        _check.not_negative("tol", tol)
+        _checks.not_negative("tol", tol)
     chosen_penalties = penalties.standard() if penalty is None else _solver.checked_penalties(penalty)
     tol = None if tol is None else float(tol)
     return EMFit(model, chosen_penalties, init, int(max_iter), tol, int(record_every), own if loss is None else loss)

@@ -31,7 +31,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from tqdm import tqdm
 
-from moejax import _check, experts, families, gates, losses, stacking, starts
+from moejax import _checks, experts, families, gates, losses, stacking, starts
 from moejax._estimators import applied, best_of_starts, check_choice, moments, precision, row_weights
 from moejax.em import EMFit, fit_em
 from moejax.fit import Fit
@@ -70,7 +70,7 @@ class _Reals:
 
     @staticmethod
     def checked(y: Any) -> np.ndarray:
-        _check.finite("y", y)
+        _checks.finite("y", y)
         return np.asarray(y, float)
 
     def encoded(self, y: np.ndarray) -> np.ndarray:
@@ -159,9 +159,9 @@ class _Combination(BaseEstimator):
     def _models(self) -> list[Any]:
         """The estimators, checked like the numbers."""
         for name in ("n_init", "max_iter"):
-            _check.count(name, getattr(self, name))
+            _checks.count(name, getattr(self, name))
         for name in ("l1_gate", "l2_gate"):
-            _check.not_negative(name, getattr(self, name))
+            _checks.not_negative(name, getattr(self, name))
         given = self.estimators
         pairs = isinstance(given, Sequence) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in given)
         if not given or not pairs or len({name for name, _ in given}) < len(given):
@@ -207,7 +207,7 @@ class _Combination(BaseEstimator):
     def _standardized(self, table: Any, weights: np.ndarray | None = None) -> np.ndarray:
         """What the gate sees; weights: given in a fit, by which means and deviations are then kept."""
         table = np.asarray(table, float)
-        _check.finite("X", table)
+        _checks.finite("X", table)
         if weights is not None:
             self.gate_mean_, self.gate_scale_ = moments(table, weights)
         return (table - self.gate_mean_) / self.gate_scale_
@@ -290,7 +290,7 @@ class _Stacking(_Combination):
         models = self._models()
         for name, wanted in (("gate", STACKING_GATES), ("loss", LOSSES), ("sees", SEES)):
             check_choice(name, getattr(self, name), wanted)
-        _check.positive("temperature", self.temperature)
+        _checks.positive("temperature", self.temperature)
         if self.l1_gate > 0 and self.gate != "softmax":
             raise ValueError(f"l1_gate: {self.l1_gate} was given for gate={self.gate!r}; want gate='softmax'")
         if self.loss == "squared_error" and self._kind is _Labels:
@@ -517,7 +517,7 @@ class _Ensemble(_Combination):
 
     def _learned(self) -> bool:
         """Whether the gate is a classifier of somebody's own; checked."""
-        _check.positive("tol", self.tol)
+        _checks.positive("tol", self.tol)
         if isinstance(self.gate, str):
             check_choice("gate", self.gate, ENSEMBLE_GATES)
             return False

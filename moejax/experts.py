@@ -51,7 +51,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from moejax import _check
+from moejax import _checks
 from moejax._linear import Moments, Pairs, collinear, dot, moments, pairs, predictors, quadratic_step, with_intercept
 from moejax.columns import Choices
 from moejax.columns import by_columns as by_columns  # experts of these kinds have files of their own
@@ -158,8 +158,8 @@ def linear(outputs: int | None = None, *, init_scale: float = 1.0) -> Linear:
     predictions when x is standardised. Raises ValueError for outputs below 1 or an init_scale below 0.
     """
     if outputs is not None:
-        _check.count("outputs", outputs)
-    _check.not_negative("init_scale", init_scale)
+        _checks.count("outputs", outputs)
+    _checks.not_negative("init_scale", init_scale)
     return Linear(outputs, float(init_scale))
 
 

@@ -59,7 +59,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import _check
+from moejax import _checks
 
 Params = dict[str, jax.Array]
 DF_START, DF_RANGE = 5.0, (1.0, 200.0)
@@ -98,11 +98,11 @@ class _Family:
 
     def check_target(self, y: Any, shape: tuple[int, ...]) -> None:
         """Raise ValueError unless y has this shape and values of the family's support."""
-        _check.shape("y", y, shape, "what this model predicts for this x")
+        _checks.shape("y", y, shape, "what this model predicts for this x")
         self._check_support(y)
 
     def _check_support(self, y: Any) -> None:
-        _check.finite("y", y)
+        _checks.finite("y", y)
 
 
 # ---- location families: normal and Student t ------------------------------------------------------------------------
@@ -178,7 +178,7 @@ class Gaussian(_Located):
 
     def log_prob(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """log N(y; eta, scale^2), summed over outputs, (K, n)."""
-        _check.shape("y", y, eta.shape[1:], "like an expert's predictions")
+        _checks.shape("y", y, eta.shape[1:], "like an expert's predictions")
         log_scale = self._spread(phi)
         return _over_outputs(-0.5 * ((y - eta) * jnp.exp(-log_scale)) ** 2 - log_scale - 0.5 * math.log(2 * math.pi))
 
@@ -257,7 +257,7 @@ class StudentT(_Located):
 
     def log_prob(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """log t((y - eta) / scale; df) - log scale, summed over outputs, (K, n)."""
-        _check.shape("y", y, eta.shape[1:], "like an expert's predictions")
+        _checks.shape("y", y, eta.shape[1:], "like an expert's predictions")
         return _over_outputs(_log_t(y - eta, self._spread(phi), _beside(self.log_df(phi), self.shared_scale)))
 
     def cdf(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
@@ -332,7 +332,7 @@ def student_t(df: float | None = None, *, shared_scale: bool = False, variance_f
     df that is not above 0 and a variance_floor not between 0 and 1.
     """
     if df is not None:
-        _check.positive("df", df)
+        _checks.positive("df", df)
     _check_share("variance_floor", variance_floor, "scale^2")
     return StudentT(bool(shared_scale), float(variance_floor), None if df is None else float(df))
 
@@ -373,7 +373,7 @@ class LocationScale(_Family):
     def log_prob(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """log N(y; eta[..., 0], scale^2), (K, n)."""
         self._check_eta(eta)
-        _check.shape("y", y, eta.shape[1:2], "a number for each row")
+        _checks.shape("y", y, eta.shape[1:2], "a number for each row")
         log_scale = self.log_scale(eta)
         return -_half_square((y - eta[..., 0]) * jnp.exp(-log_scale)) - log_scale - 0.5 * math.log(2 * math.pi)
 
@@ -429,7 +429,7 @@ def location_scale(*, scale_floor: float = 0.01) -> LocationScale:
     The default suits targets that are standardised. An offset is (n, 2), of location and log scale. Raises ValueError for a
     floor that is not above 0.
     """
-    _check.positive("scale_floor", scale_floor)
+    _checks.positive("scale_floor", scale_floor)
     return LocationScale(float(scale_floor))
 
 
@@ -442,7 +442,7 @@ class Bernoulli(_Family):
 
     def log_prob(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """log P(y), summed over outputs, (K, n)."""
-        _check.shape("y", y, eta.shape[1:], "like an expert's predictions")
+        _checks.shape("y", y, eta.shape[1:], "like an expert's predictions")
         self._check_support(y)
         return _over_outputs(-jax.nn.softplus((1 - 2 * y) * eta))
 
@@ -456,7 +456,7 @@ class Bernoulli(_Family):
 
     def cdf(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """P(label <= y), like eta."""
-        _check.shape("y", y, eta.shape[1:], "like an expert's predictions")
+        _checks.shape("y", y, eta.shape[1:], "like an expert's predictions")
         return jnp.where(y < 0, 0, jnp.where(y < 1, jax.nn.sigmoid(-eta), 1))
 
     def sample(self, key: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
@@ -470,7 +470,7 @@ class Bernoulli(_Family):
     def check_target(self, y: Any, shape: tuple[int, ...]) -> None:
         """Raise ValueError unless y has this shape and labels 0 and 1, both of them (in every column)."""
         super().check_target(y, shape)
-        if not _check.is_traced(y) and (np.ptp(np.asarray(y, float), axis=0) == 0).any():
+        if not _checks.is_traced(y) and (np.ptp(np.asarray(y, float), axis=0) == 0).any():
             raise ValueError("y: labels of a single class were given; want rows of both classes, 0 and 1")
 
     def _check_support(self, y: Any) -> None:
@@ -496,7 +496,7 @@ class Categorical(_Family):
     def log_prob(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """log P(y), (K, n), for class numbers y (n,) and eta (K, n, C)."""
         self._check_eta(eta)
-        _check.shape("y", y, eta.shape[1:2], "a class number for each row")
+        _checks.shape("y", y, eta.shape[1:2], "a class number for each row")
         self._check_support(y)
         of_class = y[:, None] == jnp.arange(self.n_classes)
         return jnp.where(of_class, jax.nn.log_softmax(eta), 0).sum(axis=2)
@@ -525,9 +525,9 @@ class Categorical(_Family):
     def check_target(self, y: Any, shape: tuple[int, ...]) -> None:
         """Raise ValueError unless y (n,) has class numbers of at least two classes; shape: (n, n_classes)."""
         self._check_outputs(shape[1:])
-        _check.shape("y", y, shape[:1], "a class number for each row")
+        _checks.shape("y", y, shape[:1], "a class number for each row")
         self._check_support(y)
-        if not _check.is_traced(y) and np.ptp(np.asarray(y, float)) == 0:
+        if not _checks.is_traced(y) and np.ptp(np.asarray(y, float)) == 0:
             raise ValueError(f"y: class {float(np.asarray(y)[0]):g} alone was given; want rows of at least two classes")
 
     def _check_support(self, y: Any) -> None:
@@ -550,7 +550,7 @@ def categorical(n_classes: int) -> Categorical:
 
     Experts need an output for every class, as `experts.linear(n_classes)` has. Raises ValueError for less than 2 classes.
     """
-    _check.count("n_classes", n_classes, 2)
+    _checks.count("n_classes", n_classes, 2)
     return Categorical(int(n_classes))
 
 
@@ -562,7 +562,7 @@ class Poisson(_Family):
 
     def log_prob(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """y eta - exp(eta) - log y!, summed over outputs, (K, n)."""
-        _check.shape("y", y, eta.shape[1:], "like an expert's predictions")
+        _checks.shape("y", y, eta.shape[1:], "like an expert's predictions")
         self._check_support(y)
         # Around the rate y, lest terms that are far larger than their sum cancel; where y is 0, -exp(eta).
         counted = jnp.asarray(y, eta.dtype)
@@ -578,7 +578,7 @@ class Poisson(_Family):
 
     def cdf(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """P(count <= y), like eta, by the incomplete gamma function."""
-        _check.shape("y", y, eta.shape[1:], "like an expert's predictions")
+        _checks.shape("y", y, eta.shape[1:], "like an expert's predictions")
         rate = _exp(eta)
         # So far above the rate nothing is left, and the series of the function need not go on.
         count = jnp.minimum(jnp.floor(y), 2 * rate + 1000)
@@ -641,7 +641,7 @@ class Gamma(_Family):
 
     def log_prob(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """The log density of mean exp(eta) and variance mean^2 / shape, summed over outputs, (K, n)."""
-        _check.shape("y", y, eta.shape[1:], "like an expert's predictions")
+        _checks.shape("y", y, eta.shape[1:], "like an expert's predictions")
         self._check_support(y)
         log_shape, log_y = self._spread(phi), jnp.log(y)
         shape = jnp.exp(log_shape)
@@ -655,7 +655,7 @@ class Gamma(_Family):
 
     def cdf(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """P(target <= y), like eta, by the incomplete gamma function."""
-        _check.shape("y", y, eta.shape[1:], "like an expert's predictions")
+        _checks.shape("y", y, eta.shape[1:], "like an expert's predictions")
         log_shape = jnp.broadcast_to(self._spread(phi), eta.shape)
         positive = y > 0
         log_y = jnp.log(jnp.where(positive, y, 1))
@@ -863,7 +863,7 @@ def _like(weights: jax.Array, each: jax.Array) -> jax.Array:
 
 
 def _residuals(y: jax.Array, location: jax.Array) -> jax.Array:
-    _check.shape("y", y, location.shape[1:], "like an expert's predictions")
+    _checks.shape("y", y, location.shape[1:], "like an expert's predictions")
     return y - location
 
 
@@ -872,14 +872,14 @@ def _over_outputs(each: jax.Array) -> jax.Array:
 
 
 def _check_share(name: str, value: Any, of: str) -> None:
-    _check.positive(name, value)
+    _checks.positive(name, value)
     if value >= 1:
         raise ValueError(f"{name}: {value} was given; want a share of the largest {of}, below 1")
 
 
 def _check_values(y: Any, good: Callable[[np.ndarray], np.ndarray], want: str) -> None:
-    _check.finite("y", y)
-    if _check.is_traced(y):
+    _checks.finite("y", y)
+    if _checks.is_traced(y):
         return
     values = np.asarray(y, float)
     bad = ~good(values)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import _check
+from moejax import _checks
 from moejax.losses import of_units, weighted_sum
 from moejax.model import Data, Model, floating, leaders
 
@@ -69,7 +69,7 @@ class Fit(NamedTuple):
     @property
     def bic(self) -> Any:
         """-2 log-likelihood + log(rows) degrees of freedom (Schwarz 1978)."""
-        log = jnp.log if _check.is_traced(self.rows) else np.log
+        log = jnp.log if _checks.is_traced(self.rows) else np.log
         return -2 * self.log_likelihood + log(self.rows) * self.degrees_of_freedom
 
     @property
@@ -220,14 +220,14 @@ def check_data(
         model.family.check_target(y, predicted.shape)
     elif np.shape(y) != predicted.shape:
         raise ValueError(f"y: shape {np.shape(y)} was given; want {predicted.shape}, what this model predicts for this x")
-    _check.finite("y", y)
-    if not _check.is_traced(y) and n > 1 and (np.asarray(y, float) == np.asarray(y, float)[0]).all(axis=0).any():
+    _checks.finite("y", y)
+    if not _checks.is_traced(y) and n > 1 and (np.asarray(y, float) == np.asarray(y, float)[0]).all(axis=0).any():
         raise ValueError("y: the target is constant; want one that varies over the rows")
     if weights is not None:
         check_weights(weights, n)
     if offset is not None:
-        _check.shape("offset", offset, eta.shape[1:], "like one expert's predictors")
-        _check.finite("offset", offset)
+        _checks.shape("offset", offset, eta.shape[1:], "like one expert's predictors")
+        _checks.finite("offset", offset)
     if groups is not None:
         check_groups(groups, weights, n)
     if start is not None:
@@ -237,20 +237,20 @@ def check_data(
 
 def check_weights(weights: Any, n: int) -> None:
     """Raise ValueError unless weights is (n,), finite, none below 0 and not all 0."""
-    _check.shape("weights", weights, (n,), "one for each row")
-    _check.not_negative("weights", weights)
-    if not _check.is_traced(weights) and not np.asarray(weights).any():
+    _checks.shape("weights", weights, (n,), "one for each row")
+    _checks.not_negative("weights", weights)
+    if not _checks.is_traced(weights) and not np.asarray(weights).any():
         raise ValueError("weights: all are 0; want at least one row that counts")
 
 
 def check_groups(groups: Any, weights: Any, n: int) -> None:
     """Raise ValueError unless groups is (n,) whole numbers, and weights are equal in each group."""
-    _check.shape("groups", groups, (n,), "the group of each row")
-    if _check.is_traced(groups):
+    _checks.shape("groups", groups, (n,), "the group of each row")
+    if _checks.is_traced(groups):
         return
     if np.asarray(groups).dtype.kind not in "iu":
         raise ValueError(f"groups: values of type {np.asarray(groups).dtype} were given; want whole numbers")
-    if weights is not None and not _check.is_traced(weights):
+    if weights is not None and not _checks.is_traced(weights):
         first = np.asarray(leaders(groups))
         differ = np.asarray(weights)[first] != np.asarray(weights)
         if differ.any():
@@ -288,7 +288,7 @@ def _shapes(model: Model, structure: Any, signature: tuple[Any, ...]) -> tuple[A
     n = signature[0][0][0]
     if eta.ndim not in (2, 3) or eta.shape[:2] != (model.n_experts, n):
         raise ValueError(f"expert: apply returned shape {eta.shape}; want {(model.n_experts, n)}, or with m outputs last")
-    _check.shape("gate: log_probs", log_gate, (model.n_experts, n), "experts by rows")
+    _checks.shape("gate: log_probs", log_gate, (model.n_experts, n), "experts by rows")
     return init, eta, predicted
 
 
@@ -301,13 +301,13 @@ def _check_inputs(model: Model, x: Any) -> int:
     if len(leaves) == 1 and leaves[0] is x:
         takes_any = all(getattr(part, "takes_any_array", False) for part in (model.expert, model.gate))
         if not takes_any or np.ndim(x) < 2:
-            _check.shape("x", x, (None, None), "rows by features")
-        _check.count("columns of x", np.shape(x)[1])
+            _checks.shape("x", x, (None, None), "rows by features")
+        _checks.count("columns of x", np.shape(x)[1])
     sizes = {np.shape(leaf)[0] if np.ndim(leaf) else None for leaf in leaves}
     if len(sizes) > 1 or None in sizes or 0 in sizes:
         raise ValueError(f"x: arrays of shapes {[np.shape(leaf) for leaf in leaves]} were given; want the same n > 0 rows")
     for leaf in leaves:
-        _check.finite("x", leaf)
+        _checks.finite("x", leaf)
     return int(np.shape(leaves[0])[0])
 
 
@@ -317,5 +317,5 @@ def _check_start(start: Any, like: Any) -> None:
     if given != wanted:
         raise ValueError(f"start: params of structure {given} were given; want {wanted}, as model.init makes them")
     for (path, leaf), want in zip(jax.tree_util.tree_leaves_with_path(start), jax.tree.leaves(like), strict=True):
-        _check.shape(f"start{jax.tree_util.keystr(path)}", leaf, want.shape)
-        _check.finite(f"start{jax.tree_util.keystr(path)}", leaf)
+        _checks.shape(f"start{jax.tree_util.keystr(path)}", leaf, want.shape)
+        _checks.finite(f"start{jax.tree_util.keystr(path)}", leaf)

@@ -46,7 +46,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import _check
+from moejax import _checks
 from moejax._linear import Moments, Pairs, dot, moments, pairs, predictors, quadratic_step, whitening, with_intercept
 from moejax.hierarchy import hierarchical as hierarchical  # a gate like those below, long enough for a file of its own
 from moejax.neural import neural_gate
@@ -100,8 +100,8 @@ def fixed(proportions: Sequence[float] | None = None) -> Fixed:
     """
     if proportions is None:
         return Fixed()
-    _check.shape("proportions", proportions, (None,), "one for each expert")
-    _check.not_negative("proportions", proportions)
+    _checks.shape("proportions", proportions, (None,), "one for each expert")
+    _checks.not_negative("proportions", proportions)
     total = float(np.sum(np.asarray(proportions, float)))
     if abs(total - 1.0) > 1e-6:
         raise ValueError(f"proportions: they sum to {total:.6g}; want a sum of 1")
@@ -163,7 +163,7 @@ class Softmax:
 
     def check_hyper(self, name: str, value: Any) -> None:
         """Raise ValueError for a temperature that is not above 0."""
-        _check.positive(f"hyper[{name!r}]", value)
+        _checks.positive(f"hyper[{name!r}]", value)
 
     def init(self, key: jax.Array, n_experts: int, x: jax.Array) -> Params:
         """Weights (K, d), normal with variance init_scale^2 / d, intercepts (K,) of 0; K - 1 of each with a reference."""
@@ -239,8 +239,8 @@ def softmax(*, temperature: float = 1.0, reference: bool = False, init_scale: fl
     logits are 0 (an identified model) instead of one logit for each of K experts. Raises ValueError for a temperature
     that is not above 0.
     """
-    _check.positive("temperature", temperature)
-    _check.not_negative("init_scale", init_scale)
+    _checks.positive("temperature", temperature)
+    _checks.not_negative("init_scale", init_scale)
     return Softmax(float(temperature), bool(reference), float(init_scale))
 
 
@@ -275,8 +275,8 @@ def top1(*, temperature: float = 1.0, reference: bool = False, init_scale: float
     temperature (Bengio, Leonard and Courville 2013, arXiv 1308.3432). `log_probs` stays soft, since the logarithm of a
     hard choice has no useful gradient. Arguments and errors as for `softmax`.
     """
-    _check.positive("temperature", temperature)
-    _check.not_negative("init_scale", init_scale)
+    _checks.positive("temperature", temperature)
+    _checks.not_negative("init_scale", init_scale)
     return Top1(float(temperature), bool(reference), float(init_scale))
 
 
@@ -325,7 +325,7 @@ class NoisyTopK(TopK):
 
     def check_hyper(self, name: str, value: Any) -> None:
         """Raise ValueError for a temperature that is not above 0, and noise below 0."""
-        (_check.not_negative if name == "noise" else _check.positive)(f"hyper[{name!r}]", value)
+        (_checks.not_negative if name == "noise" else _checks.positive)(f"hyper[{name!r}]", value)
 
     def init(self, key: jax.Array, n_experts: int, x: jax.Array) -> Params:
         """As of `TopK`, and noise_weights (K, d) of 0: noise of the same size in all rows."""
@@ -360,10 +360,10 @@ def top_k(k: int, *, noise: float = 0.0, temperature: float = 1.0, reference: bo
     default of the field `noise` of `hyper`. Predictions have none. The other arguments and errors as for `softmax`, and
     ValueError for k that is no whole number above 0, or above the number of experts once that is known.
     """
-    _check.count("k", k)
-    _check.not_negative("noise", noise)
-    _check.positive("temperature", temperature)
-    _check.not_negative("init_scale", init_scale)
+    _checks.count("k", k)
+    _checks.not_negative("noise", noise)
+    _checks.positive("temperature", temperature)
+    _checks.not_negative("init_scale", init_scale)
     own = (float(temperature), bool(reference), float(init_scale), int(k))
     return NoisyTopK(*own, float(noise)) if noise > 0 else TopK(*own)
 
@@ -476,7 +476,7 @@ def gaussian(*, covariance: str = "own", ridge: float = 0.01) -> Gaussian:
     """
     if covariance not in ("own", "shared"):
         raise ValueError(f"covariance: {covariance!r} was given; want 'own' or 'shared'")
-    _check.positive("ridge", ridge)
+    _checks.positive("ridge", ridge)
     return Gaussian(covariance == "shared", float(ridge))
 
 
@@ -494,7 +494,7 @@ class Confidence:
 
     def check_hyper(self, name: str, value: Any) -> None:
         """Raise ValueError for a temperature that is not above 0."""
-        _check.positive(f"hyper[{name!r}]", value)
+        _checks.positive(f"hyper[{name!r}]", value)
 
     def init(self, key: jax.Array, n_experts: int, x: jax.Array) -> Params:
         """The forecasts' coefficients, weights (K, d) and intercepts (K,); the identity where forecasts are what is seen."""
@@ -542,13 +542,13 @@ def confidence(weights: Any = None, intercept: Any = None, *, temperature: float
     temperature: the default of the field `temperature` of `hyper`. Raises ValueError for a temperature that is not above 0,
     and for coefficients of which one is missing or not finite, or whose shapes differ.
     """
-    _check.positive("temperature", temperature)
+    _checks.positive("temperature", temperature)
     if weights is None and intercept is None:
         return Confidence(None, float(temperature))
-    _check.shape("weights", weights, (None, None), "experts by what the gate sees")
-    _check.shape("intercept", intercept, (np.shape(weights)[0],), "one for each expert")
-    _check.finite("weights", weights)
-    _check.finite("intercept", intercept)
+    _checks.shape("weights", weights, (None, None), "experts by what the gate sees")
+    _checks.shape("intercept", intercept, (np.shape(weights)[0],), "one for each expert")
+    _checks.finite("weights", weights)
+    _checks.finite("intercept", intercept)
     rows = np.column_stack([weights, intercept]).astype(float)
     return Confidence(tuple(map(tuple, rows.tolist())), float(temperature))
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from moejax import _check, _solver, losses, penalties, starts
+from moejax import _checks, _solver, losses, penalties, starts
 from moejax._trees import chosen, merge, replaced, split
 from moejax.fit import Fit, finished, normalized, total_weight
 from moejax.model import PARTS, Data, Model, hashable
@@ -693,13 +693,13 @@ def fit_gradient(
         raise ValueError(f"optimizer: {_ACCELERATED!r} was given for a gate with noise; want no noise")
     chosen_penalties = penalties.standard() if penalty is None else _solver.checked_penalties(penalty)
     for name, value in (("steps", steps), ("record_every", record_every)):
-        _check.count(name, value)
+        _checks.count(name, value)
     for name, optional in (("batch_size", batch_size), ("patience", patience)):
         if optional is not None:
-            _check.count(name, optional)
-    _check.positive("learning_rate", learning_rate)
-    _check.not_negative("min_improvement", min_improvement)
-    _check.not_negative("tol", tol)
+            _checks.count(name, optional)
+    _checks.positive("learning_rate", learning_rate)
+    _checks.not_negative("min_improvement", min_improvement)
+    _checks.not_negative("tol", tol)
     return GradientFit(
         model,
         hashable(loss),

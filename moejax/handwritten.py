@@ -48,7 +48,7 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from moejax import _check
+from moejax import _checks
 
 __all__ = ["Comparison", "Row", "compare", "descend", "gradient", "loss"]
 
@@ -188,8 +188,8 @@ def descend(gradient: Callable[[Params], Params], params: Params, steps: int, ra
         ValueError: where steps or rate is out of range, where the gradient's keys or shapes differ from those of
             params, or where the parameters stop being finite (the rate is then too large).
     """
-    _check.count("steps", steps, least=0)
-    _check.positive("rate", rate)
+    _checks.count("steps", steps, least=0)
+    _checks.positive("rate", rate)
     current = _arrays("params", params)
     iterates = [current]
     for step in range(1, steps + 1):
@@ -256,25 +256,25 @@ def _penalties(l1_experts: float, l1_gate: float, l2_experts: float, l2_gate: fl
     """The penalties (l1, l2) of each part, checked."""
     named = {"l1_experts": l1_experts, "l1_gate": l1_gate, "l2_experts": l2_experts, "l2_gate": l2_gate}
     for name, value in named.items():
-        _check.not_negative(name, value)
-        _check.shape(name, value, ())
+        _checks.not_negative(name, value)
+        _checks.shape(name, value, ())
     return {"experts": (l1_experts, l2_experts), "gate": (l1_gate, l2_gate)}
 
 
 def _data(x: ArrayLike, y: ArrayLike, weights: ArrayLike | None) -> tuple[Array, Array, Array]:
     """Checked x (n, d) and y (n,), and each row's share of the mean (n,)."""
-    _check.shape("x", x, (None, None), "rows by columns")
+    _checks.shape("x", x, (None, None), "rows by columns")
     n = np.shape(x)[0]
-    _check.count("rows of x", n)
-    _check.shape("y", y, (n,), "a number for every row of x")
-    _check.finite("x", x)
-    _check.finite("y", y)
+    _checks.count("rows of x", n)
+    _checks.shape("y", y, (n,), "a number for every row of x")
+    _checks.finite("x", x)
+    _checks.finite("y", y)
     share = np.ones(n)
     if weights is not None:
-        _check.shape("weights", weights, (n,), "a number for every row of x")
-        _check.not_negative("weights", weights)
+        _checks.shape("weights", weights, (n,), "a number for every row of x")
+        _checks.not_negative("weights", weights)
         share = np.asarray(weights, dtype=np.float64)
-        _check.positive("sum of weights", share.sum())
+        _checks.positive("sum of weights", share.sum())
     return np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64), share / share.sum()
 
 
@@ -285,15 +285,15 @@ def _checked_params(params: Params, gate: str, d: int) -> Params:
     _check_keys("params", params, {"experts", "gate"})
     _check_keys("params['experts']", params["experts"], {"weights", "intercept"})
     _check_keys("params['gate']", params["gate"], _GATE_KEYS[gate], f" for gate {gate!r}")
-    _check.shape("params['experts']['weights']", params["experts"]["weights"], (None, d), "experts by columns of x")
+    _checks.shape("params['experts']['weights']", params["experts"]["weights"], (None, d), "experts by columns of x")
     k = np.shape(params["experts"]["weights"])[0]
-    _check.count("rows of params['experts']['weights']", k)
+    _checks.count("rows of params['experts']['weights']", k)
     for part in ("experts", "gate"):
         for key, value in params[part].items():
             want = {"weights": (k, d), "temperature": ()}.get(key, (k,))
-            _check.shape(f"params[{part!r}][{key!r}]", value, want, f"for {k} experts and {d} columns of x")
+            _checks.shape(f"params[{part!r}][{key!r}]", value, want, f"for {k} experts and {d} columns of x")
             if key != "log_proportions":  # a proportion may be 0, and its logarithm minus infinity
-                _check.finite(f"params[{part!r}][{key!r}]", value)
+                _checks.finite(f"params[{part!r}][{key!r}]", value)
     params = _arrays("params", params)
     _check_gate_values(params["gate"])
     return params
@@ -302,7 +302,7 @@ def _checked_params(params: Params, gate: str, d: int) -> Params:
 def _check_gate_values(gate: Params) -> None:
     """Raise unless the temperature is above 0 and the proportions sum to 1."""
     if "temperature" in gate:
-        _check.positive("params['gate']['temperature']", gate["temperature"])
+        _checks.positive("params['gate']['temperature']", gate["temperature"])
     if "log_proportions" in gate:
         total = float(np.sum(np.exp(gate["log_proportions"])))
         # Loose enough for float32 and for a central difference, tight enough for logits mistaken for log proportions.
@@ -335,7 +335,7 @@ def _moved(name: str, params: Any, direction: Any, rate: float) -> Any:
     if isinstance(params, dict):
         _check_keys(name, direction, set(params))
         return {key: _moved(f"{name}[{key!r}]", value, direction[key], rate) for key, value in params.items()}
-    _check.shape(name, direction, params.shape, "the shape of params")
+    _checks.shape(name, direction, params.shape, "the shape of params")
     return params - rate * np.asarray(direction, dtype=np.float64)
 
 
@@ -450,7 +450,7 @@ def compare(
     """
     import jax  # here alone, so that everything above stands without it
 
-    _check.positive("rtol", rtol)
+    _checks.positive("rtol", rtol)
     with _float64(jax):
         names, leaves, structure = _read_leaves(jax, "params", params)
         given = _given_gradient(jax, gradient, names, leaves, structure)
@@ -462,7 +462,7 @@ def compare(
         value, automatic = _autodiff(jax, compiled, names, leaves)
         numeric = _differences(compiled, leaves)
     for name, slopes in zip(names, numeric, strict=True):
-        _check.finite(f"loss: central differences in {name}", slopes)
+        _checks.finite(f"loss: central differences in {name}", slopes)
     rows = _rows(names, given, automatic, numeric, value, rtol)
     result = Comparison(tuple(rows))
     print(result, file=file)
@@ -487,7 +487,7 @@ def _read_leaves(jax: Any, name: str, tree: Any) -> tuple[list[str], list[Array]
         kind = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
         if not any(jax.numpy.issubdtype(kind, real) for real in (np.floating, np.integer)):
             raise ValueError(f"{name}: leaf {path} of type {kind} was given; want real numbers")
-        _check.finite(f"{name}: leaf {path}", np.asarray(leaf).astype(np.float64))
+        _checks.finite(f"{name}: leaf {path}", np.asarray(leaf).astype(np.float64))
         leaves.append(np.array(leaf).astype(np.float64))
     return paths, leaves, structure
 
@@ -505,7 +505,7 @@ def _given_gradient(
     if given_structure != structure:
         raise ValueError(f"gradient: structure {given_structure} was given; want that of params, {structure}")
     for name, slopes, leaf in zip(names, given, leaves, strict=True):
-        _check.shape(f"gradient: leaf {name}", slopes, leaf.shape, "the shape in params")
+        _checks.shape(f"gradient: leaf {name}", slopes, leaf.shape, "the shape in params")
     return given
 
 
@@ -526,17 +526,17 @@ def _autodiff(
 ) -> tuple[float, list[Array]]:
     """The loss and its gradient by JAX, after a check that the loss is a finite float64 scalar."""
     value = loss(leaves)
-    _check.shape("loss", value, (), "a scalar")
+    _checks.shape("loss", value, (), "a scalar")
     kind = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
     if kind != np.float64:
         raise ValueError(f"loss: {kind} was returned for float64 params; want float64, so no cast to another type")
-    _check.finite("loss", value)
+    _checks.finite("loss", value)
     try:
         slopes = [np.asarray(leaf) for leaf in jax.grad(loss)(list(leaves))]
     except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
         raise TypeError(_NOT_JAX) from error
     for name, slope in zip(names, slopes, strict=True):
-        _check.finite(f"loss: autodiff in {name}", slope)
+        _checks.finite(f"loss: autodiff in {name}", slope)
     return float(value), slopes
 
 

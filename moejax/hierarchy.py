@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import _check
+from moejax import _checks
 from moejax._linear import Moments, Pairs, dot, moments, pairs, predictors, quadratic_step, with_intercept
 
 Params = dict[str, jax.Array]
@@ -198,12 +198,12 @@ class Hierarchical:
         largest: how many coefficients are told, the largest first, none that is 0. Raises ValueError for other shapes.
         """
         weights, (branches, leaves) = np.asarray(params["weights"]), self.layout.below.shape
-        _check.shape("params: weights", weights, (branches, None), "a row for each branch of the tree")
+        _checks.shape("params: weights", weights, (branches, None), "a row for each branch of the tree")
         names = [f"x{j + 1}" for j in range(weights.shape[1])] if feature_names is None else list(feature_names)
-        _check.shape("feature_names", names, (weights.shape[1],), "one for each feature that the gate sees")
+        _checks.shape("feature_names", names, (weights.shape[1],), "one for each feature that the gate sees")
         if shares is not None:
-            _check.shape("shares", shares, (leaves,), "one for each expert")
-            _check.not_negative("shares", shares)
+            _checks.shape("shares", shares, (leaves,), "one for each expert")
+            _checks.not_negative("shares", shares)
         told = []
         for first, end in self.layout.spans:
             two = end - first == 2  # of which only the difference counts
@@ -251,7 +251,7 @@ def hierarchical(tree: Sequence[Any], *, init_scale: float = 1.0) -> Hierarchica
     Raises ValueError for a split with fewer than two branches, and for leaves that are not the numbers from 0, each once;
     that there is one for each expert is seen to when params are made.
     """
-    _check.not_negative("init_scale", init_scale)
+    _checks.not_negative("init_scale", init_scale)
     nested = _tuples(tree)
     if isinstance(nested, tuple) and nested and all(isinstance(level, int) for level in nested) and 0 not in nested:
         nested = _balanced(nested)
@@ -269,7 +269,7 @@ def _tuples(node: Any) -> Any:
 
 def _balanced(branches: tuple[int, ...]) -> Any:
     for level in branches:
-        _check.count("tree: branches of a level", level, 2)
+        _checks.count("tree: branches of a level", level, 2)
     nodes: list[Any] = list(range(int(np.prod(branches))))
     for size in reversed(branches):
         nodes = [tuple(nodes[i : i + size]) for i in range(0, len(nodes), size)]

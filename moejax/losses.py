@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from moejax import _check
+from moejax import _checks
 from moejax._linear import dot
 from moejax.gates import largest
 from moejax.model import Data, Model, hashable
@@ -34,7 +34,7 @@ class SquaredError:
     def value(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
         """The weighted mean over rows, and plain mean over outputs, of (y - E[y | x])^2."""
         mean = model.mean(params, data.x, data.offset, data.key)
-        _check.shape("y", data.y, mean.shape, "like a prediction")
+        _checks.shape("y", data.y, mean.shape, "like a prediction")
         return dot(weights, _of_rows(jnp.square(mean - data.y), 1))
 
 
@@ -156,7 +156,7 @@ def truncated_nll(k: int) -> NegativeLogLikelihood:
     It is what EM ascends with responsibilities that are 0 but for these (Lücke and Eggert 2010, truncated posteriors); with
     k = 1 the classification likelihood, with k = K the mixture's. Raises ValueError for k that is no whole number above 0.
     """
-    _check.count("k", k)
+    _checks.count("k", k)
     return NegativeLogLikelihood(kept=int(k))
 
 
@@ -179,7 +179,7 @@ class CompleteSquaredError:
     def value(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
         """The weighted mean over rows of r_k (y - mean_k)^2 - r_k log g_k, summed over experts."""
         means = model.means(params, data.x, data.offset)
-        _check.shape("y", data.y, means.shape[1:], "like a prediction")
+        _checks.shape("y", data.y, means.shape[1:], "like a prediction")
         each = _of_rows(jnp.square(means - data.y), 2) - model.log_gate(params, data.x, data.key)
         return dot(weights, (_held(data.division) * each).sum(axis=0))
 
@@ -258,7 +258,7 @@ def balanced(loss: Any, *, kind: str = "importance", weight: float = 0.01) -> Ba
         raise ValueError(f"loss: {loss!r} was given; want a record with a function `value`, as in moejax.losses")
     if kind not in ("importance", "load"):
         raise ValueError(f"kind: {kind!r} was given; want 'importance' or 'load'")
-    _check.not_negative("weight", weight)
+    _checks.not_negative("weight", weight)
     return Balanced(hashable(loss), kind, float(weight))
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import _check
+from moejax import _checks
 
 _ROUNDING = 1e-4  # of probabilities, and of their sum over classes
 
@@ -56,11 +56,11 @@ def calibration(
     each row, of which "observed" is the accuracy (Guo, Pleiss, Sun and Weinberger 2017). Also raises ValueError for bins
     below 1 and for a class that is not there.
     """
-    _check.count("bins", bins)
+    _checks.count("bins", bins)
     labels, table, share = _checked(y, probabilities, weights)
     if of_class is not None:
-        _check.count("of_class", of_class, 0)
-        _check.whole("of_class", of_class, 0, table.shape[1] - 1)
+        _checks.count("of_class", of_class, 0)
+        _checks.whole("of_class", of_class, 0, table.shape[1] - 1)
     elif table.shape[1] == 2:
         of_class = 1
     chosen = table.argmax(axis=1) if of_class is None else np.full(len(labels), of_class)
@@ -81,17 +81,17 @@ def calibration(
 def _checked(y: Any, probabilities: Any, weights: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Labels (n,) as integers, probabilities (n, C), and weights (n,) of sum 1."""
     table = np.asarray(probabilities)
-    _check.finite("probabilities", table if table.dtype.kind in "OSUMmc" else table.astype(float))
+    _checks.finite("probabilities", table if table.dtype.kind in "OSUMmc" else table.astype(float))
     table = table.astype(float)
     if table.ndim == 1:
         table = np.stack([1 - table, table], axis=1)
-    _check.shape("probabilities", table, (None, None), "rows by classes, or (n,) of class 1")
+    _checks.shape("probabilities", table, (None, None), "rows by classes, or (n,) of class 1")
     if (table < -_ROUNDING).any() or (np.abs(table.sum(axis=1) - 1) > _ROUNDING).any():
         raise ValueError("probabilities: some are below 0, or of a row that does not sum to 1; want those of all classes")
-    _check.shape("y", y, (len(table),), "a class number for each row")
-    _check.whole("y", y, 0, table.shape[1] - 1)
+    _checks.shape("y", y, (len(table),), "a class number for each row")
+    _checks.whole("y", y, 0, table.shape[1] - 1)
     share = np.ones(len(table)) if weights is None else np.asarray(weights, float)
-    _check.shape("weights", share, (len(table),), "one for each row")
-    _check.not_negative("weights", share)
-    _check.positive("sum of weights", share.sum())
+    _checks.shape("weights", share, (len(table),), "one for each row")
+    _checks.not_negative("weights", share)
+    _checks.positive("sum of weights", share.sum())
     return np.asarray(y).astype(int), np.clip(table, 0, 1), share / share.sum()

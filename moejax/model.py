@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import _check, _trees, columns
+from moejax import _checks, _trees, columns
 
 Params = Any
 Columns: TypeAlias = tuple[int, ...] | tuple[str, ...] | str | None  # what a part sees of x
@@ -287,12 +287,12 @@ class Model:
     def check_hyper(self, name: str, value: Any) -> None:
         """Raise ValueError for a number that the part which has it cannot have: by its `check_hyper`, or if not finite."""
         if name == "n_experts":
-            return _check.whole("hyper['n_experts']", value, 1, self.n_experts)
+            return _checks.whole("hyper['n_experts']", value, 1, self.n_experts)
         part = next(p for p in map(self._part, PARTS) if name in getattr(p, "hyper", {}))
         if hasattr(part, "check_hyper"):
             part.check_hyper(name, value)
         else:
-            _check.finite(f"hyper[{name!r}]", value)
+            _checks.finite(f"hyper[{name!r}]", value)
 
     def with_hyper(self, params: Params, hyper: dict[str, Any]) -> Params:
         """Params with the numbers of `hyper` set to those given; params["active"], (K,), is there if `n_experts` is."""
@@ -343,7 +343,7 @@ def moe(
     Raises ValueError for n_experts below 1, a part without its functions, columns that are negative or repeated, and
     columns for another number of experts.
     """
-    _check.count("n_experts", n_experts)
+    _checks.count("n_experts", n_experts)
     _functions("expert", expert, ("init", "apply"))
     if isinstance(expert_columns, Sequence | np.ndarray) and any(np.ndim(own) for own in expert_columns):
         columns.check_division("expert_columns", expert_columns, n_experts)
@@ -445,7 +445,7 @@ def _columns(name: str, x: Any, columns: Columns) -> Any:
     if isinstance(columns[0], str):
         arrays = [_named(name, x, str(key)) for key in columns]
         return jnp.concatenate([array.reshape(array.shape[0], -1) for array in arrays], axis=1)
-    _check.shape("x", x, (None, None), f"an array, since {name} was given")
+    _checks.shape("x", x, (None, None), f"an array, since {name} was given")
     if max(columns) >= x.shape[1]:
         raise ValueError(f"{name}: column {max(columns)} was given; want columns below {x.shape[1]}, those of x")
     return x[:, np.asarray(columns)]
@@ -461,7 +461,7 @@ def _named(name: str, x: Any, key: str) -> Any:
 
 def leaders(groups: Any) -> jax.Array:
     """The first row of each row's group, (n,), for (n,) labels; where traced, these have to be numbers from 0 to n - 1."""
-    if not _check.is_traced(groups):
+    if not _checks.is_traced(groups):
         _, first, group = np.unique(np.asarray(groups), return_index=True, return_inverse=True)
         return jnp.asarray(first[group.ravel()], jnp.int32)
     rows = jnp.arange(groups.shape[0], dtype=jnp.int32)

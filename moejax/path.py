@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import _check, _lanes, _solver, division, starts
+from moejax import _checks, _lanes, _solver, division, starts
 from moejax._trees import chosen, merge, replaced, split
 from moejax.fit import Fit, Status, check_key, normalized, total_weight
 from moejax.gradient import GradientFit
@@ -98,7 +98,7 @@ class Path:
         self.check_hyper(hyper)
         for name, value in hyper.items():
             if name != self.name:
-                _check.shape(f"hyper[{name!r}]", value, (), "one number; `sweep` takes many")
+                _checks.shape(f"hyper[{name!r}]", value, (), "one number; `sweep` takes many")
         start = _parts(start)
         self.check_data(x, y, weights, offset, groups, start)
         if callable(start):
@@ -138,8 +138,8 @@ class Path:
             _check_count(f"hyper[{self.name!r}]", values)
             hyper = {name: value for name, value in hyper.items() if name != self.name}
         elif values is not None:
-            _check.shape(f"hyper[{self.name!r}]", values, (None,), "the values of a path, or how many")
-            _check.count(f"values in hyper[{self.name!r}]", np.shape(values)[0])
+            _checks.shape(f"hyper[{self.name!r}]", values, (None,), "the values of a path, or how many")
+            _checks.count(f"values in hyper[{self.name!r}]", np.shape(values)[0])
         self.fit.check_hyper(hyper)
 
     def check_data(
@@ -304,7 +304,7 @@ def path(fit: Any, name: str = "l1_experts", *, ratio: float = RATIO, order: str
         why = "is a path already" if hasattr(fit, "inner_axis") else f"has no {' and no '.join(lacking)}"
         raise ValueError(f"fit: {fit!r} {why}; want a fit, as from fit_em")
     _penalty(fit, name)
-    _check.positive("ratio", ratio)
+    _checks.positive("ratio", ratio)
     if ratio >= 1:
         raise ValueError(f"ratio: {ratio!r} was given; want a number between 0 and 1")
     if order not in (None, "ascending", "descending"):
@@ -383,7 +383,7 @@ def critical(
     penalty = _penalty(fit, name)
     if not hasattr(penalty, "critical"):
         raise ValueError(f"{name}: {penalty!r} knows no critical weight; want values")
-    if any(_check.is_traced(leaf) for leaf in jax.tree.leaves((key, x, y, hyper, weights, offset, groups, start))):
+    if any(_checks.is_traced(leaf) for leaf in jax.tree.leaves((key, x, y, hyper, weights, offset, groups, start))):
         raise ValueError(f"{name}: how many weights are wanted was given inside a compiled function; want the weights")
     hyper = {n: v for n, v in (hyper or {}).items() if n != name} | {"restart": 0}
     more = _given({"weights": weights, "offset": offset, "groups": groups})

@@ -44,7 +44,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import _check
+from moejax import _checks
 
 Coefficients = list[jax.Array]
 Terms = Sequence[tuple[Any, Any]]  # penalties, each with its weight
@@ -353,7 +353,7 @@ def elastic_net(part: str, l1_ratio: float = 0.5) -> ElasticNet:
     Their mean squared errors have a factor of 1/2 that `losses.squared_error` lacks, so that a weight here is twice theirs.
     part: "experts" or "gate". l1_ratio: from 0, a ridge, to 1, the lasso. Raises ValueError for anything else.
     """
-    _check.not_negative("l1_ratio", l1_ratio)
+    _checks.not_negative("l1_ratio", l1_ratio)
     if l1_ratio > 1:
         raise ValueError(f"l1_ratio: {l1_ratio} was given; want a number from 0 to 1")
     return ElasticNet(_part(part), float(l1_ratio))

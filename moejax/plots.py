@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from moejax import _check
+from moejax import _checks
 
 __all__ = [
     "PALETTE",
@@ -83,8 +83,8 @@ def training_loss(
     lines = lines[None] if lines.ndim == 1 else lines
     members, length = lines.shape
     at = np.arange(1.0, length + 1.0) if steps is None else _numbers("steps", steps, 1)
-    _check.shape("steps", at, (length,), "one step per column of history")
-    _check.finite("steps", at)
+    _checks.shape("steps", at, (length,), "one step per column of history")
+    _checks.finite("steps", at)
     names = None if labels is None else _names("labels", labels, members, "one per member")
     sizes = _finite_beginnings(lines)
     shown, early = sizes > 0, (sizes > 0) & (sizes < length)
@@ -154,14 +154,14 @@ def expert_weights(
         The Axes; the colour bar is beside it, in the same figure.
     """
     table = _numbers("weights", weights, 2, 2, "(K, d)")
-    _check.finite("weights", table)
+    _checks.finite("weights", table)
     experts, features = table.shape
     names = _feature_names(feature_names, features)
     constants = None
     if intercept is not None:
         constants = _numbers("intercept", intercept, 1)
-        _check.shape("intercept", constants, (experts,), "one number per expert")
-        _check.finite("intercept", constants)
+        _checks.shape("intercept", constants, (experts,), "one number per expert")
+        _checks.finite("intercept", constants)
     rows = _expert_names(experts, shares, numbers)
     ax, image, largest = _coloured(table, names, ax)
     width, height = _cell_in_points(ax, features + (constants is not None), experts)
@@ -207,11 +207,11 @@ def tied_groups(
     of_groups = _numbers("values", values, 2, 2, "(K, Q)")
     member = _numbers("groups", groups, 2, 2, "(K, d)")
     experts, features = member.shape
-    _check.shape("values", of_groups, (experts, None), "a row for each expert, as in groups")
-    _check.whole("groups", member, 0, of_groups.shape[1] - 1)
+    _checks.shape("values", of_groups, (experts, None), "a row for each expert, as in groups")
+    _checks.whole("groups", member, 0, of_groups.shape[1] - 1)
     member = member.astype(int)
     table = np.take_along_axis(of_groups, member, axis=1)
-    _check.finite("values of groups with features", table)
+    _checks.finite("values of groups with features", table)
     names, rows = _feature_names(feature_names, features), _expert_names(experts, shares, numbers)
     ax, image, largest = _coloured(table, names, ax)
     width, height = _cell_in_points(ax, features, experts)
@@ -233,10 +233,10 @@ def true_vs_predicted(y: Any, prediction: Any, *, expert: Any = None, ax: Axes |
         The Axes, both of whose axes have the same scale.
     """
     true = _numbers("y", y, 1)
-    _check.finite("y", true)
+    _checks.finite("y", true)
     guess = _numbers("prediction", prediction, 1)
-    _check.shape("prediction", guess, true.shape, "one number per target in y")
-    _check.finite("prediction", guess)
+    _checks.shape("prediction", guess, true.shape, "one number per target in y")
+    _checks.finite("prediction", guess)
     if np.ptp(true) == 0:
         raise ValueError(f"y: {true.size} times {true[0]:g} was given; want targets that vary, or R² has no meaning")
     labels = None if expert is None else _labels(expert, true.size)
@@ -269,10 +269,10 @@ def sample_3d(x: Any, y: Any, expert: Any, *, ax: Axes | None = None) -> Axes:
         The 3-D Axes; the labels of its axes give the share of the variance of x that each component explains.
     """
     inputs = _numbers("x", x, 2, 2, "(n, d)")
-    _check.finite("x", inputs)
+    _checks.finite("x", inputs)
     target = _numbers("y", y, 1)
-    _check.shape("y", target, (len(inputs),), "one target per row of x")
-    _check.finite("y", target)
+    _checks.shape("y", target, (len(inputs),), "one target per row of x")
+    _checks.finite("y", target)
     labels = _labels(expert, len(inputs))
     if min(inputs.shape) < 2:
         raise ValueError(f"x: shape {inputs.shape} was given; want at least 2 rows and 2 columns for two components")
@@ -328,8 +328,8 @@ def validation_error(
     if chosen_restart is not None:
         line = _pick(errors, chosen_restart)
     if reference is not None:
-        _check.shape("reference", reference, (), "one number")
-        _check.finite("reference", reference)
+        _checks.shape("reference", reference, (), "one number")
+        _checks.finite("reference", reference)
     ax = _axes(ax, (6.4, 4.0))
     errors = np.where(np.isfinite(errors), errors, np.nan)
     keys: list[Line2D] = []
@@ -490,8 +490,8 @@ def conditional_density(
     """
     across, up = _rising("at", at), _rising("grid", grid)
     values = _numbers("density", density, 2, 2, "(a, g)")
-    _check.shape("density", values, (across.size, up.size), "one for each of at and of grid")
-    _check.not_negative("density", values)
+    _checks.shape("density", values, (across.size, up.size), "one for each of at and of grid")
+    _checks.not_negative("density", values)
     if (x is None) != (y is None):
         raise ValueError(f"x, y: {'y' if x is None else 'x'} was given alone; want both, or none")
     if centres is None and shares is not None:
@@ -501,14 +501,14 @@ def conditional_density(
     keys: list[Any] = []
     if x is not None:
         points, targets = _numbers("x", x, 1, 2, "(n,) or (n, 1)"), _numbers("y", y, 1)
-        _check.shape("x", points.reshape(len(points), -1), (targets.size, 1), "one number for each y")
+        _checks.shape("x", points.reshape(len(points), -1), (targets.size, 1), "one number for each y")
         look: dict[str, Any] = {"color": _CHOSEN, "alpha": 0.5, "linewidths": 0}
         keys.append(ax.scatter(points.ravel(), targets, s=4.0, label="data", **look))
     if centres is not None:
         dots = _numbers("centres", centres, 2, 2, "(a, K)")
-        _check.shape("centres", dots, (across.size, None), "a row for each of at")
+        _checks.shape("centres", dots, (across.size, None), "a row for each of at")
         sizes = np.ones_like(dots) if shares is None else _numbers("shares", shares, 2, 2, "(a, K)")
-        _check.shape("shares", sizes, dots.shape, "like centres")
+        _checks.shape("shares", sizes, dots.shape, "like centres")
         label = "centres" if shares is None else "centres, by share"
         each = np.broadcast_to(across[:, None], dots.shape)
         ax.scatter(each, dots, s=14.0 * np.nan_to_num(sizes), color=PALETTE[1], linewidths=0, zorder=3)
@@ -555,7 +555,7 @@ def calibration(table: Any, *, ax: Axes | None = None) -> Axes:
 
 def _rising(name: str, value: Any) -> np.ndarray:
     numbers = _numbers(name, value, 1)
-    _check.finite(name, numbers)
+    _checks.finite(name, numbers)
     if numbers.size < 2 or (np.diff(numbers) <= 0).any():
         raise ValueError(f"{name}: {numbers.size} numbers were given; want at least two, each above the one before")
     return numbers
@@ -636,8 +636,8 @@ def _feature_names(names: Sequence[str] | None, features: int) -> list[str]:
 def _labels(expert: Any, samples: int) -> np.ndarray:
     """`expert` as integers (n,)."""
     labels = _numbers("expert", expert, 1)
-    _check.shape("expert", labels, (samples,), "one expert per sample")
-    _check.not_negative("expert", labels)
+    _checks.shape("expert", labels, (samples,), "one expert per sample")
+    _checks.not_negative("expert", labels)
     if (labels != np.round(labels)).any():
         raise ValueError(f"expert: {labels[labels != np.round(labels)][0]:g} was given; want whole numbers from 0")
     return labels.astype(int)
@@ -645,13 +645,13 @@ def _labels(expert: Any, samples: int) -> np.ndarray:
 
 def _expert_names(experts: int, shares: Any, numbers: Sequence[int] | None) -> list[str]:
     if numbers is not None:
-        _check.shape("numbers", numbers, (experts,), "one number per expert")
+        _checks.shape("numbers", numbers, (experts,), "one number per expert")
     names = [f"expert {k + 1}" for k in (range(experts) if numbers is None else numbers)]
     if shares is None:
         return names
     parts = _numbers("shares", shares, 1)
-    _check.shape("shares", parts, (experts,), "one share per expert")
-    _check.not_negative("shares", parts)
+    _checks.shape("shares", parts, (experts,), "one share per expert")
+    _checks.not_negative("shares", parts)
     if parts.max() > 1.0 + 1e-6:
         raise ValueError(f"shares: {parts.max():g} was given; want shares from 0 to 1")
     return [f"{name} ({part:.0%})" for name, part in zip(names, parts, strict=True)]
@@ -660,10 +660,10 @@ def _expert_names(experts: int, shares: Any, numbers: Sequence[int] | None) -> l
 def _penalties(penalty: Any, chosen: float | None) -> tuple[np.ndarray, np.ndarray]:
     """The penalties (P,) and what sorts them."""
     grid = _numbers("penalty", penalty, 1)
-    _check.not_negative("penalty", grid)
+    _checks.not_negative("penalty", grid)
     if chosen is not None:
-        _check.shape("chosen", chosen, (), "one penalty")
-        _check.finite("chosen", chosen)
+        _checks.shape("chosen", chosen, (), "one penalty")
+        _checks.finite("chosen", chosen)
         # Float32 grids come back rounded; an index passed for a penalty is what this is meant to catch.
         if not grid.min() * (1 - 1e-5) <= float(chosen) <= grid.max() * (1 + 1e-5):
             raise ValueError(
@@ -677,8 +677,8 @@ def _pick(errors: np.ndarray, restart: Any) -> np.ndarray:
     if errors.ndim == 1:
         raise ValueError(f"chosen_restart: given with error of shape {errors.shape}; want error of shape (P, R)")
     index = _numbers("chosen_restart", restart, 1)
-    _check.shape("chosen_restart", index, (len(errors),), "one restart per penalty")
-    _check.finite("chosen_restart", index)
+    _checks.shape("chosen_restart", index, (len(errors),), "one restart per penalty")
+    _checks.finite("chosen_restart", index)
     wrong = (index != np.round(index)) | (index < 0) | (index >= errors.shape[1])
     if wrong.any():
         raise ValueError(

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import _check, _modes
+from moejax import _checks, _modes
 from moejax._modes import Mixture
 from moejax.model import Model
 
@@ -101,8 +101,8 @@ def quantiles(model: Model, params: Any, x: Any, q: Any, offset: Any = None) -> 
     are not between 0 and 1, and as `cdf` does.
     """
     _check_cdf(model)
-    _check.finite("q", q)
-    inside = _check.is_traced(q) or bool(((jnp.asarray(q) > 0) & (jnp.asarray(q) < 1)).all())
+    _checks.finite("q", q)
+    inside = _checks.is_traced(q) or bool(((jnp.asarray(q) > 0) & (jnp.asarray(q) < 1)).all())
     if np.ndim(q) > 1 or not inside:
         raise ValueError(f"q: {q} was given; want numbers between 0 and 1, one or a sequence")
     found = _quantiles(model, params, x, jnp.atleast_1d(jnp.asarray(q, float)), offset)
@@ -115,9 +115,9 @@ def interval(model: Model, params: Any, x: Any, level: float = 0.9, offset: Any 
     Where p(y | x) has modes far apart, it spans what lies between them too. Raises ValueError for a level that is not one
     number between 0 and 1, and as `quantiles` does.
     """
-    _check.shape("level", level, (), "one number between 0 and 1")
-    _check.positive("level", level)
-    if not _check.is_traced(level) and level >= 1:
+    _checks.shape("level", level, (), "one number between 0 and 1")
+    _checks.positive("level", level)
+    if not _checks.is_traced(level) and level >= 1:
         raise ValueError(f"level: {level} was given; want a number between 0 and 1")
     return quantiles(model, params, x, 0.5 + 0.5 * jnp.asarray([-level, level]), offset)
 
@@ -168,7 +168,7 @@ def _on_grid(model: Model, params: Any, x: Any, y: Any, offset: Any, function: A
     n = jax.tree.leaves(x)[0].shape[0]
     if np.ndim(y) not in (1, 2) or np.shape(y)[0] != n:
         raise ValueError(f"y: shape {np.shape(y)} was given; want {(n,)}, or ({n}, g) for a grid")
-    _check.finite("y", y)
+    _checks.finite("y", y)
     mixture = _mixture(model, params, x, offset, 1 if np.ndim(y) == 1 else np.shape(y)[1])
     return function(mixture, jnp.asarray(y, mixture.eta.dtype).ravel()).reshape(np.shape(y))
 

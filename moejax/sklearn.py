@@ -35,7 +35,7 @@ try:
 except ImportError as error:
     raise ImportError(f"moejax.sklearn: {error}; want pip install 'moejax[sklearn]'") from error
 
-from moejax import _check, experts, families, gates, losses
+from moejax import _checks, experts, families, gates, losses
 from moejax._estimators import applied, best_of_starts, check_choice, moments, precision, row_weights
 from moejax.em import fit_em
 from moejax.ensembles import MoEEnsembleClassifier as MoEEnsembleClassifier
@@ -81,12 +81,12 @@ class _MixtureOfExperts(BaseEstimator):
         for name, wanted in (("loss", LOSSES), ("solver", SOLVERS)):
             check_choice(name, getattr(self, name), wanted)
         for name in ("n_experts", "n_init", "max_iter"):
-            _check.count(name, getattr(self, name))
+            _checks.count(name, getattr(self, name))
         gate = self._gate_name
         check_choice("gate", gate, GATES)
         for name in _PENALTIES:
-            _check.shape(name, getattr(self, name), (), "one number")
-            _check.not_negative(name, getattr(self, name))
+            _checks.shape(name, getattr(self, name), (), "one number")
+            _checks.not_negative(name, getattr(self, name))
         if self.l1_gate > 0 and gate not in _LINEAR_GATES:
             raise ValueError(f"l1_gate: {self.l1_gate} was given for gate={self.gate!r}; want one of {list(_LINEAR_GATES)}")
         if self.loss == "squared_error" and self.solver == "em":
@@ -351,7 +351,7 @@ class MoERegressor(RegressorMixin, _MixtureOfExperts):
         return y * self.y_scale_ + self.y_mean_
 
     def _target(self, y: Any, n: int) -> np.ndarray:
-        _check.shape("y", y, (n,), "one for each row of X")
+        _checks.shape("y", y, (n,), "one for each row of X")
         y = np.asarray(y, float)
         self.model_.family._check_support(y)
         return (y - self.y_mean_) / self.y_scale_
@@ -439,7 +439,7 @@ class MoEClassifier(ClassifierMixin, _MixtureOfExperts):
         return np.stack([1 - probs, probs], axis=-1) if probs.ndim == axis else probs
 
     def _target(self, y: Any, n: int) -> np.ndarray:
-        _check.shape("y", y, (n,), "one for each row of X")
+        _checks.shape("y", y, (n,), "one for each row of X")
         unknown = np.setdiff1d(y, self.classes_)
         if unknown.size:
             raise ValueError(f"y: label {unknown[0]!r} was given; want labels among {self.classes_.tolist()}")

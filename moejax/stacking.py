@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from moejax import _check
+from moejax import _checks
 
 LEAST = 1e-7  # a probability below which none is taken to be, for its logarithm has to be finite
 
@@ -43,7 +43,7 @@ def predictions(models: Sequence[Any], x: Any, classes: Any = None) -> np.ndarra
     else:
         said = [np.asarray(model.predict(x) if hasattr(model, "predict") else model(x)) for model in models]
     for number, values in enumerate(said):
-        _check.finite(f"models[{number}]: predictions", values)
+        _checks.finite(f"models[{number}]: predictions", values)
         if values.ndim not in (1, 2) or values.shape != said[0].shape:
             raise ValueError(
                 f"models[{number}]: predictions of shape {values.shape} were given; want {said[0].shape} of all"
@@ -70,8 +70,8 @@ def out_of_fold(models: Sequence[Any], x: Any, y: Any, folds: Any = 5, *, weight
     classes = np.unique(y) if is_classifier(models) else None
     labels = fold_labels(folds, y, seed, stratified=classes is not None)
     if weights is not None:
-        _check.shape("weights", weights, (len(y),), "one for each row")
-        _check.not_negative("weights", weights)
+        _checks.shape("weights", weights, (len(y),), "one for each row")
+        _checks.not_negative("weights", weights)
     result = None
     for fold in np.unique(labels):
         held, rest = np.flatnonzero(labels == fold), np.flatnonzero(labels != fold)
@@ -96,13 +96,13 @@ def losses(predicted: Any, y: Any) -> np.ndarray:
     Raises ValueError for other shapes, and for numbers that are NaN or infinite.
     """
     predicted, y = np.asarray(predicted, float), np.asarray(y)
-    _check.finite("predicted", predicted)
+    _checks.finite("predicted", predicted)
     if predicted.ndim not in (2, 3):
         raise ValueError(f"predicted: shape {predicted.shape} was given; want (n, K), or (n, K, C) for classifiers")
-    _check.shape("y", y, (len(predicted),), "one for each row")
-    _check.finite("y", y)
+    _checks.shape("y", y, (len(predicted),), "one for each row")
+    _checks.finite("y", y)
     if predicted.ndim == 3:
-        _check.whole("y", y, 0, predicted.shape[2] - 1)
+        _checks.whole("y", y, 0, predicted.shape[2] - 1)
         return -np.take_along_axis(predicted, y.astype(int)[:, None, None], axis=2)[..., 0]
     squares = np.square(predicted - y[:, None])
     least = max(1e-6 * squares.mean(), np.finfo(float).tiny)
@@ -116,16 +116,16 @@ def linear_forecasts(x: Any, losses: Any, l2: float = 1e-3, weights: Any = None)
     are free. x: (n, d), best standardised. losses: (n, K), of rows that the experts were not fitted to. weights: (n,).
     Raises ValueError for shapes that do not fit, and for numbers that are NaN, infinite or, of l2 and weights, below 0.
     """
-    _check.shape("x", x, (None, None), "rows by features")
-    _check.shape("losses", losses, (np.shape(x)[0], None), "rows by experts")
-    _check.finite("x", x)
-    _check.finite("losses", losses)
-    _check.not_negative("l2", l2)
+    _checks.shape("x", x, (None, None), "rows by features")
+    _checks.shape("losses", losses, (np.shape(x)[0], None), "rows by experts")
+    _checks.finite("x", x)
+    _checks.finite("losses", losses)
+    _checks.not_negative("l2", l2)
     x, losses = np.asarray(x, float), np.asarray(losses, float)
     w = np.ones(len(x)) if weights is None else np.asarray(weights, float)
-    _check.shape("weights", w, (len(x),), "one for each row")
-    _check.not_negative("weights", w)
-    _check.positive("sum of weights", w.sum())
+    _checks.shape("weights", w, (len(x),), "one for each row")
+    _checks.not_negative("weights", w)
+    _checks.positive("sum of weights", w.sum())
     w = w / w.sum()
     centre, mean = w @ x, w @ losses
     rows = (x - centre) * w[:, None]
@@ -180,7 +180,7 @@ def fold_labels(folds: Any, y: np.ndarray, seed: int = 0, stratified: bool = Fal
     """The fold of each row, (n,): those given, checked, or so many drawn from a seed, each with its share of every class."""
     n = len(y)
     if np.ndim(folds) == 0:
-        _check.count("folds", folds, 2)
+        _checks.count("folds", folds, 2)
         if folds > n:
             raise ValueError(f"folds: {folds} were given for {n} rows; want at most one for each")
         order = np.random.default_rng(seed).permutation(n)
@@ -188,7 +188,7 @@ def fold_labels(folds: Any, y: np.ndarray, seed: int = 0, stratified: bool = Fal
         labels = np.empty(n, int)
         labels[order] = np.arange(n) % folds
         return labels
-    _check.shape("folds", folds, (n,), "the fold of each row")
+    _checks.shape("folds", folds, (n,), "the fold of each row")
     labels = np.asarray(folds)
     if labels.dtype.kind not in "iu":
         raise ValueError(f"folds: values of type {labels.dtype} were given; want whole numbers")
@@ -211,7 +211,7 @@ def _check_models(models: Any, wanted: str) -> None:
 def _log_probabilities(model: Any, x: Any, classes: np.ndarray) -> np.ndarray:
     """(n, C), of classes that the model does not know the least."""
     given = np.asarray(model.predict_proba(x), float)
-    _check.shape("predict_proba", given, (len(given), len(model.classes_)), "a column for each of classes_")
+    _checks.shape("predict_proba", given, (len(given), len(model.classes_)), "a column for each of classes_")
     place = np.searchsorted(classes, model.classes_)
     if (place >= len(classes)).any() or (classes[place] != model.classes_).any():
         raise ValueError(f"classes: a model knows {list(model.classes_)}; want them all among {classes.tolist()}")

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import _check
+from moejax import _checks
 from moejax._linear import dot, solved
 from moejax.model import is_table
 
@@ -151,9 +151,9 @@ def check_init(init: str, x: Any) -> None:
 
 def check_responsibilities(name: str, given: Any, n: int, n_experts: int) -> None:
     """Raise ValueError unless given is (n, K), none below 0, of sum 1 over experts (to 1e-4)."""
-    _check.shape(name, given, (n, n_experts), "responsibilities, rows by experts")
-    _check.not_negative(name, given)
-    if not _check.is_traced(given):
+    _checks.shape(name, given, (n, n_experts), "responsibilities, rows by experts")
+    _checks.not_negative(name, given)
+    if not _checks.is_traced(given):
         sums = np.asarray(given, float).sum(axis=1)
         wrong = np.abs(sums - 1) > 1e-4
         if wrong.any():
@@ -164,7 +164,7 @@ def check_responsibilities(name: str, given: Any, n: int, n_experts: int) -> Non
 def check_distinct(x: Any, y: Any, n_experts: int) -> None:
     """Raise ValueError for more experts than distinct rows of x and y."""
     leaves = [*jax.tree.leaves(x), y]
-    if any(_check.is_traced(leaf) for leaf in leaves):
+    if any(_checks.is_traced(leaf) for leaf in leaves):
         return
     if any(len(np.unique(np.asarray(y)[:most])) >= n_experts for most in (n_experts, 1000)):
         return

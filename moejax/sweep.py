@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import _check, division
+from moejax import _checks, division
 from moejax.fit import Fit, Status, check_groups, check_key, check_weights, describe
 from moejax.model import floating, leaders
 from moejax.path import is_count, sequence
@@ -311,9 +311,9 @@ def sweep(
     if not isinstance(axes, Mapping) or not axes:
         raise ValueError(f"axes: {axes!r} was given; want a mapping from the name of at least one axis to its values")
     if chunk_size is not None:
-        _check.count("chunk_size", chunk_size)
+        _checks.count("chunk_size", chunk_size)
     if threads is not None:
-        _check.count("threads", threads)
+        _checks.count("threads", threads)
     if devices is not None and not len(devices):
         raise ValueError("devices: none were given; want at least one, or None for all local ones")
     inner = getattr(fit, "inner_axis", None)
@@ -367,10 +367,10 @@ def _divisions(given: Any) -> dict[Any, Any]:
 
 def _axis_values(name: str, given: Any, countable: bool = False) -> np.ndarray:
     if countable and is_count(given):
-        _check.count(f"axes[{name!r}]", given, 2)
+        _checks.count(f"axes[{name!r}]", given, 2)
         return np.asarray(given)
     if name in ("restart", "fold", "bootstrap") and np.ndim(given) == 0:
-        _check.count(name, given, 2 if name == "fold" else 1)
+        _checks.count(name, given, 2 if name == "fold" else 1)
         return np.arange(given)
     try:
         values = np.asarray(list(given) if isinstance(given, Iterable) and not hasattr(given, "__array__") else given)
@@ -381,7 +381,7 @@ def _axis_values(name: str, given: Any, countable: bool = False) -> np.ndarray:
         raise ValueError(f"axes[{name!r}]: {what} was given; want a sequence of at least one number")
     if name == "division":
         return values
-    _check.finite(f"axes[{name!r}]", values)
+    _checks.finite(f"axes[{name!r}]", values)
     if name in ("restart", "fold", "bootstrap"):
         least = -1 if name == "fold" else 0
         whole = np.issubdtype(values.dtype, np.integer)
@@ -433,7 +433,7 @@ def _inputs(given: Inputs, axes: dict[str, np.ndarray]) -> Inputs:
     labels = given.fold_of_row
     if "fold" in axes:
         labels = _drawn_folds(given.key, n, len(axes["fold"]), leader) if labels is None else labels
-        _check.shape("axes['fold']", labels, (n,), "the fold of every row")
+        _checks.shape("axes['fold']", labels, (n,), "the fold of every row")
         _check_folds(labels, axes["fold"], weights, leader)
     if "fold" in axes or "bootstrap" in axes:
         weights = jnp.ones(n, dtype) if weights is None else weights

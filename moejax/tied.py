@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import _check
+from moejax import _checks
 from moejax._linear import Moments, Pairs, diagonals, dot, moments, pairs, predictors, solved, with_intercept
 
 Params = dict[str, jax.Array]
@@ -69,7 +69,7 @@ class Tied:
 
     def check_hyper(self, name: str, value: Any) -> None:
         """Raise ValueError for a number of groups that there are not."""
-        _check.whole(f"hyper[{name!r}]", value, 1, self.groups)
+        _checks.whole(f"hyper[{name!r}]", value, 1, self.groups)
 
     def init(self, key: jax.Array, n_experts: int, x: jax.Array) -> Params:
         """Standard normal logits of the memberships (K, d, Q), normal values (K, Q) of variance init_scale^2 / d, intercepts
@@ -273,8 +273,8 @@ def tied(groups: int = 3, *, init_scale: float = 1.0) -> Tied:
     the standard deviation of the values that a fit by gradient begins with, times sqrt(d). Raises ValueError for fewer than
     one group and an init_scale below 0.
     """
-    _check.count("groups", groups)
-    _check.not_negative("init_scale", init_scale)
+    _checks.count("groups", groups)
+    _checks.not_negative("init_scale", init_scale)
     return Tied(int(groups), float(init_scale))
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import _check
+from moejax import _checks
 from moejax.fit import check_weights
 from moejax.gates import largest
 from moejax.model import Model
@@ -60,14 +60,14 @@ def usage(model: Model, params: Any, x: Any, y: Any = None, *, weights: Any = No
     Runs on the host. Raises ValueError for y with a model that has no family, and for weights as a fit does.
     """
     for leaf in jax.tree.leaves(x):
-        _check.finite("x", leaf)
+        _checks.finite("x", leaf)
     inputs = model.prepare(x)
     log_gate = model.log_gate(params, inputs)
     kept, n = model.kept or 1, log_gate.shape[1]
     if weights is not None:
         check_weights(weights, n)
     if y is not None:
-        _check.finite("y", y)
+        _checks.finite("y", y)
     share = np.full(n, 1 / n) if weights is None else np.asarray(weights, float) / np.sum(weights, dtype=float)
 
     def mean(rows: Any) -> np.ndarray:
