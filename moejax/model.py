@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import _checks, _trees, columns
+from moejax import _checks, _trees
+from moejax.experts import by_columns, check_division
 
 Params = Any
 Columns: TypeAlias = tuple[int, ...] | tuple[str, ...] | str | None  # what a part sees of x
@@ -346,8 +347,8 @@ def moe(
     _checks.count("n_experts", n_experts)
     _functions("expert", expert, ("init", "apply"))
     if isinstance(expert_columns, Sequence | np.ndarray) and any(np.ndim(own) for own in expert_columns):
-        columns.check_division("expert_columns", expert_columns, n_experts)
-        expert, expert_columns = columns.by_columns(expert, [expert_columns]), None  # type: ignore[list-item]
+        check_division("expert_columns", expert_columns, n_experts)
+        expert, expert_columns = by_columns(expert, [expert_columns]), None  # type: ignore[list-item]
     _functions("gate", gate, ("init", "log_probs"))
     if family is not None:
         _functions("family", family, ("init", "log_prob", "mean"))

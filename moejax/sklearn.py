@@ -43,8 +43,8 @@ from moejax.ensembles import MoEEnsembleRegressor as MoEEnsembleRegressor
 from moejax.ensembles import MoEStackingClassifier as MoEStackingClassifier
 from moejax.ensembles import MoEStackingRegressor as MoEStackingRegressor
 from moejax.fit import Fit, Status, describe, effective_sizes
+from moejax.gates import Hierarchical
 from moejax.gradient import fit_gradient
-from moejax.hierarchy import Hierarchical
 from moejax.model import Data, Model, moe
 
 GATES = ("fixed", "constant", "softmax", "top1", "gaussian", "hierarchical")

@@ -1,0 +1,60 @@
+"""Experts that are given functions of the inputs, of which nothing is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+@dataclass(frozen=True)
+class Functions:
+    """Predictors that are functions of the inputs; made by `functions`."""
+
+    each: tuple[Callable[[Any], jax.Array], ...]
+
+    def init(self, key: jax.Array, n_experts: int, x: Any) -> dict[str, jax.Array]:
+        """Nothing; raises ValueError unless there are as many functions as experts."""
+        if len(self.each) != n_experts:
+            raise ValueError(f"functions: {len(self.each)} were given for {n_experts} experts; want one for each")
+        return {}
+
+    def prepare(self, x: Any) -> jax.Array:
+        """What the functions say, evaluated once for all members of a sweep: (K, n) or (K, n, m)."""
+        n = jax.tree.leaves(x)[0].shape[0]
+        said = [_said(number, function, x) for number, function in enumerate(self.each)]
+        shapes = [eta.shape for eta in said]
+        if len(set(shapes)) > 1 or shapes[0][:1] != (n,) or len(shapes[0]) > 2:
+            raise ValueError(f"functions: they returned shapes {shapes}; want ({n},) of all, or ({n}, m)")
+        return jnp.stack(said)
+
+    def apply(self, params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+        """What the functions said, as `prepare` returns it."""
+        return x
+
+
+def _said(number: int, function: Callable[[Any], Any], x: Any) -> jax.Array:
+    dtype = jax.tree.leaves(x)[0].dtype
+    try:
+        return jnp.asarray(function(x), dtype)
+    except jax.errors.JAXTypeError as error:  # it asked an array that is only traced for its numbers
+        raise ValueError(
+            f"functions[{number}]: {function!r} cannot be traced by JAX; want a function of jax.numpy, or what "
+            "moejax.stacking.predictions makes of it beforehand, with experts.predictions()"
+        ) from error
+
+
+def functions(each: Sequence[Callable[[Any], Any]]) -> Functions:
+    """Experts that are given functions of what they see of x, f(x) -> eta (n,) or (n, m), of which nothing is trained.
+
+    The functions are traced by JAX, and run once for all members of a sweep. Those that want numbers, as the `predict` of a
+    scikit-learn estimator does, cannot be traced; `moejax.stacking.predictions` runs them beforehand for `predictions`.
+    Raises ValueError for no function, and for what is none; and when a model is used, for a function that cannot be traced.
+    """
+    each = tuple(each) if isinstance(each, Sequence) else ()
+    if not each or not all(callable(function) for function in each):
+        raise ValueError(f"functions: {each!r} was given; want a sequence of functions of x, one for each expert")
+    return Functions(each)

@@ -1,0 +1,40 @@
+"""Experts that are fitted already: predictors that come with the inputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictors that come with the inputs; made by `predictions`."""
+
+    def init(self, key: jax.Array, n_experts: int, x: jax.Array) -> dict[str, jax.Array]:
+        """Nothing; raises ValueError unless x has a column for each expert."""
+        if x.shape[1] != n_experts:
+            raise ValueError(f"predictions: {x.shape[1]} columns were given for {n_experts} experts; want one for each")
+        return {}
+
+    def prepare(self, x: jax.Array) -> jax.Array:
+        """Experts first: (n, K) to (K, n), (n, K, m) to (K, n, m)."""
+        if not hasattr(x, "ndim") or x.ndim not in (2, 3):
+            given = f"shape {x.shape}" if hasattr(x, "ndim") else f"a {type(x).__name__}"
+            raise ValueError(f"predictions: {given} was given; want (n, K) or (n, K, m), which expert_columns may name in x")
+        return jnp.swapaxes(x, 0, 1)
+
+    def apply(self, params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+        """What was given, as `prepare` returns it."""
+        return x
+
+
+def predictions() -> Predictions:
+    """Experts that are fitted already, whatever they are: what they see of x is their predictors, (n, K) or (n, K, m).
+
+    Predictors are on the scale of eta: means for `gaussian`, log odds for `bernoulli`, log probabilities (n, K, C) for
+    `categorical`, log means for `poisson` and `gamma`. Nothing in such experts is trained; gate and scales are. They
+    usually see one array of several in x (see `moejax.moe`), and `moejax.stacking` makes it.
+    """
+    return Predictions()

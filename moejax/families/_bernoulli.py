@@ -1,0 +1,59 @@
+"""Targets of 0 and 1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from moejax import _checks
+from moejax.families._base import Family, Params, check_values, over_outputs
+
+
+@dataclass(frozen=True)
+class Bernoulli(Family):
+    """Labels 0 and 1; made by `bernoulli`."""
+
+    def log_prob(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """log P(y), summed over outputs, (K, n)."""
+        _checks.shape("y", y, eta.shape[1:], "like an expert's predictions")
+        self._check_support(y)
+        return over_outputs(-jax.nn.softplus((1 - 2 * y) * eta))
+
+    def mean(self, eta: jax.Array) -> jax.Array:
+        """P(y = 1)."""
+        return jax.nn.sigmoid(eta)
+
+    def class_probabilities(self, eta: jax.Array) -> jax.Array:
+        """P(y = 0) and P(y = 1), on a last axis."""
+        return jnp.stack([jax.nn.sigmoid(-eta), jax.nn.sigmoid(eta)], axis=-1)
+
+    def cdf(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """P(label <= y), like eta."""
+        _checks.shape("y", y, eta.shape[1:], "like an expert's predictions")
+        return jnp.where(y < 0, 0, jnp.where(y < 1, jax.nn.sigmoid(-eta), 1))
+
+    def sample(self, key: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """A label from every expert for every row, like eta."""
+        return jax.random.bernoulli(key, jax.nn.sigmoid(eta)).astype(eta.dtype)
+
+    def curvature(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """p (1 - p), exact."""
+        return jax.nn.sigmoid(eta) * jax.nn.sigmoid(-eta)
+
+    def check_target(self, y: Any, shape: tuple[int, ...]) -> None:
+        """Raise ValueError unless y has this shape and labels 0 and 1, both of them (in every column)."""
+        super().check_target(y, shape)
+        if not _checks.is_traced(y) and (np.ptp(np.asarray(y, float), axis=0) == 0).any():
+            raise ValueError("y: labels of a single class were given; want rows of both classes, 0 and 1")
+
+    def _check_support(self, y: Any) -> None:
+        check_values(y, lambda v: (v == 0) | (v == 1), "the labels 0 and 1")
+
+
+def bernoulli() -> Bernoulli:
+    """Labels 0 and 1 with P(y = 1) = 1 / (1 + exp(-eta))."""
+    return Bernoulli()

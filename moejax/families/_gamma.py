@@ -1,0 +1,132 @@
+"""Positive targets."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from moejax import _checks
+from moejax.families._base import Family, Params, beside_eta, check_values, over_outputs
+from moejax.families._dispersion import (
+    check_share,
+    count_free,
+    least_log_dispersion,
+    log_dispersions,
+    log_weighted_mean,
+    lowest,
+    raised_to_floor,
+    touches,
+)
+from moejax.families._numerics import bounded_exp, extended, stirling
+
+
+@dataclass(frozen=True)
+class Gamma(Family):
+    """Positive targets; made by `gamma`."""
+
+    shared_shape: bool = False
+    dispersion_floor: float = 0.05
+    support: ClassVar[str] = "positive"
+
+    @property
+    def shared(self) -> bool:
+        """Whether all experts have the same dispersion."""
+        return self.shared_shape
+
+    def init(self, n_experts: int, eta: Any) -> Params:
+        """Logarithms of shapes of 1: one for each expert (and output), or one for all."""
+        tail = eta.shape[2:]
+        return {"log_shape": jnp.zeros(tail if self.shared_shape else (n_experts, *tail), eta.dtype)}
+
+    def log_shape(self, phi: Params) -> jax.Array:
+        """Log shapes with the floors of the dispersion, 1 / shape, applied, as they enter the density."""
+        floored = raised_to_floor(-phi["log_shape"], math.log(self.dispersion_floor), self.shared_shape)
+        return -jnp.maximum(floored, least_log_dispersion(floored.dtype))
+
+    def log_prob(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """The log density of mean exp(eta) and variance mean^2 / shape, summed over outputs, (K, n)."""
+        _checks.shape("y", y, eta.shape[1:], "like an expert's predictions")
+        self._check_support(y)
+        log_shape, log_y = self._spread(phi), jnp.log(y)
+        shape = jnp.exp(log_shape)
+        # shape log shape - log Gamma(shape), and the mode of the rest, which would cancel for large shapes
+        constant = 0.5 * log_shape - 0.5 * math.log(2 * math.pi) - stirling(shape)
+        return over_outputs(constant - 0.5 * shape * _gamma_deviance(log_y, eta) - log_y)
+
+    def mean(self, eta: jax.Array) -> jax.Array:
+        """exp(eta), or the largest float."""
+        return bounded_exp(eta)
+
+    def cdf(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """P(target <= y), like eta, by the incomplete gamma function."""
+        _checks.shape("y", y, eta.shape[1:], "like an expert's predictions")
+        log_shape = jnp.broadcast_to(self._spread(phi), eta.shape)
+        positive = y > 0
+        log_y = jnp.log(jnp.where(positive, y, 1))
+        return jnp.where(positive, jax.scipy.special.gammainc(jnp.exp(log_shape), bounded_exp(log_shape + log_y - eta)), 0)
+
+    def sample(self, key: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """A draw from every expert for every row, like eta; none is 0."""
+        log_shape = jnp.broadcast_to(self._spread(phi), eta.shape)
+        log_draws = jax.random.loggamma(key, jnp.exp(log_shape), eta.shape, eta.dtype)
+        return jnp.maximum(bounded_exp(eta + log_draws - log_shape), jnp.finfo(eta.dtype).tiny)
+
+    def start(self, y: jax.Array, weights: jax.Array) -> jax.Array:
+        """The logarithm of the mean target, of each output."""
+        return log_weighted_mean(y, weights)
+
+    def mode(self, eta: jax.Array, phi: Params) -> jax.Array:
+        """(1 - 1 / shape) * mean, like eta; the smallest float for shapes of 1 or less, whose densities fall throughout."""
+        return jnp.maximum(-jnp.expm1(-self._spread(phi)) * bounded_exp(eta), jnp.finfo(eta.dtype).tiny)
+
+    def rise(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """The slope of log_prob in log y, shape - 1 - shape y / mean, like eta."""
+        return -jnp.exp(self._spread(phi)) * jnp.expm1(jnp.log(y) - eta) - 1
+
+    def curvature(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """The shape, which is the expectation of the second derivative, shape y exp(-eta)."""
+        return jnp.broadcast_to(jnp.exp(self._spread(phi)), eta.shape)
+
+    def dispersion(self, y: jax.Array, eta: jax.Array, phi: Params, weights: jax.Array, *, total: Any = None) -> Params:
+        """The shapes that maximise the weighted likelihood within the floors, by Newton's method."""
+        deviance = _gamma_deviance(jnp.log(y), eta)
+        least = least_log_dispersion(deviance.dtype)
+        return {"log_shape": -log_dispersions(deviance, weights, self.dispersion_floor, least, self.shared_shape, stirling)}
+
+    def at_floor(self, phi: Params, y: jax.Array, weights: Any = None) -> jax.Array:
+        """Whether some dispersion, 1 / shape, is held up by the floor, or by that of rounding."""
+        log_dispersion = -self.log_shape(phi)
+        held = touches(log_dispersion, least_log_dispersion(log_dispersion.dtype))
+        if self.shared_shape:
+            return held
+        return held | touches(-phi["log_shape"], lowest(-phi["log_shape"], math.log(self.dispersion_floor)))
+
+    def degrees_of_freedom(self, phi: Params) -> jax.Array:
+        """One for each output: (K,), or () if shared."""
+        return count_free(phi, self.shared_shape)
+
+    def _spread(self, phi: Params) -> jax.Array:
+        return beside_eta(self.log_shape(phi), self.shared_shape)
+
+    def _check_support(self, y: Any) -> None:
+        check_values(y, lambda v: v > 0, "numbers above 0")
+
+
+def gamma(*, shared_shape: bool = False, dispersion_floor: float = 0.05) -> Gamma:
+    """Positive targets of mean exp(eta) and variance mean^2 / shape, with a shape for each expert or one for all.
+
+    dispersion_floor: every 1 / shape is at least this share of the largest, as the variances are in `gaussian`, and at
+    least 10 eps. Raises ValueError unless it lies between 0 and 1.
+    """
+    check_share("dispersion_floor", dispersion_floor, "dispersion")
+    return Gamma(bool(shared_shape), float(dispersion_floor))
+
+
+def _gamma_deviance(log_y: jax.Array, eta: jax.Array) -> jax.Array:
+    """2 (log(mean / y) + y / mean - 1), no less than 0."""
+    log_ratio = log_y - eta
+    return 2 * (extended(jnp.expm1, log_ratio) - log_ratio)

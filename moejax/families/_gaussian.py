@@ -1,0 +1,69 @@
+"""Normal targets."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from moejax import _checks
+from moejax.families._base import Params, over_outputs, residuals
+from moejax.families._dispersion import check_share
+from moejax.families._located import Located
+
+
+@dataclass(frozen=True)
+class Gaussian(Located):
+    """Normal targets; made by `gaussian`."""
+
+    def log_prob(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """log N(y; eta, scale^2), summed over outputs, (K, n)."""
+        _checks.shape("y", y, eta.shape[1:], "like an expert's predictions")
+        log_scale = self._spread(phi)
+        return over_outputs(-0.5 * ((y - eta) * jnp.exp(-log_scale)) ** 2 - log_scale - 0.5 * math.log(2 * math.pi))
+
+    def expected_log_prob(self, y: jax.Array, eta: jax.Array, variance: jax.Array, phi: Params) -> jax.Array:
+        """The mean of `log_prob` over predictors of this variance around eta, (K, n): less by variance / (2 scale^2)."""
+        return self.log_prob(y, eta, phi) - over_outputs(0.5 * variance * jnp.exp(-2 * self._spread(phi)))
+
+    def cdf(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """P(target <= y), like eta."""
+        return jax.scipy.special.ndtr(residuals(y, eta) * jnp.exp(-self._spread(phi)))
+
+    def sample(self, key: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """A draw from every expert for every row, like eta."""
+        return eta + jnp.exp(self._spread(phi)) * jax.random.normal(key, eta.shape, eta.dtype)
+
+    def curvature(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """1 / scale^2, exact: -log_prob is that quadratic."""
+        return jnp.broadcast_to(jnp.exp(-2 * self._spread(phi)), eta.shape)
+
+    def dispersion(
+        self,
+        y: jax.Array,
+        eta: jax.Array,
+        phi: Params,
+        weights: jax.Array,
+        *,
+        total: Any = None,
+        variance: jax.Array | float = 0.0,
+    ) -> Params:
+        """The weighted root mean squares of the residuals, exactly the best ones within the floors.
+
+        variance: like eta, of the predictors, which adds to the squares.
+        """
+        return {"log_scale": self._scale_step(y, jnp.square(y - eta) + variance, weights, total)}
+
+
+def gaussian(*, shared_scale: bool = False, variance_floor: float = 0.05) -> Gaussian:
+    """Normal targets around eta, with a scale for each expert or one for all.
+
+    variance_floor: every variance is at least this share of the largest (Hathaway 1985), without which the likelihood
+    of a mixture has no maximum. Solvers that call `dispersion` also keep variances above what rounding leaves of the
+    target's, 10 eps var(y). Raises ValueError unless variance_floor lies between 0 and 1.
+    """
+    check_share("variance_floor", variance_floor, "variance")
+    return Gaussian(bool(shared_scale), float(variance_floor))

@@ -1,0 +1,77 @@
+"""What location families, normal and Student t, share."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from moejax.families._base import Family, Params, beside_eta
+from moejax.families._dispersion import count_free, least_log_variance, log_dispersions, lowest, raised_to_floor, touches
+
+
+@dataclass(frozen=True)
+class Located(Family):
+    """Scales around eta, for each expert or for all, none far below the largest."""
+
+    shared_scale: bool = False
+    variance_floor: float = 0.05
+    majorizes: ClassVar[bool] = True
+    support: ClassVar[str] = "real"
+
+    @property
+    def shared(self) -> bool:
+        """Whether all experts have the same dispersion."""
+        return self.shared_scale
+
+    def init(self, n_experts: int, eta: Any) -> Params:
+        """Logarithms of scales of 1: one for each expert (and output), or one for all."""
+        tail = eta.shape[2:]
+        return {"log_scale": jnp.zeros(tail if self.shared_scale else (n_experts, *tail), eta.dtype)}
+
+    def log_scale(self, phi: Params) -> jax.Array:
+        """Log scales with the floor applied, as they enter the density."""
+        return raised_to_floor(phi["log_scale"], 0.5 * math.log(self.variance_floor), self.shared_scale)
+
+    def mean(self, eta: jax.Array) -> jax.Array:
+        """eta itself."""
+        return eta
+
+    def mode(self, eta: jax.Array, phi: Params) -> jax.Array:
+        """eta itself."""
+        return eta
+
+    def rise(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """The slope of log_prob in y, like eta: by the curvature, that of a tangent with the density's slope."""
+        return (eta - y) * self.curvature(y, eta, phi)  # type: ignore[attr-defined]
+
+    def bounded(self, phi: Params, y: jax.Array, weights: Any = None) -> Params:
+        """Phi with no scale below what rounding leaves of the target's, a bound that the density does not see."""
+        least = 0.5 * least_log_variance(y, phi["log_scale"].dtype, weights)
+        return {**phi, "log_scale": jnp.maximum(phi["log_scale"], least)}
+
+    def at_floor(self, phi: Params, y: jax.Array, weights: Any = None) -> jax.Array:
+        """Whether some scale is held up by the floor, or by what rounding leaves of the target's variance."""
+        log_scale = self.log_scale(phi)
+        held = touches(log_scale, 0.5 * least_log_variance(y, log_scale.dtype, weights))
+        if self.shared_scale:
+            return held
+        return held | touches(phi["log_scale"], lowest(phi["log_scale"], 0.5 * math.log(self.variance_floor)))
+
+    def degrees_of_freedom(self, phi: Params) -> jax.Array:
+        """One for each leaf and output: (K,), or () if shared."""
+        return count_free(phi, self.shared_scale)
+
+    def _spread(self, phi: Params) -> jax.Array:
+        return beside_eta(self.log_scale(phi), self.shared_scale)
+
+    def _scale_step(self, y: jax.Array, squares: jax.Array, weights: jax.Array, total: Any) -> jax.Array:
+        """Log scales that maximise sum(weights * (-log scale - squares / (2 scale^2))) within the floors.
+
+        total: (n,), the sum of weights over experts, or None. Where it is known the floors are computed but once in a fit.
+        """
+        least = least_log_variance(y, squares.dtype, weights.sum(axis=0) if total is None else total)
+        return 0.5 * log_dispersions(squares, weights, self.variance_floor, least, self.shared_scale)

@@ -1,0 +1,93 @@
+"""Normal targets whose scale is predicted too."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from moejax import _checks
+from moejax.families._base import Family, Params, residuals
+from moejax.families._numerics import exp_limit, half_square
+
+
+@dataclass(frozen=True)
+class LocationScale(Family):
+    """Normal targets, location and scale predicted; made by `location_scale`."""
+
+    scale_floor: float = 0.01
+    support: ClassVar[str] = "real"
+
+    def init(self, n_experts: int, eta: Any) -> Params:
+        """Nothing to estimate; raises ValueError unless eta is (K, n, 2)."""
+        self._check_eta(eta)
+        return {}
+
+    def log_scale(self, eta: jax.Array) -> jax.Array:
+        """Log scales as they enter the density, (K, n)."""
+        return 0.5 * jnp.logaddexp(2 * math.log(self.scale_floor), 2 * eta[..., 1])
+
+    def log_prob(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """log N(y; eta[..., 0], scale^2), (K, n)."""
+        self._check_eta(eta)
+        _checks.shape("y", y, eta.shape[1:2], "a number for each row")
+        log_scale = self.log_scale(eta)
+        return -half_square((y - eta[..., 0]) * jnp.exp(-log_scale)) - log_scale - 0.5 * math.log(2 * math.pi)
+
+    def mean(self, eta: jax.Array) -> jax.Array:
+        """The location, (K, n)."""
+        return eta[..., 0]
+
+    def sample(self, key: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """A draw from every expert for every row, (K, n); scales above 7e12 (1e102 in float64) are drawn as that."""
+        scale = jnp.exp(jnp.minimum(self.log_scale(eta), exp_limit(eta.dtype)))
+        return eta[..., 0] + scale * jax.random.normal(key, eta.shape[:2], eta.dtype)
+
+    def cdf(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """P(target <= y), (K, n)."""
+        return jax.scipy.special.ndtr(residuals(y, eta[..., 0]) * jnp.exp(-self.log_scale(eta)))
+
+    def mode(self, eta: jax.Array, phi: Params) -> jax.Array:
+        """The location, (K, n)."""
+        return eta[..., 0]
+
+    def rise(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """(location - y) / scale^2, (K, n)."""
+        return (eta[..., 0] - y) * jnp.exp(-2 * self.log_scale(eta))
+
+    def start(self, y: jax.Array, weights: jax.Array) -> jax.Array:
+        """The mean of the target and the logarithm of its standard deviation, (2,)."""
+        share = weights / weights.sum()
+        mean = jnp.tensordot(share, y, 1)
+        variance = jnp.tensordot(share, jnp.square(y - mean), 1)
+        return jnp.stack([mean, 0.5 * jnp.log(jnp.maximum(variance, jnp.finfo(y.dtype).tiny))])
+
+    def curvature(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """1 / scale^2 and 2 t, (K, n, 2), t being the share of the variance that is not the floor's.
+
+        The Fisher information is diagonal, 1 / scale^2 and 2 t^2, the second of which would vanish faster than the slope
+        does where the floor holds, and steps grow without bound.
+        """
+        share = jax.nn.sigmoid(2 * (eta[..., 1] - math.log(self.scale_floor)))
+        return jnp.stack([jnp.exp(-2 * self.log_scale(eta)), 2 * share], axis=-1)
+
+    def _check_eta(self, eta: Any) -> None:
+        if eta.shape[2:] != (2,):
+            given = f"{eta.shape[2]} outputs" if eta.ndim == 3 else "one output"
+            raise ValueError(f"expert: {given} for a location and a log scale; want two, as in experts.linear(2)")
+
+
+def location_scale(*, scale_floor: float = 0.01) -> LocationScale:
+    """Normal targets y (n,) of which experts predict location and scale: mixture density networks (Bishop 1994).
+
+    eta (K, n, 2) holds the location and the log scale: the variance is exp(2 eta[..., 1]) + scale_floor^2. scale_floor: in
+    the units of y, an absolute number, for predicted scales have no largest one that others could be held to. The likelihood
+    has no maximum without it: an expert whose location meets one target would gain without end from a scale that goes to 0.
+    The default suits targets that are standardised. An offset is (n, 2), of location and log scale. Raises ValueError for a
+    floor that is not above 0.
+    """
+    _checks.positive("scale_floor", scale_floor)
+    return LocationScale(float(scale_floor))

@@ -1,0 +1,75 @@
+"""Counts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from moejax import _checks
+from moejax.families._base import Family, Params, check_values, over_outputs
+from moejax.families._dispersion import log_weighted_mean
+from moejax.families._numerics import bounded_exp, exp_limit, extended, stirling
+
+
+@dataclass(frozen=True)
+class Poisson(Family):
+    """Counts; made by `poisson`."""
+
+    support: ClassVar[str] = "counts"
+
+    def log_prob(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """y eta - exp(eta) - log y!, summed over outputs, (K, n)."""
+        _checks.shape("y", y, eta.shape[1:], "like an expert's predictions")
+        self._check_support(y)
+        # Around the rate y, lest terms that are far larger than their sum cancel; where y is 0, -exp(eta).
+        counted = jnp.asarray(y, eta.dtype)
+        some = jnp.maximum(counted, 1)
+        off = eta - jnp.log(some)
+        apart = extended(jnp.expm1, off)
+        constant = -0.5 * jnp.log(2 * math.pi * some) - stirling(some)
+        return over_outputs(jnp.where(counted > 0, constant - counted * (apart - off), -(apart + 1)))
+
+    def mean(self, eta: jax.Array) -> jax.Array:
+        """exp(eta), or the largest float."""
+        return bounded_exp(eta)
+
+    def cdf(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """P(count <= y), like eta, by the incomplete gamma function."""
+        _checks.shape("y", y, eta.shape[1:], "like an expert's predictions")
+        rate = bounded_exp(eta)
+        # So far above the rate nothing is left, and the series of the function need not go on.
+        count = jnp.minimum(jnp.floor(y), 2 * rate + 1000)
+        return jnp.where(y < 0, 0, jax.scipy.special.gammaincc(jnp.maximum(count, 0) + 1, rate))
+
+    def sample(self, key: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """A count from every expert for every row, like eta; rates above 2^30 are drawn as 2^30, for they are integers."""
+        return jax.random.poisson(key, jnp.minimum(bounded_exp(eta), 2.0**30)).astype(eta.dtype)
+
+    def start(self, y: jax.Array, weights: jax.Array) -> jax.Array:
+        """The logarithm of the mean target, of each output."""
+        return log_weighted_mean(y, weights)
+
+    def mode(self, eta: jax.Array, phi: Params) -> jax.Array:
+        """The largest count below the rate, or 0: a whole rate is as probable, like eta."""
+        return jnp.maximum(jnp.ceil(bounded_exp(eta)) - 1, 0)
+
+    def rise(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """P(y + 1) / P(y) - 1, like eta."""
+        return bounded_exp(eta) / (y + 1) - 1
+
+    def curvature(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """exp(eta), exact."""
+        return jnp.exp(jnp.minimum(eta, exp_limit(eta.dtype)))
+
+    def _check_support(self, y: Any) -> None:
+        check_values(y, lambda v: (v >= 0) & (v == np.floor(v)), "counts: whole numbers, none below 0")
+
+
+def poisson() -> Poisson:
+    """Counts 0, 1, 2, ... with rate exp(eta); the logarithm of an exposure goes into the offset."""
+    return Poisson()

@@ -1,0 +1,143 @@
+"""Targets with heavy tails: Student t."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from moejax import _checks
+from moejax.families._base import Params, beside_eta, like_eta, over_outputs, residuals
+from moejax.families._dispersion import check_share
+from moejax.families._located import Located
+from moejax.families._numerics import stirling
+
+DF_START, DF_RANGE = 5.0, (1.0, 200.0)
+
+
+@dataclass(frozen=True)
+class StudentT(Located):
+    """Student t targets; made by `student_t`."""
+
+    df: float | None = None
+
+    def init(self, n_experts: int, eta: Any) -> Params:
+        """Scales of 1, and 5 degrees of freedom if they are to be estimated, in logarithms."""
+        phi = super().init(n_experts, eta)
+        if self.df is None:
+            phi["log_df"] = jnp.full_like(phi["log_scale"], math.log(DF_START))
+        return phi
+
+    def log_df(self, phi: Params) -> jax.Array:
+        """Log degrees of freedom within their range, as they enter the density."""
+        if self.df is None:
+            return jnp.clip(phi["log_df"], *map(math.log, DF_RANGE))
+        return jnp.full_like(phi["log_scale"], math.log(self.df))
+
+    def held(self, phi: Params, y: jax.Array, weights: Any = None) -> Params:
+        """As for all families, and degrees of freedom at an end of their range."""
+        held = super().held(phi, y, weights)
+        if self.df is None:
+            least, most = map(math.log, DF_RANGE)
+            slack = 100 * jnp.finfo(phi["log_df"].dtype).eps
+            inside = (phi["log_df"] > least + slack) & (phi["log_df"] < most - slack)
+            held["log_df"] = held["log_df"] | ~inside
+        return held
+
+    def log_prob(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """log t((y - eta) / scale; df) - log scale, summed over outputs, (K, n)."""
+        _checks.shape("y", y, eta.shape[1:], "like an expert's predictions")
+        return over_outputs(_log_t(y - eta, self._spread(phi), beside_eta(self.log_df(phi), self.shared_scale)))
+
+    def cdf(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """P(target <= y), like eta, by the incomplete beta function."""
+        log_df = beside_eta(self.log_df(phi), self.shared_scale)
+        u = _standardized(residuals(y, eta), self._spread(phi), log_df)
+        half_df = jnp.broadcast_to(0.5 * jnp.exp(log_df), u.shape)
+        half, square = jnp.full_like(u, 0.5), jnp.square(u)
+        # Of P(|t| < |u|) in the middle and of P(|t| > |u|) in the tails, each where it keeps its digits.
+        middle = square < 1
+        share = jax.scipy.special.betainc(
+            jnp.where(middle, half, half_df), jnp.where(middle, half_df, half), jnp.where(middle, square, 1) / (1 + square)
+        )
+        tail = jnp.where(u < 0, share / 2, 1 - share / 2)
+        return jnp.where(middle, 0.5 + 0.5 * jnp.sign(u) * share, tail)
+
+    def sample(self, key: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """A draw from every expert for every row, like eta."""
+        df = jnp.exp(beside_eta(self.log_df(phi), self.shared_scale))
+        draws = jax.random.t(key, jnp.broadcast_to(df, eta.shape), eta.shape, eta.dtype)
+        return eta + jnp.exp(self._spread(phi)) * draws
+
+    def curvature(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """(df + 1) / (df scale^2 + residual^2), the weights of iteratively reweighted least squares.
+
+        -log_prob is concave in the residual's square, so it lies below its tangent there, a quadratic in eta with
+        the same value and slope.
+        """
+        log_scale, log_df = self._spread(phi), beside_eta(self.log_df(phi), self.shared_scale)
+        u = _standardized(y - eta, log_scale, log_df)
+        return (1 + jnp.exp(-log_df)) * jnp.exp(-2 * log_scale) / (1 + jnp.square(u))
+
+    def fall(self, low: jax.Array, high: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
+        """How far `rise` falls, which it does as far as scale * sqrt(df) from eta and not beyond, (K, n)."""
+        log_df = beside_eta(self.log_df(phi), self.shared_scale)
+        reach = jnp.exp(self._spread(phi) + 0.5 * log_df)
+        near = (jnp.clip(y, eta - reach, eta + reach) for y in (low, high))
+        return jnp.subtract(*(self.rise(y, eta, phi) for y in near))
+
+    def dispersion(self, y: jax.Array, eta: jax.Array, phi: Params, weights: jax.Array, *, total: Any = None) -> Params:
+        """The scales that are best for a quadratic bound (the EM step of Lange, Little and Taylor 1989), then the df."""
+        residual, log_df = y - eta, self.log_df(phi)
+        log_scale, rows_log_df = self._spread(phi), beside_eta(log_df, self.shared_scale)
+        # residual^2 times its weight, (df + 1) / (df + (residual / scale)^2), in a form that cannot overflow
+        share = 1 - 1 / (1 + jnp.square(_standardized(residual, log_scale, rows_log_df)))
+        squares = (1 + jnp.exp(rows_log_df)) * jnp.exp(2 * log_scale) * share
+        new = {"log_scale": self._scale_step(y, squares, weights, total)}
+        if self.df is None:
+            new["log_df"] = self._df_step(residual, beside_eta(new["log_scale"], self.shared_scale), log_df, weights)
+        return new
+
+    def _df_step(self, residual: jax.Array, log_scale: jax.Array, log_df: jax.Array, weights: jax.Array) -> jax.Array:
+        """A Newton step in log df, shrunk for each expert until its likelihood rises; else none."""
+
+        def total(log_df: jax.Array) -> jax.Array:
+            each = _log_t(residual, log_scale, beside_eta(log_df, self.shared_scale))
+            return (like_eta(weights, each) * each).sum(axis=(0, 1) if self.shared_scale else 1)
+
+        slope, bend = jax.jvp(jax.grad(lambda v: total(v).sum()), (log_df,), (jnp.ones_like(log_df),))
+        step = jnp.where(bend < 0, -slope / jnp.where(bend < 0, bend, -1), jnp.sign(slope))
+        sizes = jnp.array([0, 1, 1 / 4, 1 / 16], log_df.dtype).reshape(-1, *[1] * log_df.ndim)
+        tries = jnp.clip(log_df + sizes * jnp.clip(step, -1, 1), *map(math.log, DF_RANGE))
+        best = jax.vmap(total)(tries).argmax(axis=0)  # the first of equals: no step
+        return jnp.take_along_axis(tries, best[None], axis=0)[0]
+
+
+def student_t(df: float | None = None, *, shared_scale: bool = False, variance_floor: float = 0.05) -> StudentT:
+    """Targets that are eta + scale * t, robust to outliers, with a scale for each expert or one for all.
+
+    df: the degrees of freedom, or None to estimate them between 1 and 200 wherever there is a scale. eta is the median,
+    and the mean, which exists for df above 1. variance_floor: a bound on scale^2, as in `gaussian`. Raises ValueError for a
+    df that is not above 0 and a variance_floor not between 0 and 1.
+    """
+    if df is not None:
+        _checks.positive("df", df)
+    check_share("variance_floor", variance_floor, "scale^2")
+    return StudentT(bool(shared_scale), float(variance_floor), None if df is None else float(df))
+
+
+def _standardized(residual: jax.Array, log_scale: jax.Array, log_df: jax.Array) -> jax.Array:
+    """residual / (scale * sqrt(df)), held where its square would overflow: the density's slope is 0 there to rounding."""
+    limit = float(jnp.finfo(residual.dtype).max) ** 0.5 / 16
+    return jnp.clip(residual * jnp.exp(-log_scale - 0.5 * log_df), -limit, limit)
+
+
+def _log_t(residual: jax.Array, log_scale: jax.Array, log_df: jax.Array) -> jax.Array:
+    half = 0.5 * jnp.exp(log_df)
+    # log Gamma(half + 1/2) - log Gamma(half) - log(2 half) / 2, whose two large terms would cancel for large df
+    constant = half * jnp.log1p(0.5 / half) - 0.5 + stirling(half + 0.5) - stirling(half) - 0.5 * math.log(2 * math.pi)
+    tail = jnp.log1p(jnp.square(_standardized(residual, log_scale, log_df)))
+    return constant - log_scale - (half + 0.5) * tail

@@ -1,0 +1,13 @@
+"""What gates share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+Params = dict[str, jax.Array]
+
+
+def n_rows(x: Any) -> int:
+    return jax.tree.leaves(x)[0].shape[0]

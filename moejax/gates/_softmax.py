@@ -1,0 +1,109 @@
+"""Softmax gates: logits that are linear in x."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from moejax import _checks
+from moejax._linear import Moments, Pairs, moments, pairs, predictors, quadratic_step, with_intercept
+from moejax.gates._shapes import Params
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """Softmax of linear functions of the input; made by `softmax`."""
+
+    temperature: float = 1.0
+    reference: bool = False
+    init_scale: float = 1.0
+
+    @property
+    def hyper(self) -> dict[str, float]:
+        """`temperature`, which divides the logits."""
+        return {"temperature": self.temperature}
+
+    def check_hyper(self, name: str, value: Any) -> None:
+        """Raise ValueError for a temperature that is not above 0."""
+        _checks.positive(f"hyper[{name!r}]", value)
+
+    def init(self, key: jax.Array, n_experts: int, x: jax.Array) -> Params:
+        """Weights (K, d), normal with variance init_scale^2 / d, intercepts (K,) of 0; K - 1 of each with a reference."""
+        rows, d = n_experts - self.reference, x.shape[1]
+        return {
+            "weights": self.init_scale / d**0.5 * jax.random.normal(key, (rows, d), x.dtype),
+            "intercept": jnp.zeros(rows, x.dtype),
+            "temperature": jnp.asarray(self.temperature, x.dtype),
+        }
+
+    def trainable(self, params: Params) -> dict[str, bool]:
+        """All but the temperature."""
+        return {"weights": True, "intercept": True, "temperature": False}
+
+    def prepare(self, x: jax.Array) -> jax.Array:
+        """What all members share: x with a column of ones, (n, d + 1)."""
+        return with_intercept(x)
+
+    def logits(self, params: Params, x: jax.Array) -> jax.Array:
+        """(x . weights + intercept) / temperature, (K, n); the reference expert's are 0."""
+        # The few coefficients are divided rather than the (K, n) logits.
+        logits = predictors(params["weights"] / params["temperature"], params["intercept"] / params["temperature"], x)
+        if self.reference:
+            logits = jnp.concatenate([logits, jnp.zeros_like(logits[:1])])
+        return logits
+
+    def rows(self, x: jax.Array) -> Pairs:
+        """What `statistics` wants of x as `prepare` returns it, computed once."""
+        return pairs(x)
+
+    def statistics(
+        self, rows: Pairs, params: Params, probs: jax.Array, responsibilities: jax.Array, weights: jax.Array
+    ) -> Moments:
+        """sum over rows of weight * curvature * x x', (K, p, p), without the reference expert.
+
+        The curvature diag(g) - g g' of the softmax couples experts. 2 g (1 - g), less g times the reference's, is diagonal
+        and bounds it (as 2 g_k g_l v_k v_l >= -g_k g_l (v_k^2 + v_l^2)), exact for two experts; with it each expert's
+        logits are a regression of their own.
+        """
+        free = probs[: probs.shape[0] - self.reference]
+        other = 2 * (1 - free) - (probs[-1] if self.reference else 0)
+        return moments(rows, free * other * weights / params["temperature"] ** 2)
+
+    def m_step(self, params: Params, gradient: Params, statistics: Moments, penalties: Any) -> Params:
+        """Params at which the quadratic with that gradient and those statistics, plus penalties, is lower."""
+        return quadratic_step(params, gradient, statistics, penalties)
+
+    def null(self, params: Params) -> Params:
+        """Equal probabilities."""
+        return {**params, "weights": jnp.zeros_like(params["weights"]), "intercept": jnp.zeros_like(params["intercept"])}
+
+    def degrees_of_freedom(self, params: Params, active: jax.Array) -> jax.Array:
+        """Coefficients that are not 0, and intercepts; one less of each where all experts have one, of which one is free."""
+        taking = active[: params["weights"].shape[0], None]
+        nonzero = ((params["weights"] != 0) & taking).sum(axis=0)
+        full = nonzero == active.sum()  # never where the reference takes part
+        return (nonzero - full).sum() + active.sum() - 1
+
+    def log_probs(self, params: Params, x: jax.Array) -> jax.Array:
+        """log softmax(logits), (K, n)."""
+        return jax.nn.log_softmax(self.logits(params, x), axis=0)
+
+    def weights(self, params: Params, x: jax.Array) -> jax.Array:
+        """exp(logits) over that of the largest, (K, n): softmax but for its sum, by which the model divides."""
+        logits = self.logits(params, x)
+        return jnp.exp(logits - jax.lax.stop_gradient(logits).max(axis=0))
+
+
+def softmax(*, temperature: float = 1.0, reference: bool = False, init_scale: float = 1.0) -> Softmax:
+    """The gate of Jacobs, Jordan, Nowlan and Hinton (1991): softmax of linear functions of the input.
+
+    temperature: divides the logits; the default of the field `temperature` of `hyper`. reference: the last expert's
+    logits are 0 (an identified model) instead of one logit for each of K experts. Raises ValueError for a temperature
+    that is not above 0.
+    """
+    _checks.positive("temperature", temperature)
+    _checks.not_negative("init_scale", init_scale)
+    return Softmax(float(temperature), bool(reference), float(init_scale))

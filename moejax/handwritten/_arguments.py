@@ -1,0 +1,88 @@
+"""What a mixture by hand is given: arrays of float64, checked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from moejax import _checks
+
+Array = NDArray[np.float64]
+Params = dict[str, Any]
+_GATE_KEYS = {
+    "fixed": {"log_proportions"},
+    "constant": {"logits"},
+    "softmax": {"weights", "intercept", "temperature"},
+    "top1": {"weights", "intercept", "temperature"},
+}
+
+
+def checked_data(x: ArrayLike, y: ArrayLike, weights: ArrayLike | None) -> tuple[Array, Array, Array]:
+    """Checked x (n, d) and y (n,), and each row's share of the mean (n,)."""
+    _checks.shape("x", x, (None, None), "rows by columns")
+    n = np.shape(x)[0]
+    _checks.count("rows of x", n)
+    _checks.shape("y", y, (n,), "a number for every row of x")
+    _checks.finite("x", x)
+    _checks.finite("y", y)
+    share = np.ones(n)
+    if weights is not None:
+        _checks.shape("weights", weights, (n,), "a number for every row of x")
+        _checks.not_negative("weights", weights)
+        share = np.asarray(weights, dtype=np.float64)
+        _checks.positive("sum of weights", share.sum())
+    return np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64), share / share.sum()
+
+
+def checked_params(params: Params, gate: str, d: int) -> Params:
+    """The params of a mixture with that gate, as float64 arrays, after a check of keys, shapes and values."""
+    if gate not in _GATE_KEYS:
+        raise ValueError(f"gate: {gate!r} was given; want one of {', '.join(repr(name) for name in _GATE_KEYS)}")
+    check_keys("params", params, {"experts", "gate"})
+    check_keys("params['experts']", params["experts"], {"weights", "intercept"})
+    check_keys("params['gate']", params["gate"], _GATE_KEYS[gate], f" for gate {gate!r}")
+    _checks.shape("params['experts']['weights']", params["experts"]["weights"], (None, d), "experts by columns of x")
+    k = np.shape(params["experts"]["weights"])[0]
+    _checks.count("rows of params['experts']['weights']", k)
+    for part in ("experts", "gate"):
+        for key, value in params[part].items():
+            want = {"weights": (k, d), "temperature": ()}.get(key, (k,))
+            _checks.shape(f"params[{part!r}][{key!r}]", value, want, f"for {k} experts and {d} columns of x")
+            if key != "log_proportions":  # a proportion may be 0, and its logarithm minus infinity
+                _checks.finite(f"params[{part!r}][{key!r}]", value)
+    params = as_arrays("params", params)
+    _check_gate_values(params["gate"])
+    return params
+
+
+def _check_gate_values(gate: Params) -> None:
+    """Raise unless the temperature is above 0 and the proportions sum to 1."""
+    if "temperature" in gate:
+        _checks.positive("params['gate']['temperature']", gate["temperature"])
+    if "log_proportions" in gate:
+        total = float(np.sum(np.exp(gate["log_proportions"])))
+        # Loose enough for float32 and for a central difference, tight enough for logits mistaken for log proportions.
+        if not abs(total - 1) < 1e-4:
+            raise ValueError(f"params['gate']['log_proportions']: proportions that sum to {total} were given; want 1")
+
+
+def check_keys(name: str, value: Any, want: set[str], purpose: str = "") -> None:
+    """Raise unless `value` is a dict with just the keys `want`."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{name}: {type(value).__name__} was given; want a dict with keys {sorted(want)}{purpose}")
+    if set(value) != want:
+        raise ValueError(f"{name}: keys {sorted(map(str, value))} were given; want {sorted(want)}{purpose}")
+
+
+def as_arrays(name: str, tree: Any) -> Any:
+    """A nested dict as float64 arrays, copied."""
+    if isinstance(tree, dict):
+        return {key: as_arrays(f"{name}[{key!r}]", value) for key, value in tree.items()}
+    try:
+        return np.array(tree, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        if hasattr(tree, "aval"):  # of JAX, and without numbers: its own message says more
+            raise
+        raise ValueError(f"{name}: {type(tree).__name__} was given; want numbers") from error
