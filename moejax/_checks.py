@@ -77,3 +77,11 @@ def whole(name: str, value: Any, least: int, most: int) -> None:
     numbers = np.asarray(value)
     if (numbers % 1 != 0).any() or (numbers < least).any() or (numbers > most).any():
         raise ValueError(f"{name}: {value!r} was given; want whole numbers from {least} to {most}")
+
+
+def check_weights(weights: Any, n: int) -> None:
+    """Raise ValueError unless weights is (n,), finite, none below 0 and not all 0."""
+    shape("weights", weights, (n,), "one for each row")
+    not_negative("weights", weights)
+    if not is_traced(weights) and not np.asarray(weights).any():
+        raise ValueError("weights: all are 0; want at least one row that counts")

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _checks
+from moejax._checks import check_weights
 from moejax.losses import of_units, weighted_sum
 from moejax.model import Data, Model, floating, leaders
 
@@ -233,14 +234,6 @@ def check_data(
     if start is not None:
         _check_start(start, init)
     return n
-
-
-def check_weights(weights: Any, n: int) -> None:
-    """Raise ValueError unless weights is (n,), finite, none below 0 and not all 0."""
-    _checks.shape("weights", weights, (n,), "one for each row")
-    _checks.not_negative("weights", weights)
-    if not _checks.is_traced(weights) and not np.asarray(weights).any():
-        raise ValueError("weights: all are 0; want at least one row that counts")
 
 
 def check_groups(groups: Any, weights: Any, n: int) -> None:

@@ -18,9 +18,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import _checks, _modes
-from moejax._modes import Mixture
+from moejax import _checks
 from moejax.model import Model
+from moejax.predict import _modes
+from moejax.predict._modes import Mixture
 
 
 class Modes(NamedTuple):
@@ -126,8 +127,8 @@ def modes(model: Model, params: Any, x: Any, offset: Any = None) -> Modes:
     """The modes of p(y | x) of each row and their densities, highest first, padded with NaN: two arrays (n, K).
 
     A mode is where p(y | x) is higher than on both sides; of counts that are equally probable side by side, the smallest.
-    All are found, wherever between the experts' modes they lie (see `moejax._modes`), but for those that rise above a valley
-    beside them by less than a share of 1e-6 in float64, of 3e-4 in float32: these are one with their neighbour.
+    All are found, wherever between the experts' modes they lie (see `_modes`), but for those that rise above a valley beside
+    them by less than a share of 1e-6 in float64, of 3e-4 in float32: these are one with their neighbour.
 
     A mixture of K normal densities has at most K modes, and so has one of K Poisson or of K gamma distributions of one
     shape: p(y + 1) - p(y) and the slope of p are then, up to a positive factor, sums over k of (a_k + b_k y) exp(c_k y),

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _checks
-from moejax.fit import check_weights
+from moejax._checks import check_weights
 from moejax.gates import largest
 from moejax.model import Model
 

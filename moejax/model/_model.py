@@ -1,18 +1,10 @@
-"""The model: experts, a gate and a family composed into
-
-    p(y | x) = sum over k of  g_k(x) f(y; eta_k(x), phi_k)        E[y | x] = sum over k of  g_k(x) mean(eta_k(x))
-
-(Jacobs, Jordan, Nowlan and Hinton 1991). Params are a plain dictionary of three pytrees, "experts", "gate" and "family".
-
-At its face, rows lead: x (n, d), y (n,) or (n, m), probabilities (n, K). Inside, experts lead and rows are last, (K, n):
-losses and solvers hand prepared inputs (`prepare`) to `means`, `log_gate` and `gate_weights`, and see that layout alone.
-"""
+"""The model of an expert, a gate and a family; its face has rows leading, all else experts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,42 +12,11 @@ import numpy as np
 
 from moejax import _checks, _trees
 from moejax.experts import by_columns, check_division
+from moejax.model._columns import Columns, column_tuple, columns_of
+from moejax.model._data import NEVER, PARTS, Data, Inputs, floating, is_table, leaders
+from moejax.model._records import check_functions, hashable
 
 Params = Any
-Columns: TypeAlias = tuple[int, ...] | tuple[str, ...] | str | None  # what a part sees of x
-PARTS = ("experts", "gate", "family")
-NEVER = -1e30  # the logarithm of no probability at all, finite so that gradients are
-
-
-class Inputs(NamedTuple):
-    """Inputs as experts and gate want them, each part's `prepare` applied to its columns."""
-
-    expert: Any
-    gate: Any
-
-
-class Data(NamedTuple):
-    """What a loss sees: prepared inputs, the target (n,) or (n, m), the offset of the linear predictor or None, and leader,
-    (n,) or None: the first row of each row's group, where all rows of a group share their expert.
-
-    total: the total weight of the rows, by which a mean over them divides what is told once for all of them; None for their
-    number. division: responsibilities (K, n) that are held, for a loss that is `complete`. key: for gates that are noisy in
-    training, another one at each step; None elsewhere. hyper: the numbers of the fit by name, of which a loss reads its own.
-    """
-
-    x: Inputs
-    y: jax.Array
-    offset: jax.Array | None = None
-    leader: jax.Array | None = None
-    total: jax.Array | None = None
-    division: jax.Array | None = None
-    key: jax.Array | None = None
-    hyper: Mapping[str, Any] | None = None
-
-    @property
-    def size(self) -> Any:
-        """The total weight of the rows."""
-        return self.y.shape[0] if self.total is None else self.total
 
 
 @dataclass(frozen=True)
@@ -135,7 +96,7 @@ class Model:
         return seen if is_table(seen) else x
 
     def _seen(self, name: str, x: Any) -> Any:
-        return _columns(name, x, getattr(self, name))
+        return columns_of(name, x, getattr(self, name))
 
     def eta(self, params: Params, inputs: Inputs, offset: Any = None) -> jax.Array:
         """The experts' predictors, offset added: (K, n) or (K, n, m)."""
@@ -345,128 +306,21 @@ def moe(
     columns for another number of experts.
     """
     _checks.count("n_experts", n_experts)
-    _functions("expert", expert, ("init", "apply"))
+    check_functions("expert", expert, ("init", "apply"))
     if isinstance(expert_columns, Sequence | np.ndarray) and any(np.ndim(own) for own in expert_columns):
         check_division("expert_columns", expert_columns, n_experts)
         expert, expert_columns = by_columns(expert, [expert_columns]), None  # type: ignore[list-item]
-    _functions("gate", gate, ("init", "log_probs"))
+    check_functions("gate", gate, ("init", "log_probs"))
     if family is not None:
-        _functions("family", family, ("init", "log_prob", "mean"))
+        check_functions("family", family, ("init", "log_prob", "mean"))
     return Model(
         hashable(expert),
         hashable(gate),
         int(n_experts),
         hashable(family),
-        _column_tuple("expert_columns", expert_columns),
-        _column_tuple("gate_columns", gate_columns),
+        column_tuple("expert_columns", expert_columns),
+        column_tuple("gate_columns", gate_columns),
     )
-
-
-class _Record:
-    """A user's record with a hash that tells it from others, so that compiled programs can be kept for it.
-
-    A named tuple equals those of other types that hold the same, and is told apart by its type; a record that cannot be
-    hashed is told apart by its identity.
-    """
-
-    def __init__(self, part: Any):
-        self._part = part
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "_part":  # a copy that is not filled yet
-            raise AttributeError(name)
-        return getattr(self._part, name)
-
-    def __repr__(self) -> str:
-        return repr(self._part)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Record) and self._key() == other._key()
-
-    def __hash__(self) -> int:
-        return hash(self._key())
-
-    def _key(self) -> Any:
-        return (type(self._part), self._part) if _has_hash(self._part) else id(self._part)
-
-
-def _has_hash(part: Any) -> bool:
-    try:
-        hash(part)
-    except TypeError:
-        return False
-    return True
-
-
-def hashable(part: Any) -> Any:
-    """The part itself, or a stand-in with all its attributes where it could not name a compiled program."""
-    return part if _has_hash(part) and not isinstance(part, tuple) else _Record(part)
-
-
-def _functions(name: str, part: Any, wanted: tuple[str, ...]) -> None:
-    missing = [f for f in wanted if not callable(getattr(part, f, None))]
-    if missing:
-        raise ValueError(f"{name}: {part!r} has no function {' and no '.join(missing)}; want a record with {wanted}")
-
-
-def _column_tuple(name: str, columns: Any) -> Columns:
-    if columns is None or isinstance(columns, str):
-        return columns
-    given = np.asarray(columns)
-    chosen = given.tolist() if given.ndim == 1 and given.dtype.kind in "iuU" else []
-    if not chosen or len(set(chosen)) < len(chosen) or (given.dtype.kind != "U" and min(chosen) < 0):
-        raise ValueError(
-            f"{name}: {columns!r} was given; want at least one column index, none negative or repeated, or names in x"
-        )
-    return tuple(chosen)
-
-
-def floating(x: Any) -> Any:
-    """The arrays of x as JAX arrays of floating-point numbers, of their own precision, or the highest among them."""
-
-    def one(leaf: Any) -> jax.Array:
-        leaf = jnp.asarray(leaf)
-        return leaf if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.astype(float)
-
-    x = jax.tree.map(one, x)
-    leaves = jax.tree.leaves(x)
-    return jax.tree.map(lambda leaf: leaf.astype(jnp.result_type(*leaves)), x) if len(leaves) > 1 else x
-
-
-def is_table(x: Any) -> bool:
-    """Whether x is an array (n, d)."""
-    return np.ndim(x) == 2 if hasattr(x, "ndim") else False
-
-
-def _columns(name: str, x: Any, columns: Columns) -> Any:
-    if columns is None:
-        return x
-    if isinstance(columns, str):
-        return _named(name, x, columns)
-    if isinstance(columns[0], str):
-        arrays = [_named(name, x, str(key)) for key in columns]
-        return jnp.concatenate([array.reshape(array.shape[0], -1) for array in arrays], axis=1)
-    _checks.shape("x", x, (None, None), f"an array, since {name} was given")
-    if max(columns) >= x.shape[1]:
-        raise ValueError(f"{name}: column {max(columns)} was given; want columns below {x.shape[1]}, those of x")
-    return x[:, np.asarray(columns)]
-
-
-def _named(name: str, x: Any, key: str) -> Any:
-    if not isinstance(x, Mapping):
-        raise ValueError(f"{name}: {key!r} was given, for an x that has no names; want x as a mapping from names to arrays")
-    if key not in x:
-        raise ValueError(f"{name}: {key!r} was given, which x does not have; want one of {sorted(x)}")
-    return x[key]
-
-
-def leaders(groups: Any) -> jax.Array:
-    """The first row of each row's group, (n,), for (n,) labels; where traced, these have to be numbers from 0 to n - 1."""
-    if not _checks.is_traced(groups):
-        _, first, group = np.unique(np.asarray(groups), return_index=True, return_inverse=True)
-        return jnp.asarray(first[group.ravel()], jnp.int32)
-    rows = jnp.arange(groups.shape[0], dtype=jnp.int32)
-    return jax.ops.segment_min(rows, groups, groups.shape[0])[groups]
 
 
 def _prepare(part: Any, x: Any) -> Any:

@@ -1,0 +1,59 @@
+"""Squared error, of predictions and of held responsibilities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from moejax import _checks
+from moejax._linear import dot
+from moejax.losses._rows import held_division, mean_over_outputs
+from moejax.model import Data, Model
+
+
+@dataclass(frozen=True)
+class SquaredError:
+    """Squared error of the gated mean; made by `squared_error`."""
+
+    has_likelihood = False
+
+    def value(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
+        """The weighted mean over rows, and plain mean over outputs, of (y - E[y | x])^2."""
+        mean = model.mean(params, data.x, data.offset, data.key)
+        _checks.shape("y", data.y, mean.shape, "like a prediction")
+        return dot(weights, mean_over_outputs(jnp.square(mean - data.y), 1))
+
+
+def squared_error() -> SquaredError:
+    """Squared error of the prediction, a mean over rows (and over outputs)."""
+    return SquaredError()
+
+
+@dataclass(frozen=True)
+class CompleteSquaredError:
+    """Squared error of each expert on its own rows; made by `complete_squared_error`."""
+
+    has_likelihood = False
+    complete = True
+
+    def value(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
+        """The weighted mean over rows of r_k (y - mean_k)^2 - r_k log g_k, summed over experts."""
+        means = model.means(params, data.x, data.offset)
+        _checks.shape("y", data.y, means.shape[1:], "like a prediction")
+        each = mean_over_outputs(jnp.square(means - data.y), 2) - model.log_gate(params, data.x, data.key)
+        return dot(weights, (held_division(data.division) * each).sum(axis=0))
+
+    def score(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
+        """The squared error of the prediction, for whose are other rows is not known."""
+        return SquaredError().value(model, params, data, weights)
+
+
+def complete_squared_error() -> CompleteSquaredError:
+    """sum over k of r_k [(y - mean_k(x))^2 - log g_k(x)], a mean over rows, of responsibilities r (n, K) that are held.
+
+    What `complete_nll` is for a model without a family. Held-out rows are compared by the squared error of the prediction.
+    """
+    return CompleteSquaredError()

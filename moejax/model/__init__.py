@@ -1,0 +1,37 @@
+"""The model: experts, a gate and a family composed into
+
+    p(y | x) = sum over k of  g_k(x) f(y; eta_k(x), phi_k)        E[y | x] = sum over k of  g_k(x) mean(eta_k(x))
+
+(Jacobs, Jordan, Nowlan and Hinton 1991). Params are a plain dictionary of three pytrees, "experts", "gate" and "family".
+
+At its face, rows lead: x (n, d), y (n,) or (n, m), probabilities (n, K). Inside, experts lead and rows are last, (K, n):
+losses and solvers hand prepared inputs (`prepare`) to `means`, `log_gate` and `gate_weights`, and see that layout alone.
+"""
+
+from moejax.model._columns import Columns as Columns
+from moejax.model._data import NEVER as NEVER
+from moejax.model._data import PARTS as PARTS
+from moejax.model._data import Data as Data
+from moejax.model._data import Inputs as Inputs
+from moejax.model._data import floating as floating
+from moejax.model._data import is_table as is_table
+from moejax.model._data import leaders as leaders
+from moejax.model._model import Model as Model
+from moejax.model._model import Params as Params
+from moejax.model._model import moe as moe
+from moejax.model._records import hashable as hashable
+
+__all__ = [
+    "NEVER",
+    "PARTS",
+    "Columns",
+    "Data",
+    "Inputs",
+    "Model",
+    "Params",
+    "floating",
+    "hashable",
+    "is_table",
+    "leaders",
+    "moe",
+]

@@ -1,0 +1,72 @@
+"""What a model is given: inputs as its parts see them, targets, and groups of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from moejax import _checks
+
+PARTS = ("experts", "gate", "family")
+NEVER = -1e30  # the logarithm of no probability at all, finite so that gradients are
+
+
+class Inputs(NamedTuple):
+    """Inputs as experts and gate want them, each part's `prepare` applied to its columns."""
+
+    expert: Any
+    gate: Any
+
+
+class Data(NamedTuple):
+    """What a loss sees: prepared inputs, the target (n,) or (n, m), the offset of the linear predictor or None, and leader,
+    (n,) or None: the first row of each row's group, where all rows of a group share their expert.
+
+    total: the total weight of the rows, by which a mean over them divides what is told once for all of them; None for their
+    number. division: responsibilities (K, n) that are held, for a loss that is `complete`. key: for gates that are noisy in
+    training, another one at each step; None elsewhere. hyper: the numbers of the fit by name, of which a loss reads its own.
+    """
+
+    x: Inputs
+    y: jax.Array
+    offset: jax.Array | None = None
+    leader: jax.Array | None = None
+    total: jax.Array | None = None
+    division: jax.Array | None = None
+    key: jax.Array | None = None
+    hyper: Mapping[str, Any] | None = None
+
+    @property
+    def size(self) -> Any:
+        """The total weight of the rows."""
+        return self.y.shape[0] if self.total is None else self.total
+
+
+def floating(x: Any) -> Any:
+    """The arrays of x as JAX arrays of floating-point numbers, of their own precision, or the highest among them."""
+
+    def one(leaf: Any) -> jax.Array:
+        leaf = jnp.asarray(leaf)
+        return leaf if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.astype(float)
+
+    x = jax.tree.map(one, x)
+    leaves = jax.tree.leaves(x)
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.result_type(*leaves)), x) if len(leaves) > 1 else x
+
+
+def is_table(x: Any) -> bool:
+    """Whether x is an array (n, d)."""
+    return np.ndim(x) == 2 if hasattr(x, "ndim") else False
+
+
+def leaders(groups: Any) -> jax.Array:
+    """The first row of each row's group, (n,), for (n,) labels; where traced, these have to be numbers from 0 to n - 1."""
+    if not _checks.is_traced(groups):
+        _, first, group = np.unique(np.asarray(groups), return_index=True, return_inverse=True)
+        return jnp.asarray(first[group.ravel()], jnp.int32)
+    rows = jnp.arange(groups.shape[0], dtype=jnp.int32)
+    return jax.ops.segment_min(rows, groups, groups.shape[0])[groups]
