@@ -8,16 +8,13 @@
 `moejax.plots` (matplotlib) is imported only when asked for.
 """
 
-from moejax import datasets, division, experts, families, gates, handwritten, losses, penalties
+from moejax import datasets, division, experts, families, gates, handwritten, losses, metrics, penalties, pooling, stacking
 from moejax.em import fit_em
 from moejax.fit import Fit, Status
 from moejax.gradient import fit_gradient
 from moejax.model import Model, moe
 from moejax.path import path
 from moejax.predict import Usage, usage
-from moejax.predict import _metrics as metrics
-from moejax.predict import _pooling as pooling
-from moejax.predict import _stacking as stacking
 from moejax.selection import select
 from moejax.sweep import sweep
 
