@@ -8,14 +8,12 @@
 `moejax.plots` (matplotlib) is imported only when asked for.
 """
 
-from moejax import datasets, division, experts, families, gates, handwritten, losses, metrics, penalties, pooling, stacking
-from moejax.em import fit_em
-from moejax.fit import Fit, Status
-from moejax.gradient import fit_gradient
+from moejax.solvers import _division as division
+from moejax import datasets, experts, families, gates, handwritten, losses, metrics, penalties, pooling, stacking
 from moejax.model import Model, moe
-from moejax.path import path
 from moejax.predict import Usage, usage
 from moejax.selection import select
+from moejax.solvers import Fit, Status, fit_em, fit_gradient, path
 from moejax.sweep import sweep
 
 __all__ = [

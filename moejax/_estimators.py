@@ -12,10 +12,9 @@ import jax
 import numpy as np
 
 from moejax import _checks
-from moejax.em import EMFit
-from moejax.fit import Fit
 from moejax.model import Model
 from moejax.selection import select
+from moejax.solvers import EMFit, Fit
 from moejax.sweep import sweep
 
 _FEWEST_ROWS = 16  # that predictions are compiled for; then doubled

@@ -31,12 +31,10 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from tqdm import tqdm
 
-from moejax import _checks, experts, families, gates, losses, stacking, starts
+from moejax import _checks, experts, families, gates, losses, stacking
 from moejax._estimators import applied, best_of_starts, check_choice, moments, precision, row_weights
-from moejax.em import EMFit, fit_em
-from moejax.fit import Fit
-from moejax.gradient import fit_gradient
 from moejax.model import Model, moe
+from moejax.solvers import EMFit, Fit, _starts, fit_em, fit_gradient
 
 STACKING_GATES = ("fixed", "constant", "softmax", "gaussian", "confidence")
 ENSEMBLE_GATES = ("fixed", "constant", "softmax", "gaussian")
@@ -498,7 +496,7 @@ class _Ensemble(_Combination):
             gates.confidence() if learned else getattr(gates, self.gate)(), len(models), self.target_.family
         )
         if start is not None:
-            starts.check_responsibilities("start", start, len(target), len(models))
+            _starts.check_responsibilities("start", start, len(target), len(models))
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         problem = _Problem(self, models, X, target, scaled, weights, labels, table, jax.random.key(seed))
         with precision(np.dtype(float)), tqdm(desc="ensemble", unit="iteration", disable=self._silent) as bar:
@@ -573,7 +571,7 @@ class _Problem:
         table, y, weights = (jnp.asarray(v) for v in (self.table, self.y, self.weights))
         active = jnp.ones(len(self.models), bool)
         key = jax.random.fold_in(self.key, number)
-        return np.asarray(starts.draw("mixed", jnp.asarray(number), key, table, y, None, weights, active)).T
+        return np.asarray(_starts.draw("mixed", jnp.asarray(number), key, table, y, None, weights, active)).T
 
     def run(self, shares: np.ndarray, bar: Any) -> _Iterate:
         """Outer iterations from responsibilities: estimators by them, then gate and scales by EM, then new ones."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from moejax.fit import INADMISSIBLE, Fit, Status, name_of
+from moejax.solvers import INADMISSIBLE, Fit, Status, name_of
 from moejax.sweep import EVERY_ROW, Sweep
 
 CRITERIA = ("held_out", "aic", "bic", "icl")

@@ -37,15 +37,13 @@ except ImportError as error:
 
 from moejax import _checks, experts, families, gates, losses
 from moejax._estimators import applied, best_of_starts, check_choice, moments, precision, row_weights
-from moejax.em import fit_em
 from moejax.ensembles import MoEEnsembleClassifier as MoEEnsembleClassifier
 from moejax.ensembles import MoEEnsembleRegressor as MoEEnsembleRegressor
 from moejax.ensembles import MoEStackingClassifier as MoEStackingClassifier
 from moejax.ensembles import MoEStackingRegressor as MoEStackingRegressor
-from moejax.fit import Fit, Status, describe, effective_sizes
 from moejax.gates import Hierarchical
-from moejax.gradient import fit_gradient
 from moejax.model import Data, Model, moe
+from moejax.solvers import Fit, Status, describe, effective_sizes, fit_em, fit_gradient
 
 GATES = ("fixed", "constant", "softmax", "top1", "gaussian", "hierarchical")
 FAMILIES = ("gaussian", "student_t", "poisson", "gamma")

@@ -26,10 +26,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import _checks, division
-from moejax.fit import Fit, Status, check_groups, check_key, check_weights, describe
+from moejax import _checks
+from moejax._checks import check_weights
 from moejax.model import floating, leaders
-from moejax.path import is_count, sequence
+from moejax.solvers import Fit, Status, _division, check_groups, check_key, describe, is_count, sequence
 
 ROW_AXES = ("fold", "bootstrap", "division")  # they say something of the rows, and are no fields of `hyper`
 EVERY_ROW = -2  # on the axis `fold`: trains on all rows
@@ -204,7 +204,7 @@ class Sweeper:
             for begin in begins:
                 self.fit.check_data(x, y, weights, offset, groups, begin)
         if callable(start):
-            begins = [division.resolved("start", start, x, _n_experts(self.fit))]
+            begins = [_division.resolved("start", start, x, _n_experts(self.fit))]
         laid = jnp.stack([jnp.asarray(begin) for begin in begins]) if self.divisions else begins[0]
         inputs = _inputs(Inputs(key, x, y, weights, offset, laid, self.fold_of_row, groups), self.axes)
         more = [{"weights": weights, "offset": offset, "groups": groups, "start": begin} for begin in begins]
@@ -214,7 +214,7 @@ class Sweeper:
     def _resolved(self, x: Any) -> list[Any]:
         """The responsibilities (n, K) of each division. Raises ValueError where they are none."""
         count, named = _n_experts(self.fit), self.divisions.items()
-        return [division.resolved(f"axes['division'][{name!r}]", given, x, count) for name, given in named]
+        return [_division.resolved(f"axes['division'][{name!r}]", given, x, count) for name, given in named]
 
     def coded(self, axes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Values of axes as numbers: those of divisions by their place."""
@@ -276,7 +276,7 @@ def sweep(
     - any field of the fit's `hyper`: a sequence of numbers, which reach the fit in the type of x (`restart`, the number
       of a start, is whole and may be given as how many; every penalty then has the same starts). The weight of a penalty
       may be given as how many, at least 2: from a weight at which on all rows all its coefficients are 0 (see
-      `moejax.path.sequence`) down to a thousandth of it (or to the ratio of the path), the same for all members. Other
+      `moejax.solvers.sequence`) down to a thousandth of it (or to the ratio of the path), the same for all members. Other
       fields count there with their only value, or their default;
     - `fold`: how many folds (drawn from the key, of sizes that differ by at most 1), or (n,) whole numbers: the fold in
       which each row is held out, -1 for rows that never are. Members train on the other rows, by weights;

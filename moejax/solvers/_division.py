@@ -19,9 +19,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import _checks, starts
+from moejax import _checks
 from moejax._linear import dot
 from moejax.model import floating
+from moejax.solvers import _starts
 
 _CONCENTRATIONS = 20  # steps of `inliers` from each start; they end after a few, where nothing changes any more
 
@@ -42,10 +43,10 @@ def by_distance(key: jax.Array, x: Any, n_experts: int, *, tries: int = 10) -> j
 @partial(jax.jit, static_argnums=(2, 3))
 def _clusters(key: jax.Array, x: jax.Array, n_experts: int, tries: int) -> jax.Array:
     weights = jnp.full(x.shape[0], 1 / x.shape[0], x.dtype)
-    table = starts.standardized(x, weights)
+    table = _starts.standardized(x, weights)
 
     def one(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        soft = starts.kmeans(key, table, weights, jnp.ones(n_experts, bool))
+        soft = _starts.kmeans(key, table, weights, jnp.ones(n_experts, bool))
         hard = jax.nn.one_hot(soft.argmax(axis=0), n_experts, dtype=x.dtype, axis=0)
         means = dot(hard, table) / jnp.maximum(hard.sum(axis=1), 1)[:, None]
         return hard, jnp.square(table - dot(hard.T, means)).sum()
@@ -89,13 +90,13 @@ def inliers(key: jax.Array, x: Any, y: Any, *, share: float = 0.1, tries: int = 
 def _trimmed(key: jax.Array, x: jax.Array, y: jax.Array, outliers: int, tries: int) -> jax.Array:
     n = x.shape[0]
     equal = jnp.full(n, 1 / n, x.dtype)
-    table, target = starts.standardized(x, equal), starts.standardized(y, equal)
+    table, target = _starts.standardized(x, equal), _starts.standardized(y, equal)
 
     def smallest(values: jax.Array, count: int) -> jax.Array:
         return (jnp.argsort(jnp.argsort(values)) < count).astype(table.dtype)
 
     def errors(kept: jax.Array) -> jax.Array:
-        return jnp.square(starts.residuals(table, target, kept)).sum(axis=1)
+        return jnp.square(_starts.residuals(table, target, kept)).sum(axis=1)
 
     def one(key: jax.Array) -> tuple[jax.Array, jax.Array]:
         begin = smallest(jax.random.uniform(key, (n,), table.dtype), table.shape[1] + 1)
@@ -145,5 +146,5 @@ def resolved(name: str, given: Any, x: Any, n_experts: int) -> Any:
         return given
     if callable(given):
         return by_rule(given, x, n_experts, name=name)
-    starts.check_responsibilities(name, given, np.shape(jax.tree.leaves(x)[0])[0], n_experts)
+    _starts.check_responsibilities(name, given, np.shape(jax.tree.leaves(x)[0])[0], n_experts)
     return given

@@ -12,10 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import _checks, division, penalties
+from moejax import _checks, penalties
 from moejax._trees import chosen
-from moejax.fit import check_data, check_key, normalized
 from moejax.model import PARTS, Data, floating, hashable, leaders
+from moejax.solvers import _division
+from moejax.solvers._arguments import check_data, check_key
+from moejax.solvers._result import normalized
 
 Hyper = dict[str, Any]
 
@@ -33,7 +35,7 @@ def arguments(
     for name, value in hyper.items():
         _checks.shape(f"hyper[{name!r}]", value, (), "one number; `sweep` takes many")
     fit.check_data(x, y, weights, offset, groups, start)
-    start = division.resolved("start", start, x, fit.model.n_experts)
+    start = _division.resolved("start", start, x, fit.model.n_experts)
     return key, *arrays(x, y, hyper, weights, offset, groups, start)
 
 
@@ -90,7 +92,7 @@ def checked_rows(fit: Any, x: Any, y: Any, weights: Any, offset: Any, groups: An
         given = "params were" if is_params else "nothing was"
         raise ValueError(f"start: {given} given for {fit.loss!r}; want the responsibilities that it holds, (n, K)")
     if not is_params:
-        division.resolved("start", start, x, fit.model.n_experts)
+        _division.resolved("start", start, x, fit.model.n_experts)
     return n
 
 

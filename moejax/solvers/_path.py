@@ -22,11 +22,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import _checks, _lanes, _solver, division, starts
+from moejax import _checks
 from moejax._trees import chosen, merge, replaced, split
-from moejax.fit import Fit, Status, check_key, normalized, total_weight
-from moejax.gradient import GradientFit
 from moejax.model import PARTS, Data, floating, leaders
+from moejax.solvers import _division, _lanes, _shared, _starts
+from moejax.solvers._arguments import check_key
+from moejax.solvers._gradient import GradientFit
+from moejax.solvers._result import Fit, Status, normalized, total_weight
 
 COUNT, RATIO = 50, 1e-3  # of an automatic sequence: how many weights, and the smallest over the largest
 _DOUBLINGS = 7  # of the critical weight, in search of one at which a path that comes from below has no coefficients
@@ -102,14 +104,14 @@ class Path:
         start = _parts(start)
         self.check_data(x, y, weights, offset, groups, start)
         if callable(start):
-            start = division.resolved("start", start, x, self.model.n_experts)
+            start = _division.resolved("start", start, x, self.model.n_experts)
         rest = {name: value for name, value in hyper.items() if name != self.name}
         values = hyper.get(self.name, COUNT)
         if is_count(values):
             more = {"weights": weights, "offset": offset, "groups": groups, "start": start}
             values = sequence(self, self.name, values, key, x, y, rest, **more)
         hyper = {**rest, self.name: values}
-        x, y, hyper, weights, offset, leader, start = _solver.arrays(x, y, hyper, weights, offset, groups, start)
+        x, y, hyper, weights, offset, leader, start = _shared.arrays(x, y, hyper, weights, offset, groups, start)
         values, rest = hyper.pop(self.name), hyper
         more = {"weights": weights, "offset": offset, "groups": leader, "start": start}
         return _compiled(self, key, x, y, values, rest, _given(more))
@@ -257,7 +259,7 @@ class _Walk:
     def following(self, task: Any, point: _Point, value: jax.Array) -> Any:
         """Where the next value begins: ahead of the point, or as the fit begins of itself if that is not `warm`."""
         params = self.descent.params(task, point.numbers)
-        before, now = (_solver.penalty(self.path.fit, params, self.at(task, v).problem.hyper) for v in (point.value, value))
+        before, now = (_shared.penalty(self.path.fit, params, self.at(task, v).problem.hyper) for v in (point.value, value))
         ahead = self.descent.params(task, _ahead(value - point.value, point.numbers, point.slope))
         warm = self.descent.begin(task, params, ahead, point.objective + now - before)
         return jax.tree.map(partial(jnp.where, point.warm), warm, self.descent.begin(task))
@@ -394,8 +396,8 @@ def critical(
     leader = None if groups is None else leaders(groups)
     data = Data(fit.model.prepare(x), y, offset, leader, total_weight(weights, y), hyper=hyper)
     if getattr(fit.loss, "complete", False):
-        given = division.resolved("start", start, x, fit.model.n_experts)
-        data = data._replace(division=starts.shared_out(given, fit.model.active(params), data.leader, dtype))
+        given = _division.resolved("start", start, x, fit.model.n_experts)
+        data = data._replace(division=_starts.shared_out(given, fit.model.active(params), data.leader, dtype))
     trained, rest = split(params, fit.model.trainable(params))
     slope = jax.grad(lambda t: fit.loss.value(fit.model, merge(t, rest), data, normalized(weights, y)))
     gradient = merge(slope(trained), jax.tree.map(jnp.zeros_like, rest))

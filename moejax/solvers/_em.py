@@ -24,12 +24,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from moejax import _checks, _lanes, _solver, losses, penalties, starts
+from moejax import _checks, losses, penalties
 from moejax._linear import diagonals, dot
 from moejax._trees import chosen, merge, replaced, split
-from moejax.fit import Fit, Status, finished, normalized, total_weight
 from moejax.losses import of_units, weighted_sum
 from moejax.model import PARTS, Data, Model
+from moejax.solvers import _lanes, _shared, _starts
+from moejax.solvers._result import Fit, Status, finished, normalized, total_weight
 
 Hyper = dict[str, Any]
 _SURE, _STEP, _GUESS = np.arange(3, dtype=np.int32)
@@ -151,7 +152,7 @@ class EMFit:
         that the family cannot have, weights below 0 or all 0, more experts than distinct rows, and names in `hyper` that
         mean nothing here or values they cannot have. Returns a `Fit`; once running, nothing raises and its `status` tells.
         """
-        return _compiled(self, *_solver.arguments(self, key, x, y, hyper, weights, offset, groups, start))
+        return _compiled(self, *_shared.arguments(self, key, x, y, hyper, weights, offset, groups, start))
 
     def resumed(
         self,
@@ -206,11 +207,11 @@ class EMFit:
 
     def objective(self, params: Any, data: Data, weights: jax.Array, hyper: Hyper) -> jax.Array:
         """What EM lowers: the weighted mean of the negative log-likelihood plus penalties. weights: (n,), of sum 1."""
-        return self.loss.value(self.model, params, data, weights) + _solver.penalty(self, params, hyper)
+        return self.loss.value(self.model, params, data, weights) + _shared.penalty(self, params, hyper)
 
     def score(self, params: Any, x: Any, y: jax.Array, weights: Any, offset: Any = None, groups: Any = None) -> jax.Array:
         """The weighted mean of -log p(y | x), by which selection compares: lower is better."""
-        return _solver.score(self.model, losses.NegativeLogLikelihood(), params, x, y, weights, offset, groups)
+        return _shared.score(self.model, losses.NegativeLogLikelihood(), params, x, y, weights, offset, groups)
 
     def work_bytes(self, y: jax.Array) -> int:
         """About how much memory an iteration of one fit works in, by which a sweep chooses how many to run at once."""
@@ -223,16 +224,16 @@ class EMFit:
 
     def check_hyper(self, hyper: Hyper) -> None:
         """Raise ValueError for a name that means nothing here, or a number that it cannot have (any shape is taken)."""
-        _solver.check_hyper(self, hyper)
-        penalties.check_order([p for p, _ in _solver.used(self, hyper)])
+        _shared.check_hyper(self, hyper)
+        penalties.check_order([p for p, _ in _shared.used(self, hyper)])
 
     def check_data(
         self, x: Any, y: Any, weights: Any = None, offset: Any = None, groups: Any = None, start: Any = None
     ) -> None:
         """Raise ValueError unless these can be fitted by this model; see `__call__`."""
-        _solver.checked_rows(self, x, y, weights, offset, groups, start)
-        starts.check_init(self.init, self.model.table(x))
-        starts.check_distinct(x, y, self.model.n_experts)
+        _shared.checked_rows(self, x, y, weights, offset, groups, start)
+        _starts.check_init(self.init, self.model.table(x))
+        _starts.check_distinct(x, y, self.model.n_experts)
 
     # ---- inside the compiled program ----------------------------------------------------------------------------
 
@@ -257,11 +258,11 @@ class EMFit:
         model, bits = self.model, jnp.zeros((), jnp.int32)
         if hasattr(model.expert, "deficient"):
             deficient = model.expert.deficient(params["experts"], self._expert_statistics(params, r, problem))
-            curved = _curved(_solver.used(self, problem.hyper, "experts"), problem.weights)
+            curved = _curved(_shared.used(self, problem.hyper, "experts"), problem.weights)
             deficient = (deficient & model.active(params)).any() & ~curved
             bits = bits | jnp.where(deficient, int(Status.RANK_DEFICIENT), 0)
         if any(jax.tree.leaves(model.penalized(params)["gate"])):
-            free = sum((w for _, w in _solver.used(self, problem.hyper, "gate")), jnp.zeros(())) == 0
+            free = sum((w for _, w in _shared.used(self, problem.hyper, "gate")), jnp.zeros(())) == 0
             certain = jnp.exp(model.log_gate(params, problem.data.x)).max(axis=0) > _CERTAIN
             separated = (certain | (problem.units == 0)).all() & (model.active(params).sum() > 1) & free
             bits = bits | jnp.where(separated, int(Status.SEPARATED_GATE), 0)
@@ -285,11 +286,11 @@ class EMFit:
         active = self.model.active(null)
         data = problem.data
         if start is not None:
-            r = starts.shared_out(start, active, data.leader, problem.weights.dtype)
+            r = _starts.shared_out(start, active, data.leader, problem.weights.dtype)
         else:
             alike = any(jax.tree.leaves(self.model.trainable(drawn)["experts"]))
             table = self.model.table(x)
-            r = starts.draw(self.init, number, key, table, data.y, data.offset, problem.weights, active, alike)
+            r = _starts.draw(self.init, number, key, table, data.y, data.offset, problem.weights, active, alike)
             r = r if data.leader is None else r[:, data.leader]
         return self._begun(null, r, key, problem), r
 
@@ -347,9 +348,9 @@ class EMFit:
             return gate + self._experts_loss(params, r * problem.weights, problem)
 
         gradient = merge(jax.grad(expected)(trained), jax.tree.map(jnp.zeros_like, rest))
-        slopes = _solver.free_slopes(self, params, gradient, problem.data.y, problem.weights)
-        kkt = _solver.kkt(self, params, slopes, problem.hyper)
-        return _Measured(r, loss + _solver.penalty(self, params, problem.hyper), gradient, kkt)
+        slopes = _shared.free_slopes(self, params, gradient, problem.data.y, problem.weights)
+        kkt = _shared.kkt(self, params, slopes, problem.hyper)
+        return _Measured(r, loss + _shared.penalty(self, params, problem.hyper), gradient, kkt)
 
     def _log_gate(self, params: Any, problem: _Problem) -> jax.Array:
         return self.loss.log_gate(self.model, params, problem.data)
@@ -394,7 +395,7 @@ class EMFit:
 
         if "experts" in sizes:
             return self._gradient_steps("experts", smooth, params, sizes, problem)
-        terms = _solver.used(self, problem.hyper, "experts")
+        terms = _shared.used(self, problem.hyper, "experts")
         statistics = self._expert_statistics(params, measured.responsibilities, problem)
         new = self.model.expert.m_step(params["experts"], measured.gradient["experts"], statistics, terms)
         bounded = getattr(self.model.family, "majorizes", False) and getattr(self.model.expert, "exact", False)
@@ -441,14 +442,14 @@ class EMFit:
             return self._gradient_steps("gate", smooth, params, sizes, problem)
         probs = jnp.exp(self.model.log_gate(params, problem.data.x))
         statistics = gate.statistics(problem.gate_rows, params["gate"], probs, r, problem.units)
-        terms = _solver.used(self, problem.hyper, "gate")
+        terms = _shared.used(self, problem.hyper, "gate")
         new = gate.m_step(params["gate"], measured.gradient["gate"], statistics, terms)
         if not getattr(gate, "exact", False):
             new = _not_higher(self._penalised("gate", smooth, params, problem), params["gate"], new, searching)
         return {**params, "gate": new}, sizes
 
     def _penalised(self, part: str, smooth: Any, params: Any, problem: _Problem) -> Callable[[Any], jax.Array]:
-        return lambda new: smooth(new) + _solver.penalty(self, {**params, part: new}, problem.hyper, part)
+        return lambda new: smooth(new) + _shared.penalty(self, {**params, part: new}, problem.hyper, part)
 
     def _gradient_steps(self, part: str, smooth: Any, params: Any, sizes: Any, problem: _Problem) -> tuple[Any, Any]:
         """Proximal gradient steps for a part without an M-step: generalised EM. One that would raise the objective is not
@@ -458,7 +459,7 @@ class EMFit:
         if not any(jax.tree.leaves(trainable)):
             return params, sizes
         marked = self.model.penalized(params)[part]
-        terms = _solver.used(self, problem.hyper, part)
+        terms = _shared.used(self, problem.hyper, part)
         value = self._penalised(part, smooth, params, problem)
 
         def step(_: Any, carry: tuple[Any, jax.Array]) -> tuple[Any, jax.Array]:
@@ -719,11 +720,11 @@ def fit_em(
     if loss is not None and loss not in (own, held):
         raise ValueError(f"loss: {loss!r} was given; EM lowers {own!r} or {held!r} for this model, and fit_gradient any")
     own.check(model)
-    starts.check_name(init)
+    _starts.check_name(init)
     _checks.count("max_iter", max_iter)
     _checks.count("record_every", record_every)
     if tol is not None:
         _checks.not_negative("tol", tol)
-    chosen_penalties = penalties.standard() if penalty is None else _solver.checked_penalties(penalty)
+    chosen_penalties = penalties.standard() if penalty is None else _shared.checked_penalties(penalty)
     tol = None if tol is None else float(tol)
     return EMFit(model, chosen_penalties, init, int(max_iter), tol, int(record_every), own if loss is None else loss)

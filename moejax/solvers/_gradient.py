@@ -1,7 +1,7 @@
 """The gradient solver: any optax optimizer on any loss, as one pure function of a key and hyperparameters.
 
 Penalties enter by their subgradients, or by proximal steps, which alone make coefficients exactly 0: after each step of an
-optax optimizer on the loss (`_proximal_step`), or in an accelerated proximal gradient method (`_accelerated_step`).
+optax optimizer on the loss (`proximal_step`), or in an accelerated proximal gradient method (`accelerated_step`).
 """
 
 from __future__ import annotations
@@ -16,59 +16,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from moejax import _checks, _solver, losses, penalties, starts
-from moejax._trees import chosen, merge, replaced, split
-from moejax.fit import Fit, finished, normalized, total_weight
+from moejax import _checks, losses, penalties
+from moejax._trees import merge, split
 from moejax.model import PARTS, Data, Model, hashable
+from moejax.solvers import _shared, _starts
+from moejax.solvers._accelerated import accelerated_step, no_momentum
+from moejax.solvers._batches import Batches
+from moejax.solvers._proximal import no_sizes, proximal_step
+from moejax.solvers._result import Fit, finished, normalized, total_weight
+from moejax.solvers._training import Hyper, TrainState
 
-Hyper = dict[str, Any]
 Optimizer: TypeAlias = optax.GradientTransformation | Callable[[Any], optax.GradientTransformation] | str
-
-
-class TrainState(NamedTuple):
-    """Where training stands: the model's params and the optimizer's state, which belongs to its data and hyper."""
-
-    params: Any
-    optimizer_state: Any
-
-
-class _Sizes(NamedTuple):
-    """Running means of sizes of the updates and gradients of one part's coefficients, of which `_averaged` makes rates.
-
-    updates, gradients: arrays like the coefficients, as shares of what the step had in all; ratios: of the former over the
-    latter; update, gradient: of what a step has in all, the sum over coefficients of sizes times those of gradients.
-    """
-
-    updates: list[jax.Array]
-    gradients: list[jax.Array]
-    ratios: list[jax.Array]
-    update: jax.Array
-    gradient: jax.Array
-
-
-class _Momentum(NamedTuple):
-    """The state of the accelerated method. ahead: where the next proximal gradient step starts, extrapolated from params.
-
-    t: of FISTA, 1 where the extrapolation starts anew. size: of the last step that told the curvature. growth: what
-    the next one may be larger by. objective: at params; infinity where ahead is params, whose objective the next step
-    computes anyhow.
-    """
-
-    ahead: Any
-    t: jax.Array
-    size: jax.Array
-    growth: jax.Array
-    objective: jax.Array
-
-
-class _Trial(NamedTuple):
-    """One trial of the line search: the step's size, where it led, the loss there and the most that it may be."""
-
-    number: jax.Array
-    size: jax.Array
-    there: Any
-    loss: jax.Array
-    bound: jax.Array
 
 
 class _Progress(NamedTuple):
@@ -134,7 +92,7 @@ class GradientFit:
         weights below 0 or all 0, a constant target, and names in `hyper` that mean nothing here or values they cannot
         have. Returns a `Fit`; once running, nothing raises and its `status` tells.
         """
-        return _compiled(self, *_solver.arguments(self, key, x, y, hyper, weights, offset, groups, start))
+        return _compiled(self, *_shared.arguments(self, key, x, y, hyper, weights, offset, groups, start))
 
     def resumed(
         self,
@@ -172,9 +130,9 @@ class GradientFit:
         if not jax.tree.leaves(trained):
             raise ValueError(f"model: nothing in {self.model!r} is trained; want a part that has something to train")
         if self._is_accelerated:
-            return TrainState(params, _no_momentum(trained, self.learning_rate / 2))
+            return TrainState(params, no_momentum(trained, self.learning_rate / 2))
         optimizer_state = self._optimizer(hyper).init(trained)
-        return TrainState(params, (optimizer_state, self._no_sizes(params)) if self.proximal else optimizer_state)
+        return TrainState(params, (optimizer_state, no_sizes(self.model, params)) if self.proximal else optimizer_state)
 
     def train_step(
         self,
@@ -199,13 +157,13 @@ class GradientFit:
     def objective(self, params: Any, data: Data, weights: jax.Array, hyper: Hyper) -> jax.Array:
         """The weighted mean loss plus penalties. weights: (n,), of sum 1."""
         loss = self.loss.value(self.model, params, data._replace(hyper=hyper), weights)
-        return loss + _solver.penalty(self, params, hyper)
+        return loss + _shared.penalty(self, params, hyper)
 
     def score(
         self, params: Any, x: Any, y: jax.Array, weights: jax.Array, offset: Any = None, groups: Any = None
     ) -> jax.Array:
         """The weighted mean loss without penalties, by which selection compares: lower is better."""
-        return _solver.score(self.model, self.loss, params, x, y, weights, offset, groups)
+        return _shared.score(self.model, self.loss, params, x, y, weights, offset, groups)
 
     def work_bytes(self, y: jax.Array) -> int:
         """About how much memory a step of one fit works in, by which a sweep chooses how many to run at once."""
@@ -216,15 +174,15 @@ class GradientFit:
 
     def check_hyper(self, hyper: Hyper) -> None:
         """Raise ValueError for a name that means nothing here, or a number that it cannot have (any shape is taken)."""
-        _solver.check_hyper(self, hyper)
+        _shared.check_hyper(self, hyper)
         if self.proximal or self._is_accelerated:
-            penalties.check_order([p for p, _ in _solver.used(self, hyper)])
+            penalties.check_order([p for p, _ in _shared.used(self, hyper)])
 
     def check_data(
         self, x: Any, y: Any, weights: Any = None, offset: Any = None, groups: Any = None, start: Any = None
     ) -> None:
         """Raise ValueError unless these can be fitted by this model; see `__call__`."""
-        n = _solver.checked_rows(self, x, y, weights, offset, groups, start)
+        n = _shared.checked_rows(self, x, y, weights, offset, groups, start)
         if groups is not None and not hasattr(self.loss, "log_joint"):
             raise ValueError(f"groups: given for {self.loss!r}, which has no experts to share; want losses.nll()")
         if groups is not None and self.batch_size is not None:
@@ -251,9 +209,9 @@ class GradientFit:
     def _step(self, state: TrainState, data: Data, weights: jax.Array, hyper: Hyper) -> tuple[TrainState, jax.Array]:
         data = data._replace(hyper=hyper)
         if self._is_accelerated:
-            return self._accelerated_step(state, data, weights, hyper)
+            return accelerated_step(self, state, data, weights, hyper)
         if self.proximal:
-            return self._proximal_step(state, data, weights, hyper)
+            return proximal_step(self, state, data, weights, hyper)
         trained, rest = split(state.params, self.model.trainable(state.params))
 
         def value(trained: Any) -> jax.Array:
@@ -268,106 +226,6 @@ class GradientFit:
         more = {"value": objective, "grad": gradient, "value_fn": value}
         optimizer = optax.with_extra_args_support(self._optimizer(hyper))
         return optimizer.update(gradient, state, trained, **more)
-
-    # ---- proximal steps after those of an optimizer ---------------------------------------------------------------
-
-    def _no_sizes(self, params: Any) -> dict[str, _Sizes]:
-        marked = self.model.penalized(params)
-
-        def none(part: str) -> _Sizes:
-            zeros = [jnp.zeros_like(c) for c in chosen(params[part], marked[part])]
-            # No number, but of the precision of those here.
-            zero = jnp.zeros((), jnp.result_type(*zeros)) if zeros else jnp.zeros(())
-            return _Sizes(zeros, zeros, zeros, zero, zero)
-
-        return {part: none(part) for part in _PENALIZED}
-
-    def _proximal_step(
-        self, state: TrainState, data: Data, weights: jax.Array, hyper: Hyper
-    ) -> tuple[TrainState, jax.Array]:
-        """The optimizer's step on the loss alone, then the penalties' proximal steps in the metric of that step.
-
-        An optimizer that treats every number alone moves it, where nothing changes any more, by -rate * its gradient. The
-        optimum of loss and penalties stays put under such a step if, and only if, the proximal step of each coefficient has
-        the same rate. Coefficients that a penalty couples are given the smallest of their rates.
-        """
-        optimizer_state, sizes = state.optimizer_state
-        trainable = self.model.trainable(state.params)
-        trained, rest = split(state.params, trainable)
-        marked, _ = split(self.model.penalized(state.params), trainable)
-
-        def value(trained: Any) -> jax.Array:
-            return self.loss.value(self.model, merge(trained, rest), data, weights)
-
-        loss, gradient = jax.value_and_grad(value)(trained)
-        objective = loss + _solver.penalty(self, state.params, hyper)
-        updates, optimizer_state = self._update(trained, optimizer_state, value, loss, gradient, hyper)
-        sizes, steps = dict(sizes), {}
-        for part in _PENALIZED:
-            terms = _solver.used(self, hyper, part)
-            moves, slopes = (chosen(tree[part], marked[part]) for tree in (updates, gradient))
-            if terms and moves:
-                sizes[part], rates = _averaged(sizes[part], moves, slopes)
-                steps[part] = [_shared(rate, terms) for rate in rates]
-                moves = [_scaled(u, new, old) for u, new, old in zip(moves, steps[part], rates, strict=True)]
-                updates = {**updates, part: replaced(updates[part], marked[part], moves)}
-        moved = self._shrunk(optax.apply_updates(trained, updates), marked, hyper, steps)
-        return TrainState(merge(moved, rest), (optimizer_state, sizes)), objective
-
-    def _shrunk(self, trained: Any, marked: Any, hyper: Hyper, steps: Any) -> Any:
-        """The penalties' proximal steps. steps: of each part, a number or a list of arrays like its coefficients."""
-        for part in _PENALIZED:
-            if terms := _solver.used(self, hyper, part):
-                coefficients = chosen(trained[part], marked[part])
-                coefficients = penalties.stepped(coefficients, terms, steps.get(part, 0.0)) if coefficients else []
-                trained = {**trained, part: replaced(trained[part], marked[part], coefficients)}
-        return trained
-
-    # ---- accelerated proximal gradient ----------------------------------------------------------------------------
-
-    def _accelerated_step(
-        self, state: TrainState, data: Data, weights: jax.Array, hyper: Hyper
-    ) -> tuple[TrainState, jax.Array]:
-        """One step of FISTA (Beck and Teboulle 2009), its size found by backtracking.
-
-        The extrapolation starts anew where it points uphill (O'Donoghue and Candes 2015) and where the objective would
-        rise, in which case params stay where they are: the objective never rises.
-        """
-        trainable = self.model.trainable(state.params)
-        trained, rest = split(state.params, trainable)
-        marked, _ = split(self.model.penalized(state.params), trainable)
-        momentum: _Momentum = state.optimizer_state
-
-        def loss(trained: Any) -> jax.Array:
-            return self.loss.value(self.model, merge(trained, rest), data, weights)
-
-        def penalty(trained: Any) -> Any:
-            return _solver.penalty(self, merge(trained, rest), hyper)
-
-        def shrunk(trained: Any, size: jax.Array) -> Any:
-            return self._shrunk(trained, marked, hyper, dict.fromkeys(_PENALIZED, size))
-
-        ahead = momentum.ahead
-        value, gradient = jax.value_and_grad(loss)(ahead)
-        # What rounding may add to a loss: differences below this say nothing.
-        slack = 10 * jnp.finfo(value.dtype).eps * jnp.abs(value)
-        trial, curved = _searched(loss, shrunk, ahead, value, gradient, momentum.size * momentum.growth, slack)
-        first = jnp.isinf(momentum.objective)
-        before = jnp.where(first, value + penalty(ahead), momentum.objective)
-        there = trial.loss + penalty(trial.there)
-        accepted = there <= before + slack
-        chosen_point = jax.tree.map(partial(jnp.where, accepted), trial.there, trained)
-        uphill = _dot(_minus(ahead, trial.there), _minus(trial.there, trained)) > 0
-        anew = uphill | ~accepted
-        t = jnp.where(anew, 1.0, (1 + jnp.sqrt(1 + 4 * momentum.t**2)) / 2).astype(value.dtype)
-        share = jnp.where(anew, 0, (momentum.t - 1) / t)
-        ahead = jax.tree.map(lambda new, old: new + share * (new - old), chosen_point, trained)
-        # Doubled until a step has to be halved for the first time; then left alone where rounding hides the curvature.
-        doubling = (momentum.growth == 2) & (trial.number == 1)
-        growth = jnp.where(doubling, 2, jnp.where(curved, _GROWTH, 1.0)).astype(value.dtype)
-        size = jnp.where(curved | doubling, trial.size, momentum.size)
-        objective = jnp.where(share == 0, jnp.inf, there)
-        return TrainState(merge(chosen_point, rest), _Momentum(ahead, t, size, growth, objective)), before
 
     def _fit(
         self,
@@ -387,7 +245,7 @@ class GradientFit:
         divided = start is not None and not isinstance(start, dict)
         state = self.init_state(key, x, hyper, None if divided else start)
         if divided:
-            division = starts.shared_out(start, self.model.active(state.params), leader, y.dtype)
+            division = _starts.shared_out(start, self.model.active(state.params), leader, y.dtype)
             state = self.init_state(key, x, hyper, self._suited(state.params, division, data, weights, hyper))
             data = data._replace(division=division if getattr(self.loss, "complete", False) else None)
         if resume is not None:
@@ -397,7 +255,7 @@ class GradientFit:
         batches = noise = None
         if self.batch_size is not None:
             order = jax.random.fold_in(key, _ORDER)
-            batches = _Batches(self.model, self.batch_size, order, x, y, weights, offset, data.division, total)
+            batches = Batches(self.model, self.batch_size, order, x, y, weights, offset, data.division, total)
         if hasattr(self.model.gate, "noisy_log_probs"):
             noise = jax.random.fold_in(jax.random.fold_in(key, _NOISE), hyper.get("restart", 0))
         end = self._train(state, data, weights, hyper, batches, noise)
@@ -413,7 +271,7 @@ class GradientFit:
             self, loss=loss, optimizer=_ACCELERATED, steps=_START_STEPS, record_every=_START_STEPS, patience=None
         )
         trained, _ = split(params, self.model.trainable(params))
-        state = TrainState(params, _no_momentum(trained, 1.0))
+        state = TrainState(params, no_momentum(trained, 1.0))
         end = fit._train(state, data._replace(division=division), weights, hyper, None, None)
         return {name: end.state.params[name] for name in PARTS}
 
@@ -468,11 +326,11 @@ class GradientFit:
         params = end.state.params
         trained, rest = split(params, self.model.trainable(params))
         loss, gradient = jax.value_and_grad(lambda t: self.loss.value(self.model, merge(t, rest), data, weights))(trained)
-        objective = loss + _solver.penalty(self, params, hyper)
+        objective = loss + _shared.penalty(self, params, hyper)
         gradient = merge(gradient, jax.tree.map(jnp.zeros_like, rest))
         if getattr(self.loss, "has_likelihood", False):
-            gradient = _solver.free_slopes(self, params, gradient, data.y, weights)
-        kkt = _solver.kkt(self, params, gradient, hyper)
+            gradient = _shared.free_slopes(self, params, gradient, data.y, weights)
+        kkt = _shared.kkt(self, params, gradient, hyper)
         return finished(
             self.model,
             params,
@@ -488,140 +346,10 @@ class GradientFit:
         )
 
 
-# ---- step sizes that a proximal step shares with an optimizer --------------------------------------------------------
-
-
-def _averaged(old: _Sizes, updates: list[jax.Array], gradients: list[jax.Array]) -> tuple[_Sizes, list[jax.Array]]:
-    """Running means after a step, and the rates: how far each coefficient is moved for each unit of its gradient.
-
-    Rates are exact where neither updates nor gradients change any more. Means are of shares in a sum over all coefficients,
-    since a learning rate that falls scales all updates alike and leaves their shares alone; and the share of a coefficient
-    that the optimizer speeds up, as Adam does while it forgets the gradients of the start, is extrapolated by as much as it
-    changes in the memory of a mean.
-    """
-    moves, slopes = ([jnp.abs(a) for a in arrays] for arrays in (updates, gradients))
-    # By their gradients, for a coefficient that is left to swing around its optimum has updates and no gradient.
-    update, gradient = (_dot(sizes, slopes) for sizes in (moves, slopes))
-    telling = (update > 0) & (gradient > 0)
-
-    def mean(old: jax.Array, now: jax.Array, total: Any = 1.0) -> jax.Array:
-        # A step that moved nothing, or had no gradient, tells no rate.
-        return jnp.where(telling, _MEMORY * old + (1 - _MEMORY) * now / jnp.where(telling, total, 1), old)
-
-    moved = [mean(before, u, update) for before, u in zip(old.updates, moves, strict=True)]
-    sloped = [mean(before, g, gradient) for before, g in zip(old.gradients, slopes, strict=True)]
-    # Coefficients that never had a gradient are moved at the rate of all together.
-    ratios = [_ratio(u, g, 1.0) for u, g in zip(moved, sloped, strict=True)]
-    slow = [jnp.where(before > 0, mean(before, r), r) for before, r in zip(old.ratios, ratios, strict=True)]
-    sizes = _Sizes(moved, sloped, slow, mean(old.update, update), mean(old.gradient, gradient))
-    # Of this step, but for steps whose gradients pass through 0 while the optimizer's momentum goes on.
-    overall = jnp.minimum(_ratio(update, gradient, jnp.inf), 2 * _ratio(sizes.update, sizes.gradient, 0.0))
-    ahead = [r * jnp.clip(_ratio(r, s, 1.0), 0.5, 2.0) for r, s in zip(ratios, slow, strict=True)]
-    return sizes, [jnp.minimum(overall * r, _LARGEST).astype(r.dtype) for r in ahead]
-
-
-def _ratio(a: jax.Array, b: jax.Array, otherwise: float) -> jax.Array:
-    return jnp.where(b > 0, a / jnp.where(b > 0, b, 1), otherwise)
-
-
-def _shared(rate: jax.Array, terms: list[tuple[Any, Any]]) -> jax.Array:
-    """Rates no larger than these that are constant over what the penalties couple."""
-    curvature = 1 / rate  # infinite where nothing moves, and neither does then what is coupled with it
-    for p, _ in terms:
-        curvature = p.majorant(curvature) if hasattr(p, "majorant") else curvature
-    return 1 / curvature
-
-
-def _scaled(update: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
-    """The update at another rate."""
-    return update * jnp.where(old > 0, new / jnp.where(old > 0, old, 1), 1)
-
-
-# ---- the line search of the accelerated method -----------------------------------------------------------------------
-
-
-def _no_momentum(trained: Any, size: float) -> _Momentum:
-    one = jnp.ones((), jnp.result_type(*jax.tree.leaves(trained)))
-    return _Momentum(trained, one, size * one, 2 * one, jnp.inf * one)
-
-
-def _searched(
-    loss: Any, shrunk: Any, start: Any, value: jax.Array, gradient: Any, size: jax.Array, slack: jax.Array
-) -> tuple[_Trial, jax.Array]:
-    """The proximal gradient step of the largest size, halved as often as it takes, that the loss allows.
-
-    loss: of params. shrunk: the proximal step, of params and a size. value, gradient: of the loss at start. size: the first
-    one tried. slack: what rounding may add. Allowed is a step at whose end the loss is below its quadratic majorant of
-    curvature 1 / size. Returns the last trial, and whether the curvature stood out from rounding.
-    """
-
-    def tried(trial: _Trial) -> _Trial:
-        size = trial.size / 2
-        there = shrunk(jax.tree.map(lambda v, g: v - size * g, start, gradient), size)
-        move = _minus(there, start)
-        bound = value + _dot(gradient, move) + _dot(move, move) / (2 * size) + slack
-        return _Trial(trial.number + 1, size, there, loss(there), bound)
-
-    def refused(trial: _Trial) -> jax.Array:
-        again = ~(trial.loss <= trial.bound) & jnp.isfinite(value)  # a NaN is refused too
-        return (trial.number == 0) | (again & (trial.number < _TRIALS))
-
-    inf = jnp.full_like(value, jnp.inf)
-    size = jnp.clip(size, 1 / _LARGEST, _LARGEST).astype(value.dtype)
-    trial = jax.lax.while_loop(refused, tried, _Trial(jnp.zeros((), jnp.int32), 2 * size, start, inf, -inf))
-    move = _minus(trial.there, start)
-    return trial, _dot(move, move) / (2 * trial.size) > slack
-
-
-def _minus(a: Any, b: Any) -> Any:
-    return jax.tree.map(jnp.subtract, a, b)
-
-
-def _dot(a: Any, b: Any) -> jax.Array:
-    return jnp.stack([jnp.sum(u * v) for u, v in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)]).sum()
-
-
-class _Batches(NamedTuple):
-    """Minibatches in an order that depends on the key alone, so that all members of a sweep share each gather of rows."""
-
-    model: Model
-    size: int
-    key: jax.Array
-    x: Any
-    y: jax.Array
-    weights: jax.Array
-    offset: Any
-    division: jax.Array | None
-    total: jax.Array
-
-    def order(self, step: jax.Array, order: jax.Array) -> jax.Array:
-        """The order of the rows in the epoch of `step`: a new permutation where an epoch begins."""
-        n = self.y.shape[0]
-        epoch, within = jnp.divmod(step, n // self.size)
-        rows = jnp.arange(n, dtype=order.dtype)
-        return jax.lax.cond(
-            within == 0, lambda: jax.random.permutation(jax.random.fold_in(self.key, epoch), rows), lambda: order
-        )
-
-    def take(self, step: jax.Array, order: jax.Array) -> tuple[Data, jax.Array]:
-        """The rows of `step`, and their weights scaled so that the expected loss of a batch is that of all rows."""
-        n = self.y.shape[0]
-        rows = jax.lax.dynamic_slice(order, (step % (n // self.size) * self.size,), (self.size,))
-        x, y, offset = jax.tree.map(lambda v: v[rows], (self.x, self.y, self.offset))
-        division = None if self.division is None else self.division[:, rows]
-        batch = Data(self.model.prepare(x), y, offset, total=self.total, division=division)
-        return batch, self.weights[rows] * (n / self.size)
-
-
 # They treat every number alone, so that all params may be one array to them, updated in one go.
 _ELEMENTWISE = (optax.adam, optax.adamw, optax.adamax, optax.nadam, optax.amsgrad, optax.adagrad, optax.rmsprop, optax.sgd)
 _WORK_ARRAYS = 8  # arrays of (K, n) or (K, n, m) that a step makes
-_PENALIZED = ("experts", "gate")  # parts whose coefficients penalties see
-_MEMORY = 0.9  # of running means of update and gradient sizes
-_LARGEST = 1e30  # of step sizes, as for a coefficient without a gradient; finite also as a multiple of weights
 _ACCELERATED = "accelerated"
-_GROWTH = 1.1  # of accelerated steps, lest a small one that was needed once be kept for good
-_TRIALS = 40  # halvings of one accelerated step
 _ORDER, _NOISE = 0x6F726465, 0x6E6F6973  # streams of the key apart from those of the starts, which are numbered from 0
 _START_STEPS = 100  # that make params of given responsibilities: linear experts are then next to their optimum
 
@@ -691,7 +419,7 @@ def fit_gradient(
         raise ValueError(f"optimizer: {_ACCELERATED!r} was given for a gate that chooses {what}; want a soft gate")
     if optimizer == _ACCELERATED and hasattr(model.gate, "noisy_log_probs"):
         raise ValueError(f"optimizer: {_ACCELERATED!r} was given for a gate with noise; want no noise")
-    chosen_penalties = penalties.standard() if penalty is None else _solver.checked_penalties(penalty)
+    chosen_penalties = penalties.standard() if penalty is None else _shared.checked_penalties(penalty)
     for name, value in (("steps", steps), ("record_every", record_every)):
         _checks.count(name, value)
     for name, optional in (("batch_size", batch_size), ("patience", patience)):

@@ -1,0 +1,122 @@
+"""What every solver asks of its data, before anything compiles."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import jax
+import numpy as np
+
+from moejax import _checks
+from moejax._checks import check_weights
+from moejax.model import Model, floating, leaders
+
+
+def check_data(
+    model: Model, x: Any, y: Any, weights: Any = None, offset: Any = None, groups: Any = None, start: Any = None
+) -> int:
+    """Raise ValueError unless `model` can be fitted to these; else return the number of rows.
+
+    x: (n, d), an array of any shape with n leading if experts and gate take such, or a pytree of arrays with n leading; y:
+    shaped as the model predicts, unless its family has a say; weights: (n,), none below 0, not all 0; offset: like y;
+    groups: (n,) whole numbers, in each of which weights are equal; start: like the model's params.
+    """
+    n = _check_inputs(model, x)
+    leaves, structure = jax.tree.flatten(x)
+    init, eta, predicted = _shapes(model, structure, tuple(_signature(leaf) for leaf in leaves))
+    if hasattr(model.family, "check_target"):
+        model.family.check_target(y, predicted.shape)
+    elif np.shape(y) != predicted.shape:
+        raise ValueError(f"y: shape {np.shape(y)} was given; want {predicted.shape}, what this model predicts for this x")
+    _checks.finite("y", y)
+    if not _checks.is_traced(y) and n > 1 and (np.asarray(y, float) == np.asarray(y, float)[0]).all(axis=0).any():
+        raise ValueError("y: the target is constant; want one that varies over the rows")
+    if weights is not None:
+        check_weights(weights, n)
+    if offset is not None:
+        _checks.shape("offset", offset, eta.shape[1:], "like one expert's predictors")
+        _checks.finite("offset", offset)
+    if groups is not None:
+        check_groups(groups, weights, n)
+    if start is not None:
+        _check_start(start, init)
+    return n
+
+
+def check_groups(groups: Any, weights: Any, n: int) -> None:
+    """Raise ValueError unless groups is (n,) whole numbers, and weights are equal in each group."""
+    _checks.shape("groups", groups, (n,), "the group of each row")
+    if _checks.is_traced(groups):
+        return
+    if np.asarray(groups).dtype.kind not in "iu":
+        raise ValueError(f"groups: values of type {np.asarray(groups).dtype} were given; want whole numbers")
+    if weights is not None and not _checks.is_traced(weights):
+        first = np.asarray(leaders(groups))
+        differ = np.asarray(weights)[first] != np.asarray(weights)
+        if differ.any():
+            raise ValueError(
+                f"weights: row {int(differ.argmax())} has another weight than its group; want equal ones in a group"
+            )
+
+
+def check_key(key: Any) -> None:
+    """Raise ValueError for what is no key at all."""
+    if not hasattr(key, "dtype"):
+        raise ValueError(f"key: {key!r} was given; want a key, as from jax.random.key(0)")
+
+
+def _signature(leaf: Any) -> tuple[tuple[int, ...], Any]:
+    leaf = leaf if hasattr(leaf, "dtype") else np.asarray(leaf)
+    return np.shape(leaf), jax.dtypes.canonicalize_dtype(leaf.dtype)
+
+
+@lru_cache(maxsize=256)
+def _shapes(model: Model, structure: Any, signature: tuple[Any, ...]) -> tuple[Any, Any, Any]:
+    """Shapes of params, predictors and prediction; raises where a part does not speak for all experts and rows.
+
+    Kept, for tracing a model costs more than a small fit.
+    """
+    x = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in signature])
+
+    def speak(x: Any) -> tuple[Any, Any, Any, Any]:
+        x = floating(x)
+        params = model.init(jax.random.key(0), x)
+        inputs = model.prepare(x)
+        return params, model.eta(params, inputs), model.log_gate(params, inputs), model.predict(params, x)
+
+    init, eta, log_gate, predicted = jax.eval_shape(speak, x)
+    n = signature[0][0][0]
+    if eta.ndim not in (2, 3) or eta.shape[:2] != (model.n_experts, n):
+        raise ValueError(f"expert: apply returned shape {eta.shape}; want {(model.n_experts, n)}, or with m outputs last")
+    _checks.shape("gate: log_probs", log_gate, (model.n_experts, n), "experts by rows")
+    return init, eta, predicted
+
+
+def _check_inputs(model: Model, x: Any) -> int:
+    leaves = jax.tree.leaves(x)
+    if isinstance(x, list | tuple) and leaves and not any(np.ndim(leaf) for leaf in leaves):
+        raise ValueError(f"x: a {type(x).__name__} of numbers was given; want an array (n, d), as from numpy.asarray")
+    if not leaves:
+        raise ValueError("x: nothing was given; want an array (n, d), or a pytree of arrays with n leading")
+    if len(leaves) == 1 and leaves[0] is x:
+        takes_any = all(getattr(part, "takes_any_array", False) for part in (model.expert, model.gate))
+        if not takes_any or np.ndim(x) < 2:
+            _checks.shape("x", x, (None, None), "rows by features")
+        _checks.count("columns of x", np.shape(x)[1])
+    sizes = {np.shape(leaf)[0] if np.ndim(leaf) else None for leaf in leaves}
+    if len(sizes) > 1 or None in sizes or 0 in sizes:
+        raise ValueError(f"x: arrays of shapes {[np.shape(leaf) for leaf in leaves]} were given; want the same n > 0 rows")
+    for leaf in leaves:
+        _checks.finite("x", leaf)
+    return int(np.shape(leaves[0])[0])
+
+
+def _check_start(start: Any, like: Any) -> None:
+    given: Any = jax.tree.structure(start)
+    wanted: Any = jax.tree.structure(like)
+    if given != wanted:
+        raise ValueError(f"start: params of structure {given} were given; want {wanted}, as model.init makes them")
+    for (path, leaf), want in zip(jax.tree_util.tree_leaves_with_path(start), jax.tree.leaves(like), strict=True):
+        _checks.shape(f"start{jax.tree_util.keystr(path)}", leaf, want.shape)
+        _checks.finite(f"start{jax.tree_util.keystr(path)}", leaf)

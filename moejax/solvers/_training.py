@@ -1,0 +1,29 @@
+"""What the files of the gradient solver share."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+Hyper = dict[str, Any]
+
+
+class TrainState(NamedTuple):
+    """Where training stands: the model's params and the optimizer's state, which belongs to its data and hyper."""
+
+    params: Any
+    optimizer_state: Any
+
+
+def tree_minus(a: Any, b: Any) -> Any:
+    return jax.tree.map(jnp.subtract, a, b)
+
+
+def tree_dot(a: Any, b: Any) -> jax.Array:
+    return jnp.stack([jnp.sum(u * v) for u, v in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)]).sum()
+
+
+PENALIZED = ("experts", "gate")  # parts whose coefficients penalties see
+LARGEST = 1e30  # of step sizes, as for a coefficient without a gradient; finite also as a multiple of weights
