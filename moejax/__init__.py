@@ -8,8 +8,7 @@
 `moejax.plots` (matplotlib) is imported only when asked for.
 """
 
-from moejax.solvers import _division as division
-from moejax import datasets, experts, families, gates, handwritten, losses, metrics, penalties, pooling, stacking
+from moejax import datasets, division, experts, families, gates, handwritten, losses, metrics, penalties, pooling, stacking
 from moejax.model import Model, moe
 from moejax.predict import Usage, usage
 from moejax.selection import select
