@@ -11,9 +11,8 @@
 from moejax import datasets, division, experts, families, gates, handwritten, losses, metrics, penalties, pooling, stacking
 from moejax.model import Model, moe
 from moejax.predict import Usage, usage
-from moejax.selection import select
 from moejax.solvers import Fit, Status, fit_em, fit_gradient, path
-from moejax.sweep import sweep
+from moejax.sweeps import select, sweep
 
 __all__ = [
     "Fit",

@@ -13,9 +13,8 @@ import numpy as np
 
 from moejax import _checks
 from moejax.model import Model
-from moejax.selection import select
 from moejax.solvers import EMFit, Fit
-from moejax.sweep import sweep
+from moejax.sweeps import select, sweep
 
 _FEWEST_ROWS = 16  # that predictions are compiled for; then doubled
 _LITTLE_WORK = 2**30  # bytes, of all steps that fits may take

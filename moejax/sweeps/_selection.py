@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from moejax.solvers import INADMISSIBLE, Fit, Status, name_of
-from moejax.sweep import EVERY_ROW, Sweep
+from moejax.sweeps._axes import EVERY_ROW
+from moejax.sweeps._result import Sweep
 
 CRITERIA = ("held_out", "aic", "bic", "icl")
 RULES = ("best", "one_standard_error")

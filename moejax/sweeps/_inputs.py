@@ -1,0 +1,110 @@
+"""What the members of a sweep share: its arrays, and the folds of their rows."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from moejax import _checks
+from moejax._checks import check_weights
+from moejax.model import floating, leaders
+from moejax.solvers import check_groups, check_key, sequence
+from moejax.sweeps._axes import ROW_AXES
+
+STREAMS = {"fold": 0x666F6C64, "bootstrap": 0x626F6F74}  # of the key, apart from those that a fit draws
+
+
+class Inputs(NamedTuple):
+    """What all members share. start: that of a fit or, for the axis `division`, responsibilities (D, n, K). fold_of_row:
+    the fold in which each row is held out, -1 for none. leader: the first row of each row's group. inner: the values of the
+    axis that the fit takes all at once.
+    """
+
+    key: jax.Array
+    x: Any
+    y: Any
+    weights: Any = None
+    offset: Any = None
+    start: Any = None
+    fold_of_row: Any = None
+    leader: Any = None
+    inner: Any = None
+
+
+def with_sequences(
+    fit: Any, axes: dict[str, np.ndarray], inputs: Inputs, more: list[dict[str, Any]]
+) -> dict[str, np.ndarray]:
+    """The axes, with weights where how many of them were asked for; from all rows, and so the same for all folds.
+
+    more: the other arguments of a fit, for each start; the weights are those that begin highest.
+    """
+    only = {n: v[0] for n, v in axes.items() if n not in ("restart", *ROW_AXES) and v.shape == (1,)}
+
+    def weights(name: str, count: int) -> np.ndarray:
+        each = [sequence(fit, name, count, inputs.key, inputs.x, inputs.y, only, **one) for one in more]
+        return max(each, key=np.max)
+
+    return {name: values if values.ndim else weights(name, int(values)) for name, values in axes.items()}
+
+
+def as_inputs(given: Inputs, axes: dict[str, np.ndarray]) -> Inputs:
+    """Inputs as arrays of one precision, with the fold of every row, and the leader of its group where there are groups."""
+    check_key(given.key)
+    x = floating(given.x)
+    first = next((leaf for leaf in jax.tree.leaves(x) if leaf.ndim), None)
+    if first is None:
+        raise ValueError("x: no array was given; want (n, d), or a pytree of arrays with n leading")
+    n, dtype = first.shape[0], first.dtype
+    if given.weights is not None:
+        check_weights(given.weights, n)
+    y, weights, offset = (None if v is None else jnp.asarray(v, dtype) for v in given[2:5])
+    leader = None
+    if given.leader is not None:  # labels, as the user has them
+        check_groups(given.leader, given.weights, n)
+        leader = leaders(given.leader)
+    labels = given.fold_of_row
+    if "fold" in axes:
+        labels = _drawn_folds(given.key, n, len(axes["fold"]), leader) if labels is None else labels
+        _checks.shape("axes['fold']", labels, (n,), "the fold of every row")
+        _check_folds(labels, axes["fold"], weights, leader)
+    if "fold" in axes or "bootstrap" in axes:
+        weights = jnp.ones(n, dtype) if weights is None else weights
+    labels = None if labels is None else jnp.asarray(labels, jnp.int32)
+    return Inputs(given.key, x, y, weights, offset, given.start, labels, leader)
+
+
+def _drawn_folds(key: jax.Array, n: int, folds: int, leader: Any) -> np.ndarray:
+    unit = np.arange(n) if leader is None else np.unique(np.asarray(leader), return_inverse=True)[1].ravel()
+    units, what = int(unit.max()) + 1, "row" if leader is None else "group"
+    if folds > units:
+        raise ValueError(f"axes['fold']: {folds} folds were given for {units} {what}s; want at most one for each {what}")
+    return np.random.default_rng([*key_words(key), STREAMS["fold"]]).permutation(units)[unit] % folds
+
+
+def _check_folds(labels: np.ndarray, folds: np.ndarray, weights: Any, leader: Any) -> None:
+    if leader is not None and (apart := labels != labels[np.asarray(leader)]).any():
+        row = int(np.argmax(apart))
+        raise ValueError(
+            f"axes['fold']: row {row} is in fold {labels[row]} and row {int(leader[row])} of its group in fold "
+            f"{labels[int(leader[row])]}; want whole groups in each fold"
+        )
+    counted = np.ones(len(labels), bool) if weights is None else np.asarray(weights) > 0
+    for fold in folds:
+        held = counted & (np.asarray(labels) == fold)
+        if not held.any() or held.sum() == counted.sum():
+            which = "no row of positive weight is held out" if not held.any() else "every row is held out"
+            raise ValueError(f"axes['fold']: in fold {fold} {which}; want rows to train on and rows to test on")
+
+
+def key_words(key: jax.Array) -> list[int]:
+    data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+    return [int(word) for word in np.ravel(np.asarray(data))]
+
+
+def typed(values: dict[str, np.ndarray], inputs: Inputs) -> dict[str, jax.Array]:
+    """Values of axes as the program wants them. To be called where the sweep was: threads do not inherit `enable_x64`."""
+    dtype = jax.tree.leaves(inputs.x)[0].dtype
+    return {n: jnp.asarray(v, jnp.int32 if n in ("restart", *ROW_AXES) else dtype) for n, v in values.items()}
