@@ -1,0 +1,15 @@
+"""Selection: from a sweep to one model; see `moejax.sweeps`."""
+
+from moejax.sweeps._selection import CRITERIA as CRITERIA
+from moejax.sweeps._selection import RULES as RULES
+from moejax.sweeps._selection import Criterion as Criterion
+from moejax.sweeps._selection import Selection as Selection
+from moejax.sweeps._selection import select as select
+
+__all__ = [
+    "CRITERIA",
+    "RULES",
+    "Criterion",
+    "Selection",
+    "select",
+]
