@@ -1,0 +1,39 @@
+"""Mixtures of experts as scikit-learn estimators: `MoERegressor` and `MoEClassifier`. Wants scikit-learn 1.6 or newer.
+
+    from moejax.sklearn import MoERegressor
+
+    model = MoERegressor(n_experts=3, l1_experts=0.01, random_state=0).fit(X, y)
+    model.coef_, model.predict(X), model.responsibilities(X, y)
+
+A fit is one sweep over `n_init` starts, of which the best admissible one counts. Columns of X, and a target on the real
+line, are standardised first, by population standard deviations (weighted, where rows are; a column that does not vary is
+only centred). Penalties, `objective_` and `params_` are on that scale, everything else in the user's units. Where X is
+float32 a fit is in float32, and otherwise in float64, whatever JAX's own default.
+
+Mixtures of any other estimators, `MoEStackingRegressor` and `MoEEnsembleRegressor` (and ...Classifier), are in
+`moejax.ensembles`, and have their names here too.
+"""
+
+import importlib
+
+try:
+    importlib.import_module("sklearn.base")
+except ImportError as error:
+    raise ImportError(f"moejax.sklearn: {error}; want pip install 'moejax[sklearn]'") from error
+
+
+from moejax.sklearn._classifier import MoEClassifier as MoEClassifier
+from moejax.sklearn._ensembles import MoEEnsembleClassifier as MoEEnsembleClassifier
+from moejax.sklearn._ensembles import MoEEnsembleRegressor as MoEEnsembleRegressor
+from moejax.sklearn._regressor import MoERegressor as MoERegressor
+from moejax.sklearn._stacking import MoEStackingClassifier as MoEStackingClassifier
+from moejax.sklearn._stacking import MoEStackingRegressor as MoEStackingRegressor
+
+__all__ = [
+    "MoEClassifier",
+    "MoEEnsembleClassifier",
+    "MoEEnsembleRegressor",
+    "MoERegressor",
+    "MoEStackingClassifier",
+    "MoEStackingRegressor",
+]

@@ -1,0 +1,222 @@
+"""What the estimators of a mixture of experts share."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from moejax import _checks, gates, losses
+from moejax.gates import Hierarchical
+from moejax.model import Data, Model, moe
+from moejax.sklearn._estimators import applied, best_of_starts, check_choice, moments, precision
+from moejax.solvers import Fit, Status, describe, effective_sizes, fit_em, fit_gradient
+
+GATES = ("fixed", "constant", "softmax", "top1", "gaussian", "hierarchical")
+LOSSES = ("nll", "squared_error")
+SOLVERS = ("em", "gradient")
+_REFERENCE_GATES = ("softmax", "top1")
+_LINEAR_GATES = (*_REFERENCE_GATES, "hierarchical")
+_PENALTIES = ("l1_experts", "l1_gate", "l2_experts", "l2_gate")
+_LEARNING_RATE = 0.1  # of Adam, for the gate that the accelerated method does not take
+_PATIENCE = 100  # accelerated steps without a gain, relative to the objective, that shows in the last digits
+_LEAST_IMPROVEMENT = 1e-9
+
+
+class MixtureOfExperts(BaseEstimator):
+    """What both estimators share: the fit itself, and whatever concerns the gate."""
+
+    n_experts: int
+    gate: Any
+    loss: str
+    solver: str
+    gate_reference: bool
+    standardize: bool
+    n_init: int
+    max_iter: int
+    tol: float | None
+    random_state: Any
+    _target: Callable[[Any, int], np.ndarray]  # y (n,) as the model wants it
+
+    # ---- fitting ------------------------------------------------------------------------------------------------
+
+    def _check_settings(self) -> None:
+        for name, wanted in (("loss", LOSSES), ("solver", SOLVERS)):
+            check_choice(name, getattr(self, name), wanted)
+        for name in ("n_experts", "n_init", "max_iter"):
+            _checks.count(name, getattr(self, name))
+        gate = self._gate_name
+        check_choice("gate", gate, GATES)
+        for name in _PENALTIES:
+            _checks.shape(name, getattr(self, name), (), "one number")
+            _checks.not_negative(name, getattr(self, name))
+        if self.l1_gate > 0 and gate not in _LINEAR_GATES:
+            raise ValueError(f"l1_gate: {self.l1_gate} was given for gate={self.gate!r}; want one of {list(_LINEAR_GATES)}")
+        if self.loss == "squared_error" and self.solver == "em":
+            raise ValueError("loss: 'squared_error' was given with solver='em', which wants a likelihood; want 'gradient'")
+        if self.gate_reference and gate not in _REFERENCE_GATES:
+            raise ValueError(f"gate_reference: True was given for gate={self.gate!r}; want one of {list(_REFERENCE_GATES)}")
+        if gate == "hierarchical":
+            leaves = self._gate(False).layout.below.shape[1] if self.n_experts > 1 else 0
+            if leaves != self.n_experts:
+                given = f"{self.gate!r} was given for n_experts={self.n_experts}"
+                raise ValueError(f"gate: {given}; want as many leaves, two or more")
+
+    def _configured(self, model: Model) -> Any:
+        """The fit of the library that these settings ask for."""
+        if self.solver == "em":
+            return fit_em(model, max_iter=self.max_iter, tol=self.tol)
+        loss = losses.nll() if self.loss == "nll" else losses.squared_error()
+        more: dict[str, Any] = {"steps": self.max_iter} | ({} if self.tol is None else {"tol": self.tol})
+        if self.gate == "top1":  # the accelerated method wants an objective that does not jump
+            return fit_gradient(model, loss, optax.adam, learning_rate=_LEARNING_RATE, proximal=True, **more)
+        return fit_gradient(model, loss, "accelerated", patience=_PATIENCE, min_improvement=_LEAST_IMPROVEMENT, **more)
+
+    @property
+    def _gate_name(self) -> Any:
+        """The kind of gate; a tree stands for a hierarchical one."""
+        return "hierarchical" if isinstance(self.gate, list | tuple) else self.gate
+
+    def _gate(self, reference: bool) -> Any:
+        if self._gate_name == "hierarchical":
+            halved = self.gate == "hierarchical"
+            return Hierarchical(_halved(range(self.n_experts))) if halved else gates.hierarchical(self.gate)
+        return getattr(gates, self.gate)(**({"reference": True} if reference else {}))
+
+    def _fit(self, x: np.ndarray, y: np.ndarray, weights: np.ndarray, expert: Any, family: Any) -> None:
+        """Fit to y (n,) on the scale of the fit, and set everything that does not depend on its units.
+
+        Expects `y_scale_` to be set. weights: (n,), checked.
+        """
+        # One expert alone has no other to be compared with.
+        reference = bool(self.gate_reference) and self.n_experts > 1
+        model = moe(expert, self._gate(reference), self.n_experts, family=family)
+        fit = self._configured(model)
+        centre, scale = moments(x, weights) if self.standardize else (np.zeros(x.shape[1]), np.ones(x.shape[1]))
+        self.x_mean_, self.x_scale_, self._dtype = centre, scale, x.dtype
+        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        hyper = {name: float(getattr(self, name)) for name in _PENALTIES if getattr(self, name) > 0}
+        with precision(x.dtype):
+            standardized = self._standardized(x)
+            best = best_of_starts(fit, self.n_init, hyper, seed, standardized, y, weights)
+            share = _shares(model, best.params, standardized, y.astype(x.dtype), weights, self.loss == "nll")
+        order = np.argsort(-share, kind="stable")
+        self._keep(best, share[order], weights.sum())
+        self.model_, self.params_ = _in_order(model, best.params, order, self._gate(False) if reference else None)
+        self.gate_reference_ = int(np.argmax(order == self.n_experts - 1)) if reference else None
+        self._report()
+        if not (self.converged_ or (self.gate == "top1" and self.solver == "gradient")):  # which never gets there
+            ended = f"{self.max_iter} was given, and the best fit ended {describe(self.status_)}"
+            warnings.warn(f"max_iter: {ended}; want more, or a larger tol", ConvergenceWarning, stacklevel=3)
+
+    def _keep(self, fit: Fit, share: np.ndarray, rows: Any) -> None:
+        """Set what a fit tells of itself."""
+        self.objective_ = float(fit.objective)
+        self.log_likelihood_ = float(fit.log_likelihood - rows * np.log(self.y_scale_))
+        self.n_iter_ = int(fit.steps)
+        self.status_ = Status(int(fit.status))
+        self.converged_ = bool(self.status_ & Status.CONVERGED)
+        self.shares_ = share
+
+    def _report(self) -> None:
+        """Set coefficients in the user's units."""
+        linear = self.params_["experts"]
+        coef, intercept = self._unscaled(linear["weights"], linear["intercept"], self.y_scale_)
+        self.coef_, self.intercept_ = coef, intercept + self.y_mean_
+        self.gate_coef_ = self.gate_intercept_ = None
+        gate = self.params_["gate"]
+        if self._gate_name in _LINEAR_GATES:
+            factor = 1 / gate.get("temperature", 1)
+            self.gate_coef_, self.gate_intercept_ = self._unscaled(gate["weights"], gate["intercept"], factor)
+        elif self.gate == "constant":
+            self.gate_intercept_ = gate["logits"]
+
+    def _unscaled(self, weights: np.ndarray, intercept: np.ndarray, factor: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Coefficients (K, d), or (K, C, d) from weights (K, d, C), and intercepts, for X as it was given."""
+        coef = np.moveaxis(np.asarray(weights, float), 1, -1) / self.x_scale_ * factor
+        return coef.astype(self._dtype), (intercept * factor - coef @ self.x_mean_).astype(self._dtype)
+
+    # ---- using a fit --------------------------------------------------------------------------------------------
+
+    y_mean_: float = 0.0
+    y_scale_: float = 1.0
+
+    def _standardized(self, x: np.ndarray) -> np.ndarray:
+        return ((x - self.x_mean_) / self.x_scale_).astype(self._dtype)
+
+    def _checked(self, X: Any) -> np.ndarray:
+        check_is_fitted(self, "params_")
+        return self._standardized(validate_data(self, X, dtype=[np.float64, np.float32], reset=False))
+
+    def _apply(self, method: str, x: np.ndarray, *y: np.ndarray) -> np.ndarray:
+        """The model's method of that name, for standardised rows."""
+        return applied(method, self.model_, self.params_, x, *(v.astype(self._dtype) for v in y))
+
+    def _apply_to_pair(self, method: str, X: Any, y: Any) -> np.ndarray:
+        x = self._checked(X)
+        if self.model_.family is None:
+            raise ValueError(f"loss: {self.loss!r} was given, under which {method} has no meaning; want loss='nll'")
+        return self._apply(method, x, self._target(y, len(x)))
+
+    def predict_gate(self, X: Any) -> np.ndarray:
+        """P(expert | x) for each row of X (n, d): (n, K), soft also for a gate that chooses."""
+        return self._apply("gate_probs", self._checked(X))
+
+    def responsibilities(self, X: Any, y: Any) -> np.ndarray:
+        """P(expert | x, y) for each row of X (n, d) and y (n,): (n, K). Raises ValueError for loss="squared_error"."""
+        return self._apply_to_pair("responsibilities", X, y)
+
+    def score_samples(self, X: Any, y: Any) -> np.ndarray:
+        """log p(y | x) for each row of X (n, d) and y (n,), in the units of y: (n,), by the soft gate.
+
+        Raises ValueError for loss="squared_error", and for a y that the model gives no probability at all.
+        """
+        return self._apply_to_pair("log_prob", X, y) - np.log(self.y_scale_)
+
+
+def _shares(model: Model, params: Any, x: Any, y: Any, weights: np.ndarray, likelihood: bool) -> np.ndarray:
+    """The share of the rows that each expert has, (K,)."""
+    sizes = np.asarray(_sizes(model, params, x, y, (weights / weights.sum()).astype(x.dtype), likelihood), float)
+    return sizes / sizes.sum()
+
+
+@partial(jax.jit, static_argnums=(0, 5))
+def _sizes(model: Model, params: Any, x: Any, y: Any, weights: Any, likelihood: bool) -> jax.Array:
+    return effective_sizes(model, params, Data(model.prepare(x), y), weights, likelihood)
+
+
+def _in_order(model: Model, params: Any, order: np.ndarray, symmetric: Any) -> tuple[Model, Any]:
+    """The same mixture with its experts in another order.
+
+    symmetric: None, or the gate with a logit for each expert that takes the place of one whose last expert has none.
+    """
+    params = jax.tree.map(np.asarray, params)
+    gate = params["gate"]
+    if hasattr(model.gate, "reordered"):
+        model = dataclasses.replace(model, gate=model.gate.reordered(order))
+        return model, {"experts": _rows(params["experts"], order), "gate": gate, "family": _rows(params["family"], order)}
+    if symmetric is not None:
+        model = dataclasses.replace(model, gate=symmetric)
+        gate = {name: np.append(leaf, np.zeros_like(leaf[:1]), axis=0) if leaf.ndim else leaf for name, leaf in gate.items()}
+    return model, {name: _rows(tree, order) for name, tree in {**params, "gate": gate}.items()}
+
+
+def _rows(tree: Any, order: np.ndarray) -> Any:
+    """The leaves of a tree by expert in another order; a lone number is that of all experts."""
+    return jax.tree.map(lambda leaf: leaf[order] if leaf.ndim else leaf, tree)
+
+
+def _halved(experts: Any) -> Any:
+    """The numbers of experts as a tree of splits into two, the first half no smaller."""
+    middle = (len(experts) + 1) // 2
+    return (_halved(experts[:middle]), _halved(experts[middle:])) if len(experts) > 1 else experts[0]
