@@ -1,0 +1,116 @@
+"""The style that all figures have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+"""The eight colours of Okabe and Ito (2008), which colour-blind readers can tell apart, strongest on white first."""
+GREY = "#777777"
+CHOSEN = "#222222"  # no expert has it but the seventh, and that one has no vertical line
+MINUS = "\N{MINUS SIGN}"  # as wide as a plus, where a hyphen is not
+SMALL, NORMAL, _TITLE = 8.0, 9.5, 11.0  # sizes of text in points
+_MARKERS, _DASHES = "o^sD", ("-", "--", ":", "-.")  # tell a ninth expert from the first, whose colour it has
+MOST_VERTICES = 250_000  # beyond, hundreds of lines take seconds to draw and no pixel shows the difference
+
+
+def title(ax: Axes, text: str) -> Axes:
+    """Put a title at the top left of an Axes that a function above drew into, above its legend if it has one.
+
+    Args:
+        ax: an Axes returned by one of these functions.
+        text: the title.
+
+    Returns:
+        The Axes.
+    """
+    legend = ax.get_legend()
+    if legend is None:
+        ax.set_title(text, loc="left", fontsize=_TITLE)
+    else:
+        legend.set_title(text)
+        legend.get_title().set_fontsize(_TITLE)
+        legend.set_alignment("left")
+    return ax
+
+
+def axes_or_new(ax: Any, size: tuple[float, float], three_d: bool = False) -> Any:
+    """`ax` once checked, or the Axes of a new figure of `size` in inches."""
+    if ax is None:
+        figure = Figure(figsize=size, layout="constrained")
+        return figure.add_subplot(projection="3d" if three_d else None)
+    if not isinstance(ax, Axes) or (ax.name == "3d") != three_d:
+        given = f"Axes of projection {ax.name}" if isinstance(ax, Axes) else f"{type(ax).__name__}"
+        wanted = '3-D Axes: figure.add_subplot(projection="3d")' if three_d else "two-dimensional matplotlib Axes"
+        raise ValueError(f"ax: {given} was given; want {wanted}")
+    return ax
+
+
+def finish_axes(ax: Any, x_label: str, y_label: str, keys: Sequence[Any]) -> None:
+    """Labels, a light grid, and the legend in rows above the Axes."""
+    ax.set_xlabel(x_label, fontsize=NORMAL)
+    ax.set_ylabel(y_label, fontsize=NORMAL)
+    ax.tick_params(labelsize=SMALL)
+    ax.grid(True, color="#E4E4E4", linewidth=0.6)
+    ax.set_axisbelow(True)
+    if ax.name != "3d":
+        ax.spines[["top", "right"]].set_visible(False)
+    if not keys:
+        return
+    widths = np.array([0.55 * len(str(key.get_label())) + 4.0 for key in keys]) * SMALL
+    room = size_in_points(ax)[0]
+    fits = (c for c in range(len(keys), 0, -1) if sum(part.max() for part in np.array_split(widths, c)) <= room)
+    columns = next(fits, 1)
+    ax.legend(
+        handles=keys,
+        loc="lower left",
+        bbox_to_anchor=(0.0, 1.0),
+        ncols=columns,
+        fontsize=SMALL,
+        frameon=False,
+        borderaxespad=0.2,
+        columnspacing=1.2,
+        handlelength=1.8,
+    )
+
+
+def size_in_points(ax: Any) -> tuple[float, float]:
+    """Width and height of the Axes in points, as far as they are known before the figure is laid out."""
+    return 72.0 * ax.bbox.width / ax.figure.dpi, 72.0 * ax.bbox.height / ax.figure.dpi
+
+
+def colour_of(expert: int) -> str:
+    return PALETTE[expert % len(PALETTE)]
+
+
+def dash_of(expert: int) -> Any:
+    return _DASHES[expert // len(PALETTE) % len(_DASHES)]
+
+
+def add_note(text: str) -> Line2D:
+    """A line of the legend that stands for nothing drawn."""
+    return Line2D([], [], linestyle="", marker="x", markersize=4, color=GREY, label=text)
+
+
+def draw_clouds(ax: Any, at: tuple[np.ndarray, ...], labels: np.ndarray | None) -> list[Line2D]:
+    """One scatter per expert at the coordinates `at`, and the keys of a legend."""
+    samples = at[0].size
+    look: dict[str, Any] = {"s": 16.0 if samples <= 2000 else 5.0, "linewidths": 0}
+    look["alpha"] = 0.75 if samples <= 500 else 0.5 if samples <= 5000 else 0.25
+    if labels is None:
+        ax.scatter(*at, color=PALETTE[0], **look)
+        return []
+    keys = []
+    for k in np.unique(labels):
+        rows = labels == k
+        marker = _MARKERS[int(k) // len(PALETTE) % len(_MARKERS)]
+        name = f"expert {k + 1} ({rows.mean():.0%})"
+        ax.scatter(*(values[rows] for values in at), color=colour_of(int(k)), marker=marker, label=name, **look)
+        keys.append(Line2D([], [], color=colour_of(int(k)), marker=marker, linestyle="", markersize=5, label=name))
+    return keys
