@@ -35,7 +35,7 @@ from lambda_grid import cosine_adam, keep_compiled_programs, matched, mse, panel
 
 import moejax
 from moejax import datasets, experts, families, gates, plots
-from moejax.sweep import EVERY_ROW
+from moejax.sweeps import EVERY_ROW
 
 ROWS, FRESH, EXPERTS, FOLDS = 1000, 20_000, 3, 5
 KEPT = 4  # starts, of a single fold; half as many of each of several

@@ -19,7 +19,7 @@ import jax
 from lambda_grid import run_command, write_json
 
 import moejax
-from moejax._estimators import is_little
+from moejax.sklearn._estimators import is_little
 
 STARTS = 8
 SLACK = 1e-3  # by which the best objectives may differ, in float32

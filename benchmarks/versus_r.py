@@ -42,7 +42,7 @@ from lambda_grid import run_command, write_json
 
 import moejax
 from moejax.fit import Status
-from moejax.path import sequence
+from moejax.solvers import sequence
 
 EXPERTS = 3
 PACKAGES = ("flexmix", "mixtools")

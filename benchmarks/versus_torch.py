@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import moejax
-from moejax.sweep import Sweep, compile_for
+from moejax.sweeps import Sweep, compile_for
 
 try:
     import torch

@@ -9,6 +9,12 @@
 """
 
 from moejax import datasets, division, experts, families, gates, handwritten, losses, metrics, penalties, pooling, stacking
+from moejax import em as em
+from moejax import fit as fit
+from moejax import gradient as gradient
+from moejax import selection as selection
+from moejax import starts as starts
+from moejax import tied as tied
 from moejax.model import Model, moe
 from moejax.predict import Usage, usage
 from moejax.solvers import Fit, Status, fit_em, fit_gradient, path

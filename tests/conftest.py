@@ -27,7 +27,7 @@ def precision(double):
 @contextlib.contextmanager
 def quickly_compiled():
     """Programs compiled quickly, which takes most of the time of most tests."""
-    module = importlib.import_module("moejax.sweep")
+    module = importlib.import_module("moejax.sweeps._program")
     there = module.compile_for
     module.compile_for = lambda lowered, device, uneven=False, optimize=True: there(lowered, device, uneven, False)
     jax.config.update("jax_disable_most_optimizations", True)

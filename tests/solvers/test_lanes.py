@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from moejax import _lanes
+from moejax.solvers import _lanes
 
 STARTS = np.asarray([6, 1, 27, 2, 97, 3, 7], np.int32)
 PLACES = 3

@@ -26,6 +26,7 @@ import moejax
 import moejax.sklearn
 from moejax.fit import Status, describe
 from moejax.sklearn import MoEClassifier, MoERegressor
+from moejax.sklearn._mixture import _in_order
 
 N, D = 200, 3
 L1 = 0.02
@@ -177,7 +178,7 @@ def test_order_of_experts_does_not_change_the_gate():
     params = {"experts": {"weights": np.eye(3)}, "gate": gate, "family": {"log_scale": np.arange(3.0)}}
     order = np.asarray([2, 0, 1])
     model = moejax.moe(moejax.experts.linear(), moejax.gates.softmax(reference=True), 3)
-    other, moved = moejax.sklearn._in_order(model, params, order, moejax.gates.softmax())
+    other, moved = _in_order(model, params, order, moejax.gates.softmax())
     before = np.column_stack([X @ gate["weights"].T + gate["intercept"], np.zeros(N)])
     np.testing.assert_array_equal(X @ moved["gate"]["weights"].T + moved["gate"]["intercept"], before[:, order])
     assert other == moejax.moe(moejax.experts.linear(), moejax.gates.softmax(), 3)

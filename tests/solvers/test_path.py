@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import importlib
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -16,9 +15,8 @@ import pytest
 
 import moejax
 from moejax.fit import Fit, Status
-from moejax.path import critical, sequence
-
-sweeps = importlib.import_module("moejax.sweep")  # the name `moejax.sweep` is the function
+from moejax.solvers import critical, sequence
+from moejax.sweeps import _program
 
 N, D = 48, 3
 RNG = np.random.default_rng(7)
@@ -392,7 +390,7 @@ def test_labels_and_tables_know_it(grid, tmp_path):
 def test_the_refit_runs_the_whole_path_and_takes_the_chosen_value(grid, monkeypatch):
     losses = np.ones(grid.shape)
     losses[:, 3] = 0.5
-    monkeypatch.setattr(sweeps, "compile_for", None)  # it is by the sweep's own program
+    monkeypatch.setattr(_program, "compile_for", None)  # it is by the sweep's own program
     for result, restarts in ((grid, 3), (grid.isel(restart=1), 1)):
         result = dataclasses.replace(result, held_out=losses[:restarts] if restarts == 3 else losses[1])
         selection = moejax.select(result)
@@ -440,7 +438,7 @@ def test_checkpoints_know_the_values(tmp_path, monkeypatch):
     first = run(VALUES)
     with pytest.raises(ValueError, match=r"checkpoint: .* holds chunks of another sweep"):
         run([0.01, 0.3, 0.0, 0.2])
-    monkeypatch.setattr(sweeps._Program, "__call__", None)
+    monkeypatch.setattr(_program.Program, "__call__", None)
     jax.tree.map(np.testing.assert_array_equal, run(VALUES).fits, first.fits)
 
 

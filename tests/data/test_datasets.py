@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from moejax import datasets
+from moejax import data, datasets
 
 TRUTH = json.loads(datasets.data_path("three_regressions.json").read_text(encoding="utf-8"))
 
@@ -33,9 +33,10 @@ def normal_cdf(z: float) -> float:
 
 
 def test_the_module_imports_numpy_and_the_standard_library_only() -> None:
-    tree = ast.parse(Path(datasets.__file__).read_text(encoding="utf-8"))
-    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    files = [Path(datasets.__file__), *Path(data.__file__).parent.glob("*.py")]
+    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))]
+    imported = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
     others = {name.split(".")[0] for name in imported} - set(sys.stdlib_module_names)
     assert others == {"numpy", "moejax"}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import subprocess
 import sys
 import threading
@@ -19,8 +18,7 @@ from conftest import precision
 
 import moejax
 from moejax.fit import Status
-
-sweeps = importlib.import_module("moejax.sweep")  # the name `moejax.sweep` is the function
+from moejax.sweeps import _program
 
 N, D, K = 48, 3, 2
 RNG = np.random.default_rng(7)
@@ -192,28 +190,28 @@ TWO_DEVICES = """
 import importlib, sys, threading
 import jax
 jax.config.update("jax_num_cpu_devices", 2)
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1:3]
 import test_sweep as t
 together, used = threading.Barrier(2, timeout=60), set()
-original = t.sweeps._Program.__call__
+original = t._program.Program.__call__
 def call(program, values):
     used_here = {d.id for leaf in jax.tree.leaves(program.shared) for d in leaf.devices()}
     if not used_here <= used:
         used.update(used_here)
         together.wait()  # neither goes on before both have a chunk
     return original(program, values)
-t.sweeps._Program.__call__ = call
+t._program.Program.__call__ = call
 result = t.swept(t.GRID)
 assert used == {0, 1}, used
 assert len(set(result.run.devices)) == 2, result.run
-open(sys.argv[2], "wb").write(t.bits(result))
+open(sys.argv[3], "wb").write(t.bits(result))
 """
 
 
 def test_same_bits_on_two_devices(tmp_path):
     out = tmp_path / "bits"
     done = subprocess.run(
-        [sys.executable, "-c", TWO_DEVICES, str(Path(__file__).parent), str(out)],
+        [sys.executable, "-c", TWO_DEVICES, *map(str, Path(__file__).parents[:2]), str(out)],
         capture_output=True,
         text=True,
         timeout=300,
@@ -530,7 +528,7 @@ class Cut(Exception):
 @pytest.fixture
 def calls(monkeypatch):
     """Counts calls of the program, and cuts the sweep off after `limit` of them."""
-    original, lock = sweeps._Program.__call__, threading.Lock()
+    original, lock = _program.Program.__call__, threading.Lock()
     state = {"count": 0, "limit": 10**9}
 
     def call(program, values):
@@ -540,7 +538,7 @@ def calls(monkeypatch):
             state["count"] += 1
         return original(program, values)
 
-    monkeypatch.setattr(sweeps._Program, "__call__", call)
+    monkeypatch.setattr(_program.Program, "__call__", call)
     return state
 
 
@@ -712,7 +710,7 @@ def test_bad_input_is_one_error_before_anything_compiles(monkeypatch, change, wo
     def compiled(*_):
         pytest.fail("it compiled")
 
-    monkeypatch.setattr(sweeps, "compile_for", compiled)
+    monkeypatch.setattr(_program, "compile_for", compiled)
     with pytest.raises(ValueError, match=words):
         swept(**{"axes": {"l1_experts": [0.123], "l2_gate": [0.1]}, **change})
 

@@ -18,7 +18,7 @@ from moejax.fit import describe
 
 pytestmark = pytest.mark.usefixtures("float64")
 
-CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
+CASES = Path(__file__).resolve().parents[3] / "shared" / "cases"
 KEY = jax.random.key(0)
 N, D, K = 80, 3, 3
 RNG = np.random.default_rng(0)

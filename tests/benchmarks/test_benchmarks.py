@@ -13,7 +13,7 @@ import pytest
 import moejax
 from moejax import datasets, experts, families, gates, losses, plots
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import accuracy  # noqa: E402

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from types import SimpleNamespace
 
 import jax
@@ -13,6 +12,7 @@ import pytest
 
 import moejax
 from moejax.fit import Fit, Status
+from moejax.sweeps import _program
 
 N = 12
 X, Y = np.arange(2.0 * N).reshape(N, 2), np.arange(1.0 * N)
@@ -404,7 +404,7 @@ def test_selection_of_real_fits(monkeypatch):
     y = np.where(x[:, 0] > 0, 2.0, -1.0) * x[:, 1] + 0.3 * rng.normal(size=60)
     fit = moejax.fit_gradient(moejax.moe(moejax.experts.linear(), moejax.gates.softmax(), 2), steps=40, learning_rate=0.1)
     result = moejax.sweep(fit, {"l1_experts": [0.0, 3.0], "restart": 4, "fold": 3}, chunk_size=8)(KEY, x, y)
-    monkeypatch.setattr(sys.modules["moejax.sweep"], "compile_for", None)  # the refit is by the sweep's own program
+    monkeypatch.setattr(_program, "compile_for", None)  # the refit is by the sweep's own program
     selection = moejax.select(result)
     assert selection.chosen == {"l1_experts": 0.0}  # a penalty of 3 leaves nothing of a signal of this size
     lone = [fit(KEY, x, y, {"l1_experts": 0.0, "restart": r}) for r in range(4)]

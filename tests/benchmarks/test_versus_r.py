@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import versus_r
 from versus_r import EXPERTS, Grid, Lone, Measured, Record

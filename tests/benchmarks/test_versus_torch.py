@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "versus_torch.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "versus_torch.py"
 TINY = ["--fits", "4", "--steps", "5", "--rounds", "1", "--one-by-one", "2", "--batched-steps", "3"]
 STEPS = 5
 

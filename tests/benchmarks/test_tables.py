@@ -14,7 +14,7 @@ pytest.importorskip("sklearn")
 from sklearn.linear_model import LassoCV, LogisticRegressionCV
 from sklearn.metrics import log_loss
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import tables  # noqa: E402

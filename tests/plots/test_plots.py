@@ -14,6 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
 
 from moejax import plots
+from moejax.plots._predictions import _principal_components
+from moejax.plots._weights import _spread
 
 RNG = np.random.default_rng(0)
 LONG = [
@@ -396,14 +398,14 @@ def test_sample_3d_shows_the_principal_components():
 
 
 def test_explained_variance_is_that_of_the_covariance():
-    _, explained = plots._principal_components(X)
+    _, explained = _principal_components(X)
     values = np.linalg.eigvalsh(np.cov(X.T))[::-1]
     np.testing.assert_allclose(explained, values[:2] / values.sum(), rtol=1e-12)
 
 
 def test_the_sign_of_components_does_not_depend_on_the_order_of_rows():
-    first, _ = plots._principal_components(X)
-    second, _ = plots._principal_components(X[::-1])
+    first, _ = _principal_components(X)
+    second, _ = _principal_components(X[::-1])
     np.testing.assert_allclose(first, second[::-1], atol=1e-10)
 
 
@@ -523,10 +525,10 @@ def test_coefficient_path_takes_one_expert_zeros_and_gaps():
 
 
 def test_labels_are_spread_with_the_least_movement():
-    spread = plots._spread(np.array([0.5, 0.5, 0.9]), 0.1)
+    spread = _spread(np.array([0.5, 0.5, 0.9]), 0.1)
     np.testing.assert_allclose(spread, [0.45, 0.55, 0.9])
-    np.testing.assert_allclose(plots._spread(np.array([0.0, 0.0, 1.0, 1.0]), 0.1), [0.0, 0.1, 0.9, 1.0])
-    many = plots._spread(np.sort(RNG.random(9)), 0.1)
+    np.testing.assert_allclose(_spread(np.array([0.0, 0.0, 1.0, 1.0]), 0.1), [0.0, 0.1, 0.9, 1.0])
+    many = _spread(np.sort(RNG.random(9)), 0.1)
     assert np.diff(many).min() > 0.1 - 1e-12
     assert many[0] >= 0
     assert many[-1] <= 1 + 1e-12
