@@ -22,8 +22,9 @@ from sklearn.model_selection import check_cv
 from sklearn.utils import check_consistent_length
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-from moejax import _checks, experts, stacking
+from moejax import _checks, experts
 from moejax.model import Model, moe
+from moejax.predict import _stacking as stacking
 from moejax.sklearn._estimators import applied, moments, row_weights
 from moejax.sklearn._targets import Labels, Reals
 

@@ -14,7 +14,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from tqdm import tqdm
 
-from moejax import _checks, gates, stacking
+from moejax import _checks, gates
+from moejax.predict import _stacking as stacking
 from moejax.sklearn._combination import Classification, Combination, Regression, model_of
 from moejax.sklearn._estimators import check_choice, precision
 from moejax.solvers import EMFit, Fit, _starts, fit_em

@@ -9,7 +9,8 @@ import numpy as np
 from sklearn.linear_model import RidgeCV
 from sklearn.utils import check_random_state
 
-from moejax import _checks, gates, losses, stacking
+from moejax import _checks, gates, losses
+from moejax.predict import _stacking as stacking
 from moejax.sklearn._combination import (
     BLIND,
     LEAST_IMPROVEMENT,
