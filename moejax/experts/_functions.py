@@ -23,17 +23,17 @@ class Functions:
         return {}
 
     def prepare(self, x: Any) -> jax.Array:
-        """What the functions say, evaluated once for all members of a sweep: (K, n) or (K, n, m)."""
+        """What the functions say, evaluated once for all members of a sweep: (n, K) or (n, K, m)."""
         n = jax.tree.leaves(x)[0].shape[0]
         said = [_said(number, function, x) for number, function in enumerate(self.each)]
         shapes = [eta.shape for eta in said]
         if len(set(shapes)) > 1 or shapes[0][:1] != (n,) or len(shapes[0]) > 2:
             raise ValueError(f"functions: they returned shapes {shapes}; want ({n},) of all, or ({n}, m)")
-        return jnp.stack(said)
+        return jnp.stack(said, axis=1)
 
     def apply(self, params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
-        """What the functions said, as `prepare` returns it."""
-        return x
+        """What the functions said, experts first."""
+        return jnp.swapaxes(x, 0, 1)
 
 
 def _said(number: int, function: Callable[[Any], Any], x: Any) -> jax.Array:

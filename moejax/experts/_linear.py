@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from moejax import _checks
-from moejax._linear import Moments, Pairs, collinear, dot, moments, pairs, predictors, quadratic_step, with_intercept
+from moejax._linear import Ask, Moments, Quadratic, Table, predictors, quadratic_of, with_intercept
 from moejax.experts._columns import Choices
 
 
@@ -57,40 +57,42 @@ class Linear:
             **({} if self.choices is None else self.choices.init(n_experts, x)),
         }
 
-    def prepare(self, x: jax.Array) -> jax.Array:
-        """What all members share: x with a column of ones, (n, d + 1)."""
+    def prepare(self, x: jax.Array) -> Table:
+        """What all members share: the table of x."""
         return with_intercept(x)
 
-    def apply(self, params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+    def apply(self, params: dict[str, jax.Array], x: Table) -> jax.Array:
         """x . weights + intercept, (K, n) or (K, n, m), for x as `prepare` returns it."""
         params = self.settled(params)
-        if self.outputs is None:
-            return predictors(params["weights"], params["intercept"], x)
-        coefficients = jnp.concatenate([params["weights"], params["intercept"][:, None]], axis=1)
-        return jnp.moveaxis(dot(jnp.moveaxis(coefficients, 1, 2), x.T), 1, 2)
+        eta = predictors(_by_predictor(params["weights"]), params["intercept"].ravel(), x)
+        return eta if self.outputs is None else jnp.moveaxis(eta.reshape(-1, self.outputs, eta.shape[1]), 1, 2)
 
-    def rows(self, x: jax.Array) -> Pairs:
-        """What `statistics` wants of x as `prepare` returns it, computed once."""
-        return pairs(x)
+    def statistics(self, params: Any, x: Table, slope: jax.Array, curvature: jax.Array) -> Ask:
+        """Moments of each predictor, those of an expert's m outputs side by side."""
+        return Ask(*map(_by_row, (curvature, slope)))
 
-    def statistics(self, rows: Pairs, curvature: jax.Array, slope: jax.Array, total: jax.Array) -> Moments:
-        """sum over rows of curvature * x x', (K, p, p) or (K, m, p, p), for curvatures (K, n) or (K, n, m)."""
-        return moments(rows, curvature if self.outputs is None else jnp.swapaxes(curvature, 1, 2))
-
-    def m_step(self, params: Any, gradient: Any, statistics: Moments, penalties: Any) -> Any:
-        """Params at which the quadratic with that gradient and those statistics, plus penalties, is lower."""
+    def quadratic(self, params: Any, moments: Moments) -> Quadratic:
+        """The expected loss of each predictor in its coefficients."""
         if self.choices is not None:
-            statistics = statistics.of_columns(self._seen(params))
-        return quadratic_step(params, gradient, statistics, penalties)
+            moments = moments.of_columns(jnp.repeat(self._seen(params), self.outputs or 1, axis=0))
+        weights = _by_predictor(params["weights"])
+        b = jnp.concatenate([weights, params["intercept"].reshape(-1, 1)], axis=1)
+        return quadratic_of(b, moments)
 
-    @property
-    def exact(self) -> bool:
-        """Whether an M-step lowers the quadratic itself, as predictors that are linear in params allow."""
-        return True
+    def in_use(self, params: Any, sparse: jax.Array) -> jax.Array:
+        """Which columns, and the intercept's, each predictor uses, (A, d + 1): those of coefficients that are not 0, and all
+        that the expert sees where no penalty brings coefficients to 0 (sparse is false).
+        """
+        weights = _by_predictor(params["weights"])
+        seen = jnp.ones_like(weights) if self.choices is None else jnp.repeat(self._seen(params), self.outputs or 1, axis=0)
+        used = (weights != 0) | ((seen > 0) & ~sparse)
+        return jnp.concatenate([used, jnp.ones_like(used[:, :1])], axis=1)
 
-    def deficient(self, params: dict[str, jax.Array], statistics: Moments) -> jax.Array:
-        """Whether the columns with coefficients are collinear in an expert's rows, (K,)."""
-        return collinear(params, statistics)
+    def with_coefficients(self, params: Any, b: jax.Array) -> Any:
+        """Params of these coefficients, those of a `Quadratic`; of slopes, a tree like params."""
+        shape, intercept = params["weights"].shape, params["intercept"].shape
+        weights = b[:, :-1] if self.outputs is None else jnp.swapaxes(b[:, :-1].reshape(shape[0], shape[2], shape[1]), 1, 2)
+        return {**params, "weights": weights, "intercept": b[:, -1].reshape(intercept)}
 
     def null(self, params: dict[str, jax.Array], eta: Any = 0.0) -> dict[str, jax.Array]:
         """Coefficients of 0 and intercepts eta, a number or (m,): where EM begins when it is given responsibilities."""
@@ -102,6 +104,16 @@ class Linear:
         """Nonzero coefficients and intercepts of each expert, (K,)."""
         nonzero = (params["weights"] != 0).reshape(params["weights"].shape[0], -1).sum(axis=1)
         return nonzero + (self.outputs or 1)
+
+
+def _by_predictor(weights: jax.Array) -> jax.Array:
+    """Coefficients (K, d) or (K, d, m) as (A, d), A being K or K m."""
+    return weights if weights.ndim == 2 else jnp.swapaxes(weights, 1, 2).reshape(-1, weights.shape[1])
+
+
+def _by_row(values: jax.Array) -> jax.Array:
+    """Values (K, n) or (K, n, m) as (A, n)."""
+    return values if values.ndim == 2 else jnp.swapaxes(values, 1, 2).reshape(-1, values.shape[1])
 
 
 def linear(outputs: int | None = None, *, init_scale: float = 1.0) -> Linear:

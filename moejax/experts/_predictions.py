@@ -19,15 +19,15 @@ class Predictions:
         return {}
 
     def prepare(self, x: jax.Array) -> jax.Array:
-        """Experts first: (n, K) to (K, n), (n, K, m) to (K, n, m)."""
+        """What was given, once its shape is checked."""
         if not hasattr(x, "ndim") or x.ndim not in (2, 3):
             given = f"shape {x.shape}" if hasattr(x, "ndim") else f"a {type(x).__name__}"
             raise ValueError(f"predictions: {given} was given; want (n, K) or (n, K, m), which expert_columns may name in x")
-        return jnp.swapaxes(x, 0, 1)
+        return x
 
     def apply(self, params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
-        """What was given, as `prepare` returns it."""
-        return x
+        """What was given, experts first: (n, K) to (K, n), (n, K, m) to (K, n, m)."""
+        return jnp.swapaxes(x, 0, 1)
 
 
 def predictions() -> Predictions:

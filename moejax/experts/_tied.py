@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _checks
-from moejax._linear import Moments, Pairs, diagonals, dot, moments, pairs, predictors, solved, with_intercept
+from moejax._linear import Ask, Moments, Table, diagonals, dot, predictors, solved, with_intercept
 
 Params = dict[str, jax.Array]
 FORMS = ("published", "full")
@@ -28,16 +28,6 @@ _LEAST = -40.0  # of the logarithm of a membership's probability, below which no
 _SOFTNESS = 0.1  # of memberships by cluster: shared by all groups
 _RIDGE = 1e-3  # of the regressions that a fit begins with, as a share of the columns' squares
 _LLOYD_STEPS = 10
-
-
-class Sums(NamedTuple):
-    """Sums over rows of each expert: of w x x', and of w (y - eta) x, for working weights w, and columns less their means.
-
-    moments: (K, d + 1, d + 1), residual: (K, d + 1), the last column ones. Both are totals.
-    """
-
-    moments: Moments
-    residual: jax.Array
 
 
 class _Centred(NamedTuple):
@@ -120,8 +110,8 @@ class Tied:
         likeliest = np.asarray(self.log_memberships(params)).argmax(axis=2)
         return np.take_along_axis(values, order, axis=1), np.take_along_axis(order.argsort(axis=1), likeliest, axis=1)
 
-    def prepare(self, x: jax.Array) -> jax.Array:
-        """What all members share: x with a column of ones, (n, d + 1)."""
+    def prepare(self, x: jax.Array) -> Table:
+        """What all members share: the table of x."""
         return with_intercept(x)
 
     def apply(self, params: Params, x: jax.Array) -> jax.Array:
@@ -132,7 +122,7 @@ class Tied:
         """Of the predictor over memberships, (K, n): the sum over features of x_j^2 times the coefficient's variance."""
         tau = jnp.exp(self.log_memberships(params))
         off = params["values"][:, None] - _mean(tau, params["values"])[..., None]
-        return dot((tau * jnp.square(off)).sum(axis=2), jnp.square(x[:, :-1]).T)
+        return dot((tau * jnp.square(off)).sum(axis=2), jnp.square(x.columns).T)
 
     def log_prior(self, params: Params) -> jax.Array:
         """The sum over features and groups of tau (log share - log tau), (K,): no more than 0."""
@@ -145,32 +135,38 @@ class Tied:
 
     # ---- EM -------------------------------------------------------------------------------------------------------
 
-    def rows(self, x: jax.Array) -> Pairs:
-        """What `statistics` wants of x as `prepare` returns it, computed once."""
-        return pairs(x)
+    def statistics(self, params: Params, x: Table, slope: jax.Array, curvature: jax.Array) -> Ask:
+        """Moments of each expert."""
+        return Ask(curvature, slope)
 
-    def statistics(self, rows: Pairs, curvature: jax.Array, slope: jax.Array, total: jax.Array) -> Sums:
-        """Sums over rows of each expert, totals rather than means, since they stand beside what is told but once."""
-        return Sums(moments(rows, total * curvature), -total * dot(slope, rows.x))
-
-    @property
-    def exact(self) -> bool:
-        """Whether an M-step lowers the quadratic itself, as predictors that are linear in values and coefficients allow."""
-        return True
+    def expected(self, new: Params, params: Params, statistics: Moments) -> jax.Array:
+        """How much higher each expert's expected loss is at `new` than at params but for a constant, (K,): a quadratic in
+        the mean of the predictor, and half the curvature times its variance.
+        """
+        gram, means = statistics.gram, statistics.means
+        moved = self.coefficients(new) - self.coefficients(params)
+        shift = new["intercept"] - params["intercept"] + (moved * means).sum(axis=1)
+        moved = jnp.concatenate([moved, shift[:, None]], axis=1)
+        bent = dot(gram, moved[..., None])[..., 0]
+        tau = jnp.exp(self.log_memberships(new))
+        off = new["values"][:, None] - _mean(tau, new["values"])[..., None]
+        squares = diagonals(gram)[:, :-1] + 2 * means * gram[:, :-1, -1] + jnp.square(means) * gram[:, -1:, -1]
+        spread = (squares * (tau * jnp.square(off)).sum(axis=2)).sum(axis=1)
+        return (moved * (statistics.pull + bent / 2)).sum(axis=1) + spread / 2
 
     def null(self, params: Params, eta: Any = 0.0) -> Params:
         """Values of 0, intercepts eta, and nothing known of memberships."""
         zeros = {name: jnp.zeros_like(params[name]) for name in ("memberships", "values", "shares")}
         return {**params, **zeros, "intercept": jnp.full_like(params["intercept"], eta)}
 
-    def begin(self, params: Params, statistics: Sums, key: jax.Array) -> Params:
+    def begin(self, params: Params, statistics: Moments, key: jax.Array) -> Params:
         """Groups by clusters of each expert's coefficients, as ridge regressions find them, with soft memberships.
 
         k-means on a line (Lloyd 1982), from quantiles drawn from `key`.
         """
-        c, there = _centred(statistics), self.active(params)
+        c, there = _centred(statistics, 1.0), self.active(params)
         squares = diagonals(c.gram)
-        coefficients = solved(c.gram, _RIDGE * squares, squares > 0, c.slope)
+        coefficients = solved(c.gram, squares, _RIDGE * squares, squares > 0, c.slope)
         d, levels = coefficients.shape[1], jax.random.uniform(key, params["values"].shape, squares.dtype)
         levels = (jnp.arange(levels.shape[1]) + levels) / params["n_groups"][:, None]
         places = jnp.clip((levels * d).astype(int), 0, d - 1)
@@ -190,11 +186,11 @@ class Tied:
         began = {**params, "memberships": jnp.log(tau)}
         return self._shares_step(self._values_step(began, c))
 
-    def m_step(self, params: Params, gradient: Any, statistics: Sums, penalties: Any) -> Params:
+    def m_step(self, params: Params, statistics: Moments, penalties: Any, total: jax.Array) -> Params:
         """Params at which the bound is higher, or the same: memberships one after another, then values and intercepts, then
         shares, each at its optimum given the others.
         """
-        c = _centred(statistics)
+        c = _centred(statistics, total)
         params, c = self._memberships_step(params, c)
         return self._shares_step(self._values_step(params, c))
 
@@ -238,7 +234,7 @@ class Tied:
         gram = gram - jnp.einsum("kjq,kjp->kqp", own, tau, precision="highest")
         right = (tau * c.slope[..., None]).sum(axis=1) - (own * off).sum(axis=1)
         free = size > jnp.finfo(size.dtype).eps * size.max(axis=1, keepdims=True)  # an empty group stays where it is
-        change = solved(gram, size, free, right)
+        change = solved(gram, diagonals(gram), size, free, right)
         moved = (c.centre * (tau * change[:, None]).sum(axis=2)).sum(axis=1)
         rest = jnp.where(c.size > 0, c.rest / jnp.where(c.size > 0, c.size, 1), 0)
         return {**params, "values": values + change, "intercept": params["intercept"] + rest - moved}
@@ -253,14 +249,15 @@ def _mean(tau: jax.Array, values: jax.Array) -> jax.Array:
     return (tau * values[:, None]).sum(axis=2)
 
 
-def _centred(sums: Sums) -> _Centred:
-    gram, means = sums.moments.gram, sums.moments.means[:-1]
+def _centred(sums: Moments, total: Any) -> _Centred:
+    """total: of the weights, for sums are of weights of sum 1, and what memberships tell is told but once."""
+    gram, means, residual = total * sums.gram, sums.means, -total * sums.pull
     size, cross = gram[:, -1, -1], gram[:, :-1, -1]
     share = jnp.where(size > 0, 1 / jnp.where(size > 0, size, 1), 0)[:, None]
     around = gram[:, :-1, :-1] - (cross * share)[:, :, None] * cross[:, None]
-    centre, rest = means + cross * share, sums.residual[:, -1]
+    centre, rest = means + cross * share, residual[:, -1]
     squares = diagonals(around) + size[:, None] * jnp.square(centre)
-    return _Centred(centre, around, squares, sums.residual[:, :-1] - rest[:, None] * cross * share, size, rest)
+    return _Centred(centre, around, squares, residual[:, :-1] - rest[:, None] * cross * share, size, rest)
 
 
 def tied(groups: int = 3, *, init_scale: float = 1.0) -> Tied:

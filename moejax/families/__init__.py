@@ -13,24 +13,24 @@ are independent given the expert, or for m numbers that are one output's. And, w
     check_target(y, shape)               raises for targets that it cannot have (shape: that of a prediction); without it, y
                                          has the shape of a prediction
     penalized(phi), trainable(phi)       trees of booleans, see `moejax.model`
-    at_floor(phi, y, weights) -> bool    whether a constraint holds some dispersion; weights: (n,) of the rows, or None
-    held(phi, y, weights) -> like phi    which numbers a constraint holds, so that no optimum has to have a slope of 0 there
-    bounded(phi, y, weights) -> phi      phi brought within constraints that the density does not see
+    at_floor(phi, target) -> bool        whether a constraint holds some dispersion; target: a `Target`
+    held(phi, target) -> like phi        which numbers a constraint holds, so that no optimum has to have a slope of 0 there
+    bounded(phi, target) -> phi          phi brought within constraints that the density does not see
     shared                               whether phi is one for all experts rather than led by them
-    start(y, weights) -> number          the eta to begin with, 0 unless given
+    start(target) -> number              the eta to begin with, 0 unless given
     degrees_of_freedom(phi)              free dispersion parameters: of each expert (K,), or of all together if shared, ()
     curvature(y, eta, phi) -> like eta   no less than 0: the second derivative of -log_prob in eta, its expectation or a
                                          bound, for quadratic approximations of -log_prob; where log_prob is no sum over the
                                          last axis of eta (`categorical`), the diagonal of a matrix above the Hessian
-    majorizes                            whether the quadratic of the exact slope and `curvature` is nowhere below -log_prob
-    dispersion(y, eta, phi, weights, *, total)
-                                         phi that maximises, or at least does not lower, sum(weights * log_prob), for
-                                         weights (K, n) of which an expert may have none; total: (n,), their sum over
-                                         experts if it is known, as in EM, where it never changes
+    spread(y, eta, phi, weights) -> sums sums over rows for `dispersion`, for weights (K, n) of which an expert may have none
+    dispersion(phi, sums, change, target) -> phi
+                                         phi that maximises, or at least does not lower, sum(weights * log_prob); change:
+                                         (K,) or (K, m), by how much a step of the experts, which those sums have not seen,
+                                         is about to raise sum(weights * -log_prob)
     expected_log_prob(y, eta, variance, phi) -> (K, n)
                                          the mean of log_prob where the predictor has this variance around eta, (K, n), as
-                                         that of experts whose params are a distribution; `dispersion` then takes
-                                         `variance` too, and maximises the sum of this
+                                         that of experts whose params are a distribution; `spread` then takes `variance`
+                                         too
     cdf(y, eta, phi) -> (K, n)           P(target <= y) for any real y (n,); of each output (K, n, m) for y (n, m)
     support                              of targets that are numbers and not classes: "real", "positive" or "counts"; with
     mode(eta, phi) -> (K, n)             up to where the density of one target rises, and from where it falls: of positive
@@ -48,6 +48,8 @@ The dispersions of `gaussian`, `student_t` and `gamma` are bounded from below, r
 likelihood of a mixture has no maximum without (Hathaway 1985). All three have the same M-step, `log_dispersions`.
 """
 
+from moejax.families._base import Target as Target
+from moejax.families._base import target_of as target_of
 from moejax.families._bernoulli import Bernoulli as Bernoulli
 from moejax.families._bernoulli import bernoulli as bernoulli
 from moejax.families._categorical import Categorical as Categorical

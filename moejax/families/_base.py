@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +14,22 @@ from moejax import _checks
 Params = dict[str, jax.Array]
 
 
+class Target(NamedTuple):
+    """What families want to know of the target as a whole, by weight. mean, variance: () or (m,), of each output."""
+
+    mean: jax.Array
+    variance: jax.Array
+
+
+def target_of(y: jax.Array, weights: jax.Array) -> Target:
+    """The target's mean and variance, for weights (n,) of sum 1."""
+    share = weights.reshape(-1, *(1,) * (y.ndim - 1))
+    mean = (share * y).sum(axis=0)
+    return Target(mean, (share * jnp.square(y - mean)).sum(axis=0))
+
+
 class Family:
     """What families without dispersion parameters share."""
-
-    majorizes: ClassVar[bool] = False
 
     def init(self, n_experts: int, eta: Any) -> Params:
         """Nothing to estimate."""
@@ -27,20 +39,24 @@ class Family:
         """Nothing."""
         return dict.fromkeys(phi, False)
 
-    def at_floor(self, phi: Params, y: jax.Array, weights: Any = None) -> jax.Array:
+    def at_floor(self, phi: Params, target: Target) -> jax.Array:
         """Never."""
         return jnp.zeros((), bool)
 
-    def held(self, phi: Params, y: jax.Array, weights: Any = None) -> Params:
+    def held(self, phi: Params, target: Target) -> Params:
         """All numbers in phi where some dispersion is at its floor, since a bound ties them together."""
-        at_floor = self.at_floor(phi, y, weights)
+        at_floor = self.at_floor(phi, target)
         return jax.tree.map(lambda leaf: jnp.broadcast_to(at_floor, leaf.shape), phi)
 
     def degrees_of_freedom(self, phi: Params) -> jax.Array:
         """None."""
         return jnp.zeros((), int)
 
-    def dispersion(self, y: jax.Array, eta: jax.Array, phi: Params, weights: jax.Array, *, total: Any = None) -> Params:
+    def spread(self, y: jax.Array, eta: jax.Array, phi: Params, weights: jax.Array) -> tuple[()]:
+        """Nothing."""
+        return ()
+
+    def dispersion(self, phi: Params, sums: Any, change: jax.Array, target: Target) -> Params:
         """Phi as it is."""
         return phi
 

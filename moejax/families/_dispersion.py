@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from moejax import _checks
-from moejax.families._base import Params, like_eta
+from moejax._ops import where
+from moejax.families._base import Params, Target, like_eta
 
 NEWTON_STEPS = 6  # to float64's precision from a start within log 2, see `log_dispersions`
 
 
+class Spread(NamedTuple):
+    """Sums over rows of weight * deviance and of weights, (K,) or (K, m)."""
+
+    deviance: jax.Array
+    size: jax.Array
+
+
+def spread_of(deviance: jax.Array, weights: jax.Array) -> Spread:
+    weights = like_eta(weights, deviance)
+    return Spread((weights * deviance).sum(axis=1), jnp.broadcast_to(weights, deviance.shape).sum(axis=1))
+
+
 def log_dispersions(
-    deviance: jax.Array,
-    weights: jax.Array,
+    sums: Spread,
     floor: float,
     least: jax.Array | float,
     shared: bool,
@@ -27,72 +39,74 @@ def log_dispersions(
 
         weights * l,  l = -(u + deviance exp(-u)) / 2 - remainder(exp(-u)),
 
-    subject to u >= max(u) + log(floor) and u >= least. deviance: (K, n) or (K, n, m); weights: (K, n).
+    subject to u >= max(u) + log(floor) and u >= least.
 
     Each expert's l is concave in u, so the best u are their own maximisers, clipped to [t, t - log(floor)], for the t at
     which a concave function has its maximum (Fritz, Garcia-Escudero and Mayo-Iscar 2013): its slope tells between which two
     of the 2 K edges t lies, and which experts are clipped there. What maximises l is close to log(mean deviance): it is that
     without a remainder, and at most log 2 below with Stirling's, which leaves little to Newton's method.
     """
-    mean, total = _averages(deviance, weights, shared)
+    mean, total = _averages(sums, shared)
     tiny = jnp.finfo(mean.dtype).tiny
     mean = jnp.maximum(mean, jnp.maximum(jnp.finfo(mean.dtype).eps * jnp.exp(least), tiny))  # not log 0 for a perfect fit
     log_mean = jnp.log(mean)
 
-    def value(u: jax.Array) -> jax.Array:
-        value = -0.5 * (u + jnp.exp(log_mean - u))
-        return (value if remainder is None else value - remainder(jnp.exp(-u))).sum()
-
-    slope = jax.grad(value)
+    def slope(u: jax.Array) -> jax.Array:
+        """Twice the derivative of each expert's l."""
+        pull = jnp.exp(log_mean - u) - 1
+        return pull if remainder is None else pull - 2 * jax.grad(lambda u: remainder(jnp.exp(-u)).sum())(u)
 
     def newton(start: jax.Array, of: Callable[[jax.Array], jax.Array]) -> jax.Array:
         u = start
         for _ in range(NEWTON_STEPS if remainder is not None else 0):
             slopes, bends = jax.jvp(of, (u,), (jnp.ones_like(u),))
-            u = u - jnp.clip(slopes / jnp.where(bends < 0, bends, -1), -1, 1)
+            u = u - jnp.clip(slopes / where(bends < 0, bends, -1.0), -1, 1)
         return u
 
     free = newton(log_mean, slope)
     if shared:
         return jnp.maximum(free, least)
-
     span = -math.log(floor)
+
+    def pull(t: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The slope in t, (...), and which experts are held at t and at t + span, (..., K)."""
+        low, high = free < t[..., None, :], free > t[..., None, :] + span
+        u = where(low, t[..., None, :], t[..., None, :] + span)
+        return where(low | high, total * slope(u), 0.0).sum(axis=-2), low, high
+
+    # Outputs last, of which there may be one.
+    shape, rows = mean.shape, len(mean)
+    mean, log_mean, free, total = (v.reshape(rows, -1) for v in (mean, log_mean, free, total))
     edges = jnp.concatenate([free, free - span])
-
-    def pull(t: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
-        """The slope in t if the experts `low` are held at t and the experts `high` at t + span."""
-        u = jnp.where(low, t, jnp.where(high, t + span, free))
-        return jnp.where((low | high) & (total > 0), total * slope(u), 0).sum(axis=0)
-
-    def held(t: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return free < t, free > t + span
-
-    pulls = jax.vmap(lambda t: pull(t, *held(t)))(edges)
-    below = jnp.where(pulls >= 0, edges, -jnp.inf).max(axis=0)
-    above = jnp.where(pulls <= 0, edges, jnp.inf).min(axis=0)
+    pulls, _, _ = pull(edges)
+    below = where(pulls >= 0, edges, -jnp.inf).max(axis=0)
+    above = where(pulls <= 0, edges, jnp.inf).min(axis=0)
     below, above = jnp.maximum(below, edges.min(axis=0)), jnp.minimum(above, edges.max(axis=0))
     middle = 0.5 * (below + above)
-    low, high = held(middle)
-    size = jnp.where(low | high, total, 0).sum(axis=0)
-    start = jnp.log((total * mean * (low + floor * high)).sum(axis=0) / jnp.where(size > 0, size, 1))
-    t = newton(start, lambda t: pull(t, low, high))
-    t = jnp.where(size > 0, jnp.clip(t, jnp.minimum(below, above), jnp.maximum(below, above)), middle)
+    _, low, high = pull(middle)
+    size = where(low | high, total, 0.0).sum(axis=0)
+    start = jnp.log((total * mean * (low + floor * high)).sum(axis=0) / where(size > 0, size, 1.0))
+
+    def held(t: jax.Array) -> jax.Array:
+        return where(low | high, total * slope(where(low, t, t + span)), 0.0).sum(axis=0)
+
+    t = newton(start, held)
+    t = where(size > 0, jnp.clip(t, jnp.minimum(below, above), jnp.maximum(below, above)), middle)
     t = jnp.maximum(t, least)
-    return jnp.clip(free, t, t + span)
+    return jnp.clip(free, t, t + span).reshape(shape)
 
 
-def _averages(each: jax.Array, weights: jax.Array, shared: bool) -> tuple[jax.Array, jax.Array]:
+def _averages(sums: Spread, shared: bool) -> tuple[jax.Array, jax.Array]:
     """Weighted means over rows and the sums of weights, (K, ...); over experts too if shared, (...).
 
     Experts without weight get the mean over all.
     """
-    sums = (like_eta(weights, each) * each).sum(axis=1)
-    total = like_eta(weights, each).sum(axis=1)
-    tiny = jnp.finfo(sums.dtype).tiny
-    pooled, everything = sums.sum(axis=0) / jnp.maximum(total.sum(axis=0), tiny), total.sum(axis=0)
+    deviance, total = sums
+    tiny = jnp.finfo(total.dtype).tiny
+    pooled, everything = deviance.sum(axis=0) / jnp.maximum(total.sum(axis=0), tiny), total.sum(axis=0)
     if shared:
         return pooled, everything
-    return jnp.where(total > tiny, sums / jnp.maximum(total, tiny), pooled), jnp.where(total > tiny, total, 0)
+    return where(total > tiny, deviance / jnp.maximum(total, tiny), pooled), where(total > tiny, total, 0.0)
 
 
 def lowest(values: jax.Array, log_share: float) -> jax.Array:
@@ -110,18 +124,14 @@ def touches(values: jax.Array, bound: Any) -> jax.Array:
     return (values <= bound + slack).any()
 
 
-def least_log_variance(y: jax.Array, dtype: Any, weights: Any = None) -> jax.Array:
-    """The logarithm of what rounding leaves of the target's variance: 10 eps var(y), of each output. weights: (n,)."""
-    y = jnp.asarray(y, dtype)
-    weights = jnp.ones(y.shape[0], dtype) if weights is None else jnp.asarray(weights, dtype)
-    share = (weights / weights.sum()).reshape(-1, *(1,) * (y.ndim - 1))
-    variance = (share * jnp.square(y - (share * y).sum(axis=0))).sum(axis=0)
-    return jnp.log(jnp.maximum(10 * jnp.finfo(dtype).eps * variance, jnp.finfo(dtype).tiny))
+def least_log_variance(target: Target) -> jax.Array:
+    """The logarithm of what rounding leaves of the target's variance: 10 eps var(y), of each output."""
+    precision = jnp.finfo(target.variance.dtype)
+    return jnp.log(jnp.maximum(10 * precision.eps * target.variance, precision.tiny))
 
 
-def log_weighted_mean(y: jax.Array, weights: jax.Array) -> jax.Array:
-    mean = jnp.tensordot(weights / weights.sum(), y, 1)
-    return jnp.log(jnp.maximum(mean, jnp.finfo(y.dtype).tiny))
+def log_weighted_mean(target: Target) -> jax.Array:
+    return jnp.log(jnp.maximum(target.mean, jnp.finfo(target.mean.dtype).tiny))
 
 
 def least_log_dispersion(dtype: Any) -> float:

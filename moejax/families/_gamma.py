@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from moejax import _checks
-from moejax.families._base import Family, Params, beside_eta, check_values, over_outputs
+from moejax.families._base import Family, Params, Target, beside_eta, check_values, over_outputs
 from moejax.families._dispersion import (
+    Spread,
     check_share,
     count_free,
     least_log_dispersion,
@@ -19,6 +20,7 @@ from moejax.families._dispersion import (
     log_weighted_mean,
     lowest,
     raised_to_floor,
+    spread_of,
     touches,
 )
 from moejax.families._numerics import bounded_exp, extended, stirling
@@ -75,9 +77,9 @@ class Gamma(Family):
         log_draws = jax.random.loggamma(key, jnp.exp(log_shape), eta.shape, eta.dtype)
         return jnp.maximum(bounded_exp(eta + log_draws - log_shape), jnp.finfo(eta.dtype).tiny)
 
-    def start(self, y: jax.Array, weights: jax.Array) -> jax.Array:
+    def start(self, target: Target) -> jax.Array:
         """The logarithm of the mean target, of each output."""
-        return log_weighted_mean(y, weights)
+        return log_weighted_mean(target)
 
     def mode(self, eta: jax.Array, phi: Params) -> jax.Array:
         """(1 - 1 / shape) * mean, like eta; the smallest float for shapes of 1 or less, whose densities fall throughout."""
@@ -91,19 +93,24 @@ class Gamma(Family):
         """The shape, which is the expectation of the second derivative, shape y exp(-eta)."""
         return jnp.broadcast_to(jnp.exp(self._spread(phi)), eta.shape)
 
-    def dispersion(self, y: jax.Array, eta: jax.Array, phi: Params, weights: jax.Array, *, total: Any = None) -> Params:
-        """The shapes that maximise the weighted likelihood within the floors, by Newton's method."""
-        deviance = _gamma_deviance(jnp.log(y), eta)
-        least = least_log_dispersion(deviance.dtype)
-        return {"log_shape": -log_dispersions(deviance, weights, self.dispersion_floor, least, self.shared_shape, stirling)}
+    def spread(self, y: jax.Array, eta: jax.Array, phi: Params, weights: jax.Array) -> Spread:
+        """Sums of deviances."""
+        return spread_of(_gamma_deviance(jnp.log(y), eta), weights)
 
-    def at_floor(self, phi: Params, y: jax.Array, weights: Any = None) -> jax.Array:
+    def dispersion(self, phi: Params, sums: Spread, change: jax.Array, target: Target) -> Params:
+        """The shapes that maximise the weighted likelihood within the floors, by Newton's method."""
+        deviance = sums.deviance + 2 * jnp.exp(-self.log_shape(phi)) * change
+        least = least_log_dispersion(deviance.dtype)
+        sums = Spread(deviance, sums.size)
+        return {"log_shape": -log_dispersions(sums, self.dispersion_floor, least, self.shared_shape, stirling)}
+
+    def at_floor(self, phi: Params, target: Target) -> jax.Array:
         """Whether some dispersion, 1 / shape, is held up by the floor, or by that of rounding."""
-        log_dispersion = -self.log_shape(phi)
-        held = touches(log_dispersion, least_log_dispersion(log_dispersion.dtype))
-        if self.shared_shape:
-            return held
-        return held | touches(-phi["log_shape"], lowest(-phi["log_shape"], math.log(self.dispersion_floor)))
+        log_dispersion = -phi["log_shape"]
+        least = jnp.asarray(least_log_dispersion(log_dispersion.dtype), log_dispersion.dtype)
+        if not self.shared_shape:
+            least = jnp.maximum(least, lowest(log_dispersion, math.log(self.dispersion_floor)))
+        return touches(log_dispersion, least)
 
     def degrees_of_freedom(self, phi: Params) -> jax.Array:
         """One for each output: (K,), or () if shared."""

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from moejax import _checks
-from moejax.families._base import Params, over_outputs, residuals
-from moejax.families._dispersion import check_share
+from moejax.families._base import Params, Target, over_outputs, residuals
+from moejax.families._dispersion import Spread, check_share, spread_of
 from moejax.families._located import Located
 
 
 @dataclass(frozen=True)
 class Gaussian(Located):
     """Normal targets; made by `gaussian`."""
+
+    is_quadratic: ClassVar[bool] = True  # -log_prob in eta
 
     def log_prob(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """log N(y; eta, scale^2), summed over outputs, (K, n)."""
@@ -41,21 +43,15 @@ class Gaussian(Located):
         """1 / scale^2, exact: -log_prob is that quadratic."""
         return jnp.broadcast_to(jnp.exp(-2 * self._spread(phi)), eta.shape)
 
-    def dispersion(
-        self,
-        y: jax.Array,
-        eta: jax.Array,
-        phi: Params,
-        weights: jax.Array,
-        *,
-        total: Any = None,
-        variance: jax.Array | float = 0.0,
-    ) -> Params:
-        """The weighted root mean squares of the residuals, exactly the best ones within the floors.
+    def spread(
+        self, y: jax.Array, eta: jax.Array, phi: Params, weights: jax.Array, *, variance: jax.Array | float = 0.0
+    ) -> Spread:
+        """Sums of squared residuals. variance: like eta, of the predictors, which adds to the squares."""
+        return spread_of(jnp.square(y - eta) + variance, weights)
 
-        variance: like eta, of the predictors, which adds to the squares.
-        """
-        return {"log_scale": self._scale_step(y, jnp.square(y - eta) + variance, weights, total)}
+    def dispersion(self, phi: Params, sums: Spread, change: jax.Array, target: Target) -> Params:
+        """The weighted root mean squares of the residuals, exactly the best ones within the floors."""
+        return {"log_scale": self._scale_step(phi, sums, change, target)}
 
 
 def gaussian(*, shared_scale: bool = False, variance_floor: float = 0.05) -> Gaussian:

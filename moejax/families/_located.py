@@ -9,8 +9,16 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from moejax.families._base import Family, Params, beside_eta
-from moejax.families._dispersion import count_free, least_log_variance, log_dispersions, lowest, raised_to_floor, touches
+from moejax.families._base import Family, Params, Target, beside_eta
+from moejax.families._dispersion import (
+    Spread,
+    count_free,
+    least_log_variance,
+    log_dispersions,
+    lowest,
+    raised_to_floor,
+    touches,
+)
 
 
 @dataclass(frozen=True)
@@ -19,7 +27,6 @@ class Located(Family):
 
     shared_scale: bool = False
     variance_floor: float = 0.05
-    majorizes: ClassVar[bool] = True
     support: ClassVar[str] = "real"
 
     @property
@@ -48,18 +55,16 @@ class Located(Family):
         """The slope of log_prob in y, like eta: by the curvature, that of a tangent with the density's slope."""
         return (eta - y) * self.curvature(y, eta, phi)  # type: ignore[attr-defined]
 
-    def bounded(self, phi: Params, y: jax.Array, weights: Any = None) -> Params:
+    def bounded(self, phi: Params, target: Target) -> Params:
         """Phi with no scale below what rounding leaves of the target's, a bound that the density does not see."""
-        least = 0.5 * least_log_variance(y, phi["log_scale"].dtype, weights)
-        return {**phi, "log_scale": jnp.maximum(phi["log_scale"], least)}
+        return {**phi, "log_scale": jnp.maximum(phi["log_scale"], 0.5 * least_log_variance(target))}
 
-    def at_floor(self, phi: Params, y: jax.Array, weights: Any = None) -> jax.Array:
+    def at_floor(self, phi: Params, target: Target) -> jax.Array:
         """Whether some scale is held up by the floor, or by what rounding leaves of the target's variance."""
-        log_scale = self.log_scale(phi)
-        held = touches(log_scale, 0.5 * least_log_variance(y, log_scale.dtype, weights))
-        if self.shared_scale:
-            return held
-        return held | touches(phi["log_scale"], lowest(phi["log_scale"], 0.5 * math.log(self.variance_floor)))
+        least = 0.5 * least_log_variance(target)
+        if not self.shared_scale:
+            least = jnp.maximum(least, lowest(phi["log_scale"], 0.5 * math.log(self.variance_floor)))
+        return touches(phi["log_scale"], least)
 
     def degrees_of_freedom(self, phi: Params) -> jax.Array:
         """One for each leaf and output: (K,), or () if shared."""
@@ -68,10 +73,9 @@ class Located(Family):
     def _spread(self, phi: Params) -> jax.Array:
         return beside_eta(self.log_scale(phi), self.shared_scale)
 
-    def _scale_step(self, y: jax.Array, squares: jax.Array, weights: jax.Array, total: Any) -> jax.Array:
-        """Log scales that maximise sum(weights * (-log scale - squares / (2 scale^2))) within the floors.
-
-        total: (n,), the sum of weights over experts, or None. Where it is known the floors are computed but once in a fit.
-        """
-        least = least_log_variance(y, squares.dtype, weights.sum(axis=0) if total is None else total)
-        return 0.5 * log_dispersions(squares, weights, self.variance_floor, least, self.shared_scale)
+    def _scale_step(self, phi: Params, sums: Spread, change: jax.Array, target: Target) -> jax.Array:
+        """Log scales that maximise sum(weights * (-log scale - squares / (2 scale^2))) within the floors."""
+        log_scale = self.log_scale(phi)
+        squares = sums.deviance + 2 * jnp.exp(2 * log_scale) * change
+        least = least_log_variance(target)
+        return 0.5 * log_dispersions(Spread(squares, sums.size), self.variance_floor, least, self.shared_scale)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from moejax import _checks
-from moejax.families._base import Family, Params, residuals
+from moejax.families._base import Family, Params, Target, residuals
 from moejax.families._numerics import exp_limit, half_square
 
 
@@ -58,12 +58,10 @@ class LocationScale(Family):
         """(location - y) / scale^2, (K, n)."""
         return (eta[..., 0] - y) * jnp.exp(-2 * self.log_scale(eta))
 
-    def start(self, y: jax.Array, weights: jax.Array) -> jax.Array:
+    def start(self, target: Target) -> jax.Array:
         """The mean of the target and the logarithm of its standard deviation, (2,)."""
-        share = weights / weights.sum()
-        mean = jnp.tensordot(share, y, 1)
-        variance = jnp.tensordot(share, jnp.square(y - mean), 1)
-        return jnp.stack([mean, 0.5 * jnp.log(jnp.maximum(variance, jnp.finfo(y.dtype).tiny))])
+        tiny = jnp.finfo(target.variance.dtype).tiny
+        return jnp.stack([target.mean, 0.5 * jnp.log(jnp.maximum(target.variance, tiny))])
 
     def curvature(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """1 / scale^2 and 2 t, (K, n, 2), t being the share of the variance that is not the floor's.

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _checks
-from moejax.families._base import Family, Params, check_values, over_outputs
+from moejax.families._base import Family, Params, Target, check_values, over_outputs
 from moejax.families._dispersion import log_weighted_mean
 from moejax.families._numerics import bounded_exp, exp_limit, extended, stirling
 
@@ -50,9 +50,9 @@ class Poisson(Family):
         """A count from every expert for every row, like eta; rates above 2^30 are drawn as 2^30, for they are integers."""
         return jax.random.poisson(key, jnp.minimum(bounded_exp(eta), 2.0**30)).astype(eta.dtype)
 
-    def start(self, y: jax.Array, weights: jax.Array) -> jax.Array:
+    def start(self, target: Target) -> jax.Array:
         """The logarithm of the mean target, of each output."""
-        return log_weighted_mean(y, weights)
+        return log_weighted_mean(target)
 
     def mode(self, eta: jax.Array, phi: Params) -> jax.Array:
         """The largest count below the rate, or 0: a whole rate is as probable, like eta."""

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from moejax import _checks
-from moejax.families._base import Params, beside_eta, like_eta, over_outputs, residuals
-from moejax.families._dispersion import check_share
+from moejax.families._base import Params, Target, beside_eta, like_eta, over_outputs, residuals
+from moejax.families._dispersion import Spread, check_share, spread_of
 from moejax.families._located import Located
 from moejax.families._numerics import stirling
 
@@ -37,9 +37,9 @@ class StudentT(Located):
             return jnp.clip(phi["log_df"], *map(math.log, DF_RANGE))
         return jnp.full_like(phi["log_scale"], math.log(self.df))
 
-    def held(self, phi: Params, y: jax.Array, weights: Any = None) -> Params:
+    def held(self, phi: Params, target: Target) -> Params:
         """As for all families, and degrees of freedom at an end of their range."""
-        held = super().held(phi, y, weights)
+        held = super().held(phi, target)
         if self.df is None:
             least, most = map(math.log, DF_RANGE)
             slack = 100 * jnp.finfo(phi["log_df"].dtype).eps
@@ -89,31 +89,34 @@ class StudentT(Located):
         near = (jnp.clip(y, eta - reach, eta + reach) for y in (low, high))
         return jnp.subtract(*(self.rise(y, eta, phi) for y in near))
 
-    def dispersion(self, y: jax.Array, eta: jax.Array, phi: Params, weights: jax.Array, *, total: Any = None) -> Params:
-        """The scales that are best for a quadratic bound (the EM step of Lange, Little and Taylor 1989), then the df."""
+    def spread(self, y: jax.Array, eta: jax.Array, phi: Params, weights: jax.Array) -> tuple[Spread, Any]:
+        """Sums for the scales, and slope and curvature of the log-likelihood in log df."""
         residual, log_df = y - eta, self.log_df(phi)
         log_scale, rows_log_df = self._spread(phi), beside_eta(log_df, self.shared_scale)
         # residual^2 times its weight, (df + 1) / (df + (residual / scale)^2), in a form that cannot overflow
         share = 1 - 1 / (1 + jnp.square(_standardized(residual, log_scale, rows_log_df)))
         squares = (1 + jnp.exp(rows_log_df)) * jnp.exp(2 * log_scale) * share
-        new = {"log_scale": self._scale_step(y, squares, weights, total)}
-        if self.df is None:
-            new["log_df"] = self._df_step(residual, beside_eta(new["log_scale"], self.shared_scale), log_df, weights)
-        return new
-
-    def _df_step(self, residual: jax.Array, log_scale: jax.Array, log_df: jax.Array, weights: jax.Array) -> jax.Array:
-        """A Newton step in log df, shrunk for each expert until its likelihood rises; else none."""
+        scales = spread_of(squares, weights)
+        if self.df is not None:
+            return scales, ()
 
         def total(log_df: jax.Array) -> jax.Array:
             each = _log_t(residual, log_scale, beside_eta(log_df, self.shared_scale))
-            return (like_eta(weights, each) * each).sum(axis=(0, 1) if self.shared_scale else 1)
+            return (like_eta(weights, each) * each).sum()
 
-        slope, bend = jax.jvp(jax.grad(lambda v: total(v).sum()), (log_df,), (jnp.ones_like(log_df),))
-        step = jnp.where(bend < 0, -slope / jnp.where(bend < 0, bend, -1), jnp.sign(slope))
-        sizes = jnp.array([0, 1, 1 / 4, 1 / 16], log_df.dtype).reshape(-1, *[1] * log_df.ndim)
-        tries = jnp.clip(log_df + sizes * jnp.clip(step, -1, 1), *map(math.log, DF_RANGE))
-        best = jax.vmap(total)(tries).argmax(axis=0)  # the first of equals: no step
-        return jnp.take_along_axis(tries, best[None], axis=0)[0]
+        return scales, jax.jvp(jax.grad(total), (log_df,), (jnp.ones_like(log_df),))
+
+    def dispersion(self, phi: Params, sums: tuple[Spread, Any], change: jax.Array, target: Target) -> Params:
+        """The scales that are best for a quadratic bound (the EM step of Lange, Little and Taylor 1989), and a Newton step in
+        log df, which is at most 1.
+        """
+        scales, of_df = sums
+        new = {"log_scale": self._scale_step(phi, scales, change, target)}
+        if self.df is None:
+            slope, bend = of_df
+            step = jnp.where(bend < 0, -slope / jnp.where(bend < 0, bend, -1), jnp.sign(slope))
+            new["log_df"] = jnp.clip(self.log_df(phi) + jnp.clip(step, -1, 1), *map(math.log, DF_RANGE))
+        return new
 
 
 def student_t(df: float | None = None, *, shared_scale: bool = False, variance_floor: float = 0.05) -> StudentT:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _checks
-from moejax._linear import predictors, with_intercept
+from moejax._linear import Table, predictors, with_intercept
 from moejax.gates._shapes import Params
 
 
@@ -48,8 +48,8 @@ class Confidence:
         """Nothing."""
         return dict.fromkeys(params, False)
 
-    def prepare(self, x: jax.Array) -> jax.Array:
-        """What all members share: x with a column of ones, (n, d + 1)."""
+    def prepare(self, x: jax.Array) -> Table:
+        """What all members share: the table of x."""
         return with_intercept(x)
 
     def log_probs(self, params: Params, x: jax.Array) -> jax.Array:

@@ -27,12 +27,12 @@ class Constant:
         return {"logits": False}
 
     def statistics(
-        self, rows: Any, params: Params, probs: Any, responsibilities: jax.Array, weights: jax.Array
+        self, params: Params, x: Any, probs: Any, responsibilities: jax.Array, weights: jax.Array
     ) -> jax.Array:
         """Each expert's share of the rows, (K,)."""
         return (responsibilities * weights).sum(axis=1)  # a product would round otherwise in some lanes of a sweep
 
-    def m_step(self, params: Params, gradient: Any, statistics: jax.Array, penalties: Any) -> Params:
+    def m_step(self, params: Params, statistics: jax.Array, penalties: Any) -> Params:
         """Proportions that are the shares; one without rows keeps next to nothing, so that its logarithm is finite."""
         return {"logits": jnp.log(jnp.maximum(statistics, jnp.finfo(statistics.dtype).tiny))}
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from moejax import _checks
-from moejax._linear import Moments, Pairs, dot, moments, pairs, whitening, with_intercept
+from moejax._linear import Ask, Moments, Table, diagonals, dot, with_intercept
 from moejax.gates._shapes import Params
 
 
@@ -38,13 +39,9 @@ class Gaussian:
         """Nothing."""
         return dict.fromkeys(params, False)
 
-    def prepare(self, x: jax.Array) -> jax.Array:
-        """What all members share: x with a column of ones, (n, d + 1)."""
+    def prepare(self, x: jax.Array) -> Table:
+        """What all members share: the table of x."""
         return with_intercept(x)
-
-    def rows(self, x: jax.Array) -> Pairs:
-        """What `statistics` wants of x as `prepare` returns it, computed once."""
-        return pairs(x)
 
     def log_proportions(self, params: Params) -> jax.Array:
         """log P(expert), (K,)."""
@@ -54,10 +51,11 @@ class Gaussian:
         """log P(expert) + log N(x; mean, covariance), (K, n)."""
         whitening, log_diagonal = _whitening(params)
         d = whitening.shape[-1]
+        means = params["means"] if x.means is None else params["means"] - x.means
         # W x - W mean in one product.
-        shifts = -dot(whitening, params["means"][..., None])
+        shifts = -dot(whitening, means[..., None])
         factors = jnp.concatenate([jnp.broadcast_to(whitening, (len(shifts), d, d)), shifts], axis=2)
-        white = dot(factors.reshape(-1, d + 1), x.T).reshape(-1, d, x.shape[0])
+        white = dot(factors.reshape(-1, d + 1), x.x.T).reshape(-1, d, x.x.shape[0])
         constant = self.log_proportions(params) + log_diagonal.sum(axis=1) - 0.5 * d * math.log(2 * math.pi)
         return constant[:, None] - 0.5 * jnp.square(white).sum(axis=1)
 
@@ -71,14 +69,30 @@ class Gaussian:
         return -self.ridge * (0.5 * jnp.square(whitening).sum() - log_diagonal.sum())
 
     def statistics(
-        self, rows: Pairs, params: Params, probs: jax.Array, responsibilities: jax.Array, weights: jax.Array
-    ) -> Moments:
-        """sum over rows of weight * responsibility * (x, 1) (x, 1)', (K, d + 1, d + 1)."""
-        return moments(rows, responsibilities * weights)
+        self, params: Params, x: Table, probs: jax.Array, responsibilities: jax.Array, weights: jax.Array
+    ) -> Ask:
+        """Moments of weight * responsibility."""
+        return Ask(responsibilities * weights, responsibilities[:0])
 
-    def m_step(self, params: Params, gradient: Params, statistics: Moments, penalties: Any) -> Params:
+    def gradient(self, params: Params, statistics: Moments, active: jax.Array) -> Params:
+        """Of the expected loss, sum of weight * responsibility * -log_joint among the active experts, in params."""
+        gram, centre = statistics.gram, statistics.means
+
+        def expected(params: Params) -> jax.Array:
+            whitening, log_diagonal = _whitening(params)
+            means, size = params["means"] - centre, gram[:, -1, -1]
+            cross = gram[:, :-1, -1, None] * means[:, None]
+            scatter = gram[:, :-1, :-1] - cross - jnp.swapaxes(cross, 1, 2)
+            scatter = scatter + size[:, None, None] * means[:, :, None] * means[:, None]
+            spread = (dot(jnp.broadcast_to(whitening, scatter.shape), scatter) * whitening).sum(axis=(1, 2))
+            logs = jnp.where(active, params["logits"], -1e30)
+            return (0.5 * spread - size * (jax.nn.log_softmax(logs) + log_diagonal.sum(axis=1))).sum()
+
+        return jax.grad(expected)(params)
+
+    def m_step(self, params: Params, statistics: Moments, penalties: Any) -> Params:
         """The optimum: shares, weighted means, and weighted covariances shrunk to the identity by the ridge."""
-        gram, centre = statistics.gram, statistics.means[:-1]
+        gram, centre = statistics.gram, statistics.means
         size = gram[:, -1, -1]
         means = gram[:, :-1, -1] / jnp.maximum(size, jnp.finfo(size.dtype).tiny)[:, None]
         # An expert without rows stays where it is.
@@ -89,7 +103,7 @@ class Gaussian:
         else:
             weight = size
         identity = jnp.eye(scatter.shape[1], dtype=scatter.dtype)
-        factor = whitening((scatter + self.ridge * identity) / (weight + self.ridge)[:, None, None])
+        factor = whitened((scatter + self.ridge * identity) / (weight + self.ridge)[:, None, None])
         return {
             "logits": jnp.log(jnp.maximum(size, jnp.finfo(size.dtype).tiny)),
             "means": means + centre,
@@ -101,6 +115,21 @@ class Gaussian:
         d = params["means"].shape[1]
         covariances = 1 if self.shared else active.sum()
         return active.sum() * (d + 1) - 1 + covariances * (d * (d + 1) // 2)
+
+
+def whitened(covariance: jax.Array) -> jax.Array:
+    """Lower triangular W, (L, p, p), of positive diagonal, with W' W the inverse of each covariance (L, p, p)."""
+    p = covariance.shape[1]
+    identity = jnp.broadcast_to(np.eye(p, dtype=covariance.dtype), covariance.shape)
+
+    def step(j: jax.Array, a: jax.Array) -> jax.Array:
+        row = jax.lax.dynamic_index_in_dim(a, j, 1)
+        pivot = jax.lax.dynamic_index_in_dim(row, j, 2)
+        column = jax.lax.dynamic_index_in_dim(a, j, 2)
+        return a - jnp.where(np.arange(p)[:, None] > j, column * row / pivot, 0)
+
+    reduced = jax.lax.fori_loop(0, p, step, jnp.concatenate([covariance, identity], axis=2))
+    return reduced[:, :, p:] / jnp.sqrt(diagonals(reduced[:, :, :p]))[..., None]
 
 
 def _whitening(params: Params) -> tuple[jax.Array, jax.Array]:

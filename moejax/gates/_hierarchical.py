@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _checks
-from moejax._linear import Moments, Pairs, dot, moments, pairs, predictors, quadratic_step, with_intercept
+from moejax._linear import Ask, Moments, Quadratic, Table, coefficients_of, dot, predictors, with_intercept
 
 Params = dict[str, jax.Array]
 _NEVER = -1e30  # the logarithm of no probability at all, finite so that gradients are
@@ -119,8 +119,8 @@ class Hierarchical:
 
         return Hierarchical(renamed(self.tree), self.init_scale)
 
-    def prepare(self, x: jax.Array) -> jax.Array:
-        """What all members share: x with a column of ones, (n, d + 1)."""
+    def prepare(self, x: jax.Array) -> Table:
+        """What all members share: the table of x."""
         return with_intercept(x)
 
     def log_branches(self, params: Params, x: jax.Array, active: jax.Array | None = None) -> jax.Array:
@@ -148,19 +148,16 @@ class Hierarchical:
         none = jnp.zeros_like(branches[:1])
         return jnp.concatenate([branches, none])[self.layout.ways].sum(axis=1)
 
-    def rows(self, x: jax.Array) -> Pairs:
-        """What `statistics` wants of x as `prepare` returns it, computed once."""
-        return pairs(x)
-
     def statistics(
-        self, rows: Pairs, params: Params, probs: jax.Array, responsibilities: jax.Array, weights: jax.Array
-    ) -> Moments:
-        """sum over rows of weight * responsibility that reaches the split * curvature * x x', (E, p, p).
+        self, params: Params, x: Table, probs: jax.Array, responsibilities: jax.Array, weights: jax.Array
+    ) -> Ask:
+        """Moments of weight * responsibility that reaches the split * curvature, and of weight * slope, of each branch.
 
         The curvature of a branch of share g is 2 g (1 - g), as in `Softmax.statistics`.
         """
         shares, reached = self._of_splits(probs, responsibilities)
-        return moments(rows, 2 * shares * (1 - shares) * reached * weights)
+        own = dot(jnp.asarray(self.layout.below, probs.dtype), responsibilities)
+        return Ask(2 * shares * (1 - shares) * reached * weights, (shares * reached - own) * weights)
 
     def _of_splits(self, probs: jax.Array, responsibilities: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Of each branch, its share of its split, and the responsibility that reaches the split, (E, n)."""
@@ -171,9 +168,13 @@ class Hierarchical:
         whole = jnp.where(first, 1, branches[above])
         return jnp.where(whole > 0, branches / jnp.where(whole > 0, whole, 1), 0), jnp.where(first, 1, of_leaves[above])
 
-    def m_step(self, params: Params, gradient: Params, statistics: Moments, penalties: Any) -> Params:
-        """Params at which the quadratic with that gradient and those statistics, plus penalties, is lower."""
-        return quadratic_step(params, gradient, statistics, penalties)
+    def quadratic(self, params: Params, moments: Moments) -> Quadratic:
+        """The expected loss of each branch's logit in its coefficients."""
+        return coefficients_of(params, moments)
+
+    def with_coefficients(self, params: Params, b: jax.Array) -> Params:
+        """Params of these coefficients, those of a `Quadratic`."""
+        return {**params, "weights": b[:, :-1], "intercept": b[:, -1]}
 
     def null(self, params: Params) -> Params:
         """Equal shares of each split."""

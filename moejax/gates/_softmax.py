@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from moejax import _checks
-from moejax._linear import Moments, Pairs, moments, pairs, predictors, quadratic_step, with_intercept
+from moejax._linear import Ask, Moments, Quadratic, Table, coefficients_of, predictors, with_intercept
 from moejax.gates._shapes import Params
 
 
@@ -43,8 +43,8 @@ class Softmax:
         """All but the temperature."""
         return {"weights": True, "intercept": True, "temperature": False}
 
-    def prepare(self, x: jax.Array) -> jax.Array:
-        """What all members share: x with a column of ones, (n, d + 1)."""
+    def prepare(self, x: jax.Array) -> Table:
+        """What all members share: the table of x."""
         return with_intercept(x)
 
     def logits(self, params: Params, x: jax.Array) -> jax.Array:
@@ -55,26 +55,28 @@ class Softmax:
             logits = jnp.concatenate([logits, jnp.zeros_like(logits[:1])])
         return logits
 
-    def rows(self, x: jax.Array) -> Pairs:
-        """What `statistics` wants of x as `prepare` returns it, computed once."""
-        return pairs(x)
-
     def statistics(
-        self, rows: Pairs, params: Params, probs: jax.Array, responsibilities: jax.Array, weights: jax.Array
-    ) -> Moments:
-        """sum over rows of weight * curvature * x x', (K, p, p), without the reference expert.
+        self, params: Params, x: Table, probs: jax.Array, responsibilities: jax.Array, weights: jax.Array
+    ) -> Ask:
+        """Moments of weight * curvature and of weight * slope, of each logit.
 
         The curvature diag(g) - g g' of the softmax couples experts. 2 g (1 - g), less g times the reference's, is diagonal
         and bounds it (as 2 g_k g_l v_k v_l >= -g_k g_l (v_k^2 + v_l^2)), exact for two experts; with it each expert's
         logits are a regression of their own.
         """
-        free = probs[: probs.shape[0] - self.reference]
+        count = probs.shape[0] - self.reference
+        free = probs[:count]
         other = 2 * (1 - free) - (probs[-1] if self.reference else 0)
-        return moments(rows, free * other * weights / params["temperature"] ** 2)
+        scaled = weights / params["temperature"]
+        return Ask(free * other * (scaled / params["temperature"]), (free - responsibilities[:count]) * scaled)
 
-    def m_step(self, params: Params, gradient: Params, statistics: Moments, penalties: Any) -> Params:
-        """Params at which the quadratic with that gradient and those statistics, plus penalties, is lower."""
-        return quadratic_step(params, gradient, statistics, penalties)
+    def quadratic(self, params: Params, moments: Moments) -> Quadratic:
+        """The expected loss of each logit in its coefficients."""
+        return coefficients_of(params, moments)
+
+    def with_coefficients(self, params: Params, b: jax.Array) -> Params:
+        """Params of these coefficients, those of a `Quadratic`."""
+        return {**params, "weights": b[:, :-1], "intercept": b[:, -1]}
 
     def null(self, params: Params) -> Params:
         """Equal probabilities."""

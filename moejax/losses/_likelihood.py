@@ -66,9 +66,15 @@ class NegativeLogLikelihood:
             return jnp.where(held > 0, held * log_joint, 0).sum(axis=0)
         return jax.nn.logsumexp(self._truncated(log_joint), axis=0)
 
-    def responsibilities(self, log_joint: jax.Array, division: jax.Array | None = None) -> jax.Array:
-        """How much of each row is each expert's, (K, n), of sum 1 over experts."""
-        return held_division(division) if self.complete else jax.nn.softmax(self._truncated(log_joint), axis=0)
+    def explained(self, log_joint: jax.Array, division: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
+        """What `each` returns, and how much of each row is each expert's, (K, n), of sum 1 over experts."""
+        if self.complete:
+            return self.each(log_joint, division), held_division(division)
+        logs = self._truncated(log_joint)
+        largest = logs.max(axis=0)
+        parts = jnp.exp(logs - largest)
+        total = parts.sum(axis=0)
+        return jnp.log(total) + largest, parts / total
 
     def _truncated(self, log_joint: jax.Array) -> jax.Array:
         return log_joint if self.kept is None else jnp.where(largest(log_joint, self.kept), log_joint, -jnp.inf)

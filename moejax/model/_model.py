@@ -40,8 +40,8 @@ class Model:
         x = floating(x)
         expert_key, gate_key = jax.random.split(key)
         prepared = self.prepare(x).expert  # which refuses what a part cannot see, before `init` trips over it
-        experts = self.expert.init(expert_key, self.n_experts, self._seen("expert_columns", x))
-        gate = self.gate.init(gate_key, self.n_experts, self._seen("gate_columns", x))
+        experts = self.expert.init(expert_key, self.n_experts, self.seen("expert_columns", x))
+        gate = self.gate.init(gate_key, self.n_experts, self.seen("gate_columns", x))
         if self.family is None:
             return {"experts": experts, "gate": gate, "family": {}}
         eta = jax.eval_shape(self.expert.apply, experts, prepared)
@@ -86,16 +86,17 @@ class Model:
         """Inputs as the methods below want them; what it computes is shared by all members of a sweep."""
         x = floating(x)
         return Inputs(
-            _prepare(self.expert, self._seen("expert_columns", x)),
-            _prepare(self.gate, self._seen("gate_columns", x)),
+            _prepare(self.expert, self.seen("expert_columns", x)),
+            _prepare(self.gate, self.seen("gate_columns", x)),
         )
 
     def table(self, x: Any) -> Any:
         """Where a start may look for clusters: x if it is a table (n, d), what the gate sees if that is one, or else x."""
-        seen = x if is_table(x) else self._seen("gate_columns", x)
+        seen = x if is_table(x) else self.seen("gate_columns", x)
         return seen if is_table(seen) else x
 
-    def _seen(self, name: str, x: Any) -> Any:
+    def seen(self, name: str, x: Any) -> Any:
+        """What experts (name: "expert_columns") or gate ("gate_columns") see of x."""
         return columns_of(name, x, getattr(self, name))
 
     def eta(self, params: Params, inputs: Inputs, offset: Any = None) -> jax.Array:
@@ -273,6 +274,10 @@ class Model:
 
     def _part(self, name: str) -> Any:
         return {"experts": self.expert, "gate": self.gate, "family": self.family}[name]
+
+    def penalized_of(self, part: str, params: Params) -> Params:
+        """`penalized` of the params of one part."""
+        return _trees.penalized(self._part(part), params)
 
     def _marked(self, params: Params, mark: Any) -> Params:
         return {name: mark(self._part(name), params[name]) if name in PARTS else False for name in params}

@@ -48,6 +48,7 @@ from moejax.penalties._single import l2 as l2
 from moejax.penalties._terms import Terms as Terms
 from moejax.penalties._terms import check_order as check_order
 from moejax.penalties._terms import kkt as kkt
+from moejax.penalties._terms import shrunk as shrunk
 from moejax.penalties._terms import standard as standard
 from moejax.penalties._terms import stepped as stepped
 

@@ -19,6 +19,7 @@ class L1:
     part: str
     place = (0, 0)
     kinked = True
+    separable = (1.0, 0.0)
 
     @property
     def name(self) -> str:
@@ -57,6 +58,7 @@ class L2:
     part: str
     place = (2, 2)
     kinked = False
+    separable = (0.0, 1.0)
 
     @property
     def name(self) -> str:
@@ -100,6 +102,11 @@ class ElasticNet:
     def kinked(self) -> bool:
         """Whether there is a share of L1."""
         return self.l1_ratio > 0
+
+    @property
+    def separable(self) -> tuple[float, float]:
+        """The weights of absolute values and of squares."""
+        return self.l1_ratio, (1 - self.l1_ratio) / 2
 
     @property
     def name(self) -> str:

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
+from moejax._ops import where
 from moejax.penalties._formulas import Coefficients, largest_absolute
 from moejax.penalties._groups import Group, group
 from moejax.penalties._single import L1, L2, l1, l2
@@ -59,3 +61,11 @@ def check_order(penalties: Iterable[Any]) -> None:
 def standard() -> tuple[L1 | Group | L2, ...]:
     """What a fit has unless told otherwise: L1, `group` and L2 on experts and on gate, each of weight 0 until it is set."""
     return tuple(make(part) for part in ("experts", "gate") for make in (l1, group, l2))
+
+
+def shrunk(c: jax.Array, absolute: Any, ridge: Any) -> jax.Array:
+    """The proximal step of absolute * |c| + ridge * c^2 / 2, a number or one for each coefficient; a zero without a sign."""
+    if isinstance(absolute, float) and absolute == 0:
+        return c / (1 + ridge)
+    size = jnp.abs(c) - absolute
+    return where(size > 0, jnp.sign(c) * size, 0.0) / (1 + ridge)

@@ -46,8 +46,7 @@ def _clusters(key: jax.Array, x: jax.Array, n_experts: int, tries: int) -> jax.A
     table = _starts.standardized(x, weights)
 
     def one(key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        soft = _starts.kmeans(key, table, weights, jnp.ones(n_experts, bool))
-        hard = jax.nn.one_hot(soft.argmax(axis=0), n_experts, dtype=x.dtype, axis=0)
+        hard = _starts.kmeans(key, table, weights, jnp.ones(n_experts, bool))
         means = dot(hard, table) / jnp.maximum(hard.sum(axis=1), 1)[:, None]
         return hard, jnp.square(table - dot(hard.T, means)).sum()
 

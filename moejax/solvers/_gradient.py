@@ -18,6 +18,7 @@ import optax
 
 from moejax import _checks, losses, penalties
 from moejax._trees import merge, split
+from moejax.families import target_of
 from moejax.model import PARTS, Data, Model, hashable
 from moejax.solvers import _shared, _starts
 from moejax.solvers._accelerated import accelerated_step, no_momentum
@@ -329,7 +330,7 @@ class GradientFit:
         objective = loss + _shared.penalty(self, params, hyper)
         gradient = merge(gradient, jax.tree.map(jnp.zeros_like, rest))
         if getattr(self.loss, "has_likelihood", False):
-            gradient = _shared.free_slopes(self, params, gradient, data.y, weights)
+            gradient = _shared.free_slopes(self, params, gradient, target_of(data.y, weights))
         kkt = _shared.kkt(self, params, gradient, hyper)
         return finished(
             self.model,

@@ -134,6 +134,8 @@ def _alone(*given: Any, **loop: Any) -> list[Any]:
     def turned(carry: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
         state, kept, _ = carry
         turn = step(given, state)
+        if places == 1:  # the last one counts
+            return turn.state, [one[None] for one in turn.kept], turn.over
         here = [jax.lax.dynamic_index_in_dim(every, turn.place, 0, keepdims=False) for every in kept]
         here = [jnp.where(turn.ends, one, before) for before, one in zip(here, turn.kept, strict=True)]
         kept = [jax.lax.dynamic_update_index_in_dim(*pair, turn.place, 0) for pair in zip(kept, here, strict=True)]

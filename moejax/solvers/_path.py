@@ -199,7 +199,7 @@ class Path:
         descent, task = self.fit.descent(key, x, y, {**hyper, self.name: values[0]}, *rest)
         walk = _Walk(self, descent)
         ends = _lanes.run(_lanes.Loop(walk.begin, walk.step, len(values)), (task, values))
-        return jax.lax.map(lambda each: descent.fit(walk.at(task, each[1]), each[0]), (ends, values))
+        return jax.lax.map(lambda each: descent.finish(walk.at(task, each[1]), each[0]), (ends, values))
 
     def _origin(self, key: jax.Array, x: Any, hyper: dict[str, Any], start: Any) -> Any:
         """The params that the first fit starts from, and those after one that diverged."""
@@ -237,19 +237,19 @@ class _Walk:
 
     def at(self, task: Any, value: jax.Array) -> Any:
         """The task at that value."""
-        return task._replace(problem=task.problem._replace(hyper={**task.problem.hyper, self.path.name: value}))
+        return task._replace(hyper={**task.hyper, self.path.name: value})
 
     def begin(self, given: tuple[Any, jax.Array]) -> _State:
         task, values = given
-        fresh = self.descent.begin(task)
-        nowhere = _Point(fresh.safe, jnp.zeros((), bool), values[0], jnp.zeros_like(fresh.safe), fresh.objective)
+        fresh = self.descent.init(task)
+        nowhere = _Point(fresh.safe, jnp.zeros((), bool), values[0], jnp.zeros_like(fresh.safe), fresh.value)
         return _State(jnp.zeros((), jnp.int32), fresh, nowhere)
 
     def step(self, given: tuple[Any, jax.Array], state: _State) -> _lanes.Turn:
         task, values = given
         value, following = values[state.turn], values[jnp.minimum(state.turn + 1, len(values) - 1)]
         iterations = self.descent.step(self.at(task, value), state.iterations)
-        ended, end = ~self.descent.going(iterations), self.descent.end(iterations)
+        ended, end = self.descent.done(iterations), self.descent.end(iterations)
         point = _point(end, value, state.point)
         new = _State(state.turn + 1, self.following(task, point, following), point)
         old = _State(state.turn, iterations, state.point)
@@ -259,10 +259,10 @@ class _Walk:
     def following(self, task: Any, point: _Point, value: jax.Array) -> Any:
         """Where the next value begins: ahead of the point, or as the fit begins of itself if that is not `warm`."""
         params = self.descent.params(task, point.numbers)
-        before, now = (_shared.penalty(self.path.fit, params, self.at(task, v).problem.hyper) for v in (point.value, value))
+        before, now = (_shared.penalty(self.path.fit, params, self.at(task, v).hyper) for v in (point.value, value))
         ahead = self.descent.params(task, _ahead(value - point.value, point.numbers, point.slope))
-        warm = self.descent.begin(task, params, ahead, point.objective + now - before)
-        return jax.tree.map(partial(jnp.where, point.warm), warm, self.descent.begin(task))
+        warm = self.descent.init(task, params, ahead, point.objective + now - before)
+        return jax.tree.map(partial(jnp.where, point.warm), warm, self.descent.init(task))
 
 
 def _point(end: Any, value: jax.Array, last: _Point) -> _Point:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _checks
+from moejax.families import Target, target_of
 from moejax.losses import of_units, weighted_sum
 from moejax.model import Data, Model
 
@@ -101,33 +102,67 @@ def finished(
     likelihood: bool,
     *,
     objective: jax.Array,
-    history: jax.Array,
-    steps: jax.Array,
-    kkt: jax.Array,
-    converged: jax.Array,
-    flags: Any = 0,
+    **more: Any,
 ) -> Fit:
     """The `Fit` of a solver that ended at params. weights: (n,), of sum 1, and `total` before they were scaled to it.
 
-    likelihood: whether log-likelihood and criteria have a meaning. flags: status bits that only the solver can tell.
+    likelihood: whether log-likelihood and criteria have a meaning. more: the other arguments of `concluded`.
     """
-    nothing = jnp.full_like(objective, jnp.nan)
-    log_likelihood = degrees = classified = nothing
+    log_likelihood = classified = None
     if likelihood:
         log_joint = model.grouped_log_joint(params, data)
         each = jax.nn.logsumexp(log_joint, axis=0)
         counted = of_units(weights, data.leader)
         log_likelihood = total * weighted_sum(counted, each)
         classified = total * weighted_sum(counted, log_joint.max(axis=0) - each)
-        degrees = degrees_of_freedom(model, params).astype(objective.dtype)
         share = jnp.exp(log_joint - each) if data.division is None else data.division
     else:
         share = model.gate_weights(params, data.x)
         share = share / share.sum(axis=0)
-    numbers = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params) if jnp.issubdtype(leaf.dtype, jnp.inexact)]
-    diverged = ~(jnp.isfinite(objective) & jnp.stack(numbers).all())
-    floor = likelihood and hasattr(model.family, "at_floor") and model.family.at_floor(model.phi(params), data.y, weights)
-    starved = (model.active(params) & (_sizes(share, weights) < _needed(model, params))).any()
+    return concluded(
+        model,
+        params,
+        target_of(data.y, weights),
+        total,
+        log_likelihood=log_likelihood,
+        classified=classified,
+        effective=_sizes(share, weights),
+        objective=objective,
+        finite=jnp.stack([jnp.isfinite(v).all() for v in jax.tree.leaves(params) if jnp.issubdtype(v.dtype, jnp.inexact)]).all(),
+        **more,
+    )
+
+
+def concluded(
+    model: Model,
+    params: Any,
+    target: Target,
+    total: jax.Array,
+    *,
+    log_likelihood: Any,
+    classified: Any,
+    effective: jax.Array,
+    objective: jax.Array,
+    finite: jax.Array,
+    history: jax.Array,
+    steps: jax.Array,
+    kkt: jax.Array,
+    converged: jax.Array,
+    flags: Any = 0,
+) -> Fit:
+    """The `Fit` of a solver that ended at params, of which all sums over rows are known.
+
+    log_likelihood, classified: totals, None where there is no likelihood. effective: (K,), the rows that each expert has to
+    itself. finite: whether all params are. flags: status bits that only the solver can tell.
+    """
+    nothing = jnp.full_like(objective, jnp.nan)
+    degrees = nothing
+    likelihood = log_likelihood is not None
+    if likelihood:
+        degrees = degrees_of_freedom(model, params).astype(objective.dtype)
+    diverged = ~(jnp.isfinite(objective) & finite)
+    floor = likelihood and hasattr(model.family, "at_floor") and model.family.at_floor(model.phi(params), target)
+    starved = (model.active(params) & (effective < _needed(model, params))).any()
     bits = (
         (diverged, Status.DIVERGED),
         (converged & ~diverged, Status.CONVERGED),
@@ -136,6 +171,7 @@ def finished(
         (starved & ~diverged, Status.STARVED_EXPERT),
     )
     status = sum((jnp.where(flag, int(bit), 0) for flag, bit in bits), jnp.asarray(flags, jnp.int32))
+    log_likelihood, classified = (log_likelihood, classified) if likelihood else (nothing, nothing)
     return Fit(params, objective, log_likelihood, history, steps, kkt, status.astype(jnp.int32), degrees, classified, total)
 
 

@@ -113,11 +113,11 @@ def penalty(fit: Any, params: Any, hyper: Hyper, part: str | None = None) -> Any
     return sum((w * p.value(chosen(params[p.part], marked[p.part])) for p, w in used(fit, hyper, part)), 0.0)
 
 
-def free_slopes(fit: Any, params: Any, gradient: Any, y: jax.Array, weights: jax.Array) -> Any:
+def free_slopes(fit: Any, params: Any, gradient: Any, target: Any) -> Any:
     """The gradient with 0 for numbers of the family that a constraint holds, whose slope no optimum could get rid of."""
     if not hasattr(fit.model.family, "held"):
         return gradient
-    held = fit.model.family.held(fit.model.phi(params), y, weights)
+    held = fit.model.family.held(fit.model.phi(params), target)
     return {**gradient, "family": jax.tree.map(lambda g, h: jnp.where(h, 0, g), gradient["family"], held)}
 
 

@@ -1,10 +1,12 @@
 """Starts of EM: responsibilities (K, n) drawn from a key, before any model has been fitted.
 
-Each kind is a clustering by k-means, of the inputs, of what a regression leaves, or of noise; so one program serves all.
+Each kind is a clustering by k-means, of the inputs or of what a regression leaves, or nearly equal shares; one program serves
+all. Draws depend on the key and on the number of a row alone, so that rows which fill up a block change nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,76 +14,166 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _checks
-from moejax._linear import dot, solved
+from moejax._linear import diagonals, dot, solved
+from moejax._ops import where
+from moejax._rows import Block, Rows
 from moejax.model import is_table
 
 MIXED = ("kmeans", "residuals", "centres", "random")  # in the order of restarts
 EQUAL = "equal"
 _SOFTNESS = 0.1  # of responsibilities by cluster: shared by all experts, so that no gate begins separated
+_SPREAD = 0.8  # of the logarithms of nearly equal responsibilities: about those of a Dirichlet distribution of parameters 20
 _OTHERS = 0.2  # how much the columns that a kind does not cluster count in later rounds
-_LLOYD_STEPS = {"kmeans": 10, "residuals": 10, "centres": 0, "random": 0, EQUAL: 0}
+_LLOYD_STEPS = {"kmeans": 5, "residuals": 5, "centres": 0}
+_SAMPLE = 4096  # rows at most in which clusters are looked for
 
 
 def draw(
-    init: str,
-    number: jax.Array,
-    key: jax.Array,
-    x: Any,
-    y: jax.Array,
-    offset: Any,
-    weights: jax.Array,
-    active: jax.Array,
-    alike: bool = True,
+    init: str, number: jax.Array, key: jax.Array, rows: Rows, see: Callable[[Any], Any], active: jax.Array, alike: bool = True
 ) -> jax.Array:
-    """Responsibilities (K, n) of the kind `init`, or for "mixed" of the kind whose turn it is at that number of a start.
+    """Responsibilities (B, K, m) of the kind `init`, or for "mixed" of the kind whose turn it is at that number of a start.
 
-    kmeans: clusters of x. residuals: clusters of what one linear regression of y on x leaves unexplained. centres: each row
-    to the nearest of K rows. random: clusters of noise. equal: the same for all experts. x: (n, d), or inputs that are no
-    table, which have no clusters. weights: (n,); rows of weight 0 take no part. active: (K,), which experts there are.
-    alike: whether nothing but a start tells experts apart; where they differ by themselves, equal is the first of "mixed".
+    random: nearly equal for all experts. kmeans: clusters of x. residuals: clusters of what one linear regression of y on x
+    leaves unexplained. centres: each row to the nearest of K rows. equal: the same for all experts. see: what there is to
+    cluster of x: a table (n, d), or inputs that are no table, which have no clusters. Rows of weight 0 take no part. active:
+    (K,), which experts there are. alike: whether nothing but a start tells experts apart; where they differ by themselves,
+    number 0 of "random" is equal, and equal is the first of "mixed".
     """
-    table = standardized(x, weights) if is_table(x) else jnp.zeros((len(weights), 0), y.dtype)
-    known = table if offset is None else jnp.concatenate([table, offset.reshape(len(weights), -1)], axis=1)
-    rest = standardized(residuals(known, y, weights), weights)
-    noise = jax.random.normal(jax.random.fold_in(key, 1), (len(weights), 1), y.dtype)
-    kinds = _turns(init, x, alike)
-    wanted = {"kmeans": (1, 0, 0), "centres": (1, 0, 0), "residuals": (0, 1, 0), "random": (0, 0, 1), EQUAL: (0, 0, 0)}
-    masks = [np.repeat(wanted[kind], [table.shape[1], rest.shape[1], 1]) for kind in kinds]
-    turn = number % len(kinds)
-    columns = jnp.concatenate([table, rest, noise], axis=1)
-    # The same clusters would come out again and again: from the second round on, every column has a weight of its own.
-    drawn = jnp.exp(jax.random.normal(jax.random.fold_in(key, 2), columns.shape[1:], y.dtype))
-    mask = jnp.asarray(np.stack(masks), y.dtype)[turn]
-    features = columns * jnp.where(number < len(kinds), mask, (mask + _OTHERS) * drawn)
-    steps = jnp.asarray([_LLOYD_STEPS[kind] for kind in kinds])[turn]
-    softness = jnp.asarray([1.0 if kind == EQUAL else _SOFTNESS for kind in kinds], y.dtype)[turn]
-    return kmeans(key, features, weights, active, steps, softness)
+    kinds = _turns(init, is_table(see(_first(rows).x)), alike)
+    turn, dtype = number % len(kinds), rows.blocks.y.dtype
+    noise = _noise(key, len(active), rows, dtype)
+    sizes = [_SPREAD if kind == "random" else 0.0 for kind in kinds]
+    spread = jnp.asarray(sizes, dtype)[turn] if len(kinds) > 1 else sizes[0]
+    if init == "random" and not alike:
+        spread = where(number == 0, 0.0, jnp.asarray(spread, dtype))
+    even = jax.nn.softmax(where(active[:, None], spread * noise, -jnp.inf), axis=-2)
+    if not set(kinds) & set(_LLOYD_STEPS):
+        return even
+    near = _clusters(kinds, number, key, noise, rows, see, active)
+    softness = jnp.asarray([_SOFTNESS if kind in _LLOYD_STEPS else 1.0 for kind in kinds], dtype)[turn]
+    return (1 - softness) * near + softness * even
 
 
-def kmeans(
-    key: jax.Array, x: jax.Array, weights: jax.Array, active: jax.Array, steps: Any = 10, softness: Any = _SOFTNESS
+def _clusters(
+    kinds: tuple[str, ...], number: jax.Array, key: jax.Array, noise: jax.Array, rows: Rows, see: Any, active: jax.Array
 ) -> jax.Array:
-    """Responsibilities (K, n) by clusters of x (n, d) by k-means (Lloyd 1982), seeded by k-means++ (Arthur and Vassilvitskii
-    2007), after `steps` rounds. softness: the share of each row that all experts have alike.
+    """1 for the cluster of each row and 0 for the others, (B, K, m)."""
+    sample, turn, dtype = _sample(rows), number % len(kinds), rows.blocks.y.dtype
+    features, widths = _features(sample, see if is_table(see(_first(rows).x)) else None)
+    wanted = {"kmeans": (1, 0), "centres": (1, 0), "residuals": (0, 1)}
+    mask = jnp.asarray(np.stack([np.repeat(wanted.get(kind, (0, 0)), widths) for kind in kinds]), dtype)[turn]
+    # The same clusters would come out again and again: from the second round on, every column has a weight of its own.
+    drawn = jnp.exp(jax.random.normal(jax.random.fold_in(key, 2), (sum(widths),), dtype))
+    scale = where(number < len(kinds), mask, (mask + _OTHERS) * drawn)
+    steps = jnp.asarray([_LLOYD_STEPS.get(kind, 0) for kind in kinds])[turn]
+    columns = features(sample) * scale[:, None]
+    race = noise[0, 0] if rows.count == 1 else jax.random.uniform(jax.random.fold_in(key, 1), columns.shape[1:], dtype)
+    centres = _centres(race, columns, sample.weights, active, steps)
+    if rows.count == 1:
+        return _nearest(columns, centres, active)[None]
+    return rows.map(lambda block: _nearest(features(block) * scale[:, None], centres, active))
+
+
+def _first(rows: Rows) -> Block:
+    return rows.block(jax.tree.map(lambda v: v[0], rows.blocks))
+
+
+def _sample(rows: Rows) -> Block:
+    """All rows of one block; of many blocks some rows of each."""
+    if rows.count == 1:
+        return _first(rows)
+    each = max(1, _SAMPLE // rows.count)
+    taken = rows.blocks._replace(division=None, leader=None)
+    some = jax.vmap(lambda stored: jax.tree.map(lambda v: v[:each], rows.block(stored)))(taken)
+    return jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), some)
+
+
+def _noise(key: jax.Array, n_experts: int, rows: Rows, dtype: Any) -> jax.Array:
+    """Uniform numbers (B, K, m); those of a row depend on its number alone."""
+    noise = jax.random.uniform(key, (rows.size, n_experts), dtype)
+    return jnp.swapaxes(noise.reshape(rows.count, -1, n_experts), 1, 2)
+
+
+def _features(sample: Block, see: Callable[[Any], Any] | None) -> tuple[Callable[[Block], jax.Array], list[int]]:
+    """Columns to cluster by, standardised in the sample, (d + m, n), x and what a regression on x leaves; and d and m."""
+    weights = sample.weights / jnp.maximum(sample.weights.sum(), jnp.finfo(sample.weights.dtype).tiny)
+
+    def table(block: Block) -> jax.Array:
+        seen = jnp.zeros((len(block.weights), 0), block.y.dtype) if see is None else see(block.x).astype(block.y.dtype)
+        return seen
+
+    def targets(block: Block) -> jax.Array:
+        return block.y.reshape(len(block.weights), -1)
+
+    def known(block: Block) -> jax.Array:
+        seen = table(block)
+        if block.offset is not None:
+            seen = jnp.concatenate([seen, block.offset.reshape(len(seen), -1)], axis=1)
+        return seen
+
+    at = known(sample), targets(sample)
+    rows = jnp.concatenate(at, axis=1)
+    centre = dot(weights, rows)
+    off = rows - centre
+    gram = dot(off.T * weights, off)
+    sd = jnp.sqrt(jnp.maximum(diagonals(gram), 0))
+    inverse = where(sd > 0, 1 / where(sd > 0, sd, 1), 0)
+    p, d = at[0].shape[1], table(sample).shape[1]
+    gram = gram * inverse[:, None] * inverse
+    right = gram[p:, :p]
+    grams = jnp.broadcast_to(gram[:p, :p], (len(right), p, p))
+    slopes = solved(grams, diagonals(grams), 0.0, jnp.ones(right.shape, bool), right)
+    left = diagonals(gram)[p:] - (slopes * right).sum(axis=1)
+    left = where(left > 10 * jnp.finfo(left.dtype).eps, 1 / jnp.sqrt(jnp.maximum(left, jnp.finfo(left.dtype).tiny)), 0)
+
+    def features(block: Block) -> jax.Array:
+        columns = (jnp.concatenate([known(block), targets(block)], axis=1) - centre) * inverse
+        rest = (columns[:, p:] - dot(columns[:, :p], slopes.T)) * left
+        return jnp.concatenate([columns[:, :d], rest], axis=1).T
+
+    return features, [d, len(right)]
+
+
+def kmeans(key: jax.Array, x: jax.Array, weights: jax.Array, active: jax.Array, steps: Any = 10) -> jax.Array:
+    """1 for the cluster of each row and 0 for the others, (K, n), of x (n, d) by k-means (Lloyd 1982), seeded by k-means++
+    (Arthur and Vassilvitskii 2007), after `steps` rounds.
     """
     columns = x.astype(weights.dtype).T
+    centres = _centres(jax.random.uniform(key, weights.shape, weights.dtype), columns, weights, active, steps)
+    return _nearest(columns, centres, active)
 
-    def step(i: jax.Array, centres: jax.Array) -> jax.Array:
+
+def _centres(noise: jax.Array, columns: jax.Array, weights: jax.Array, active: jax.Array, steps: Any) -> jax.Array:
+    """Centres (K, d) of columns (d, n). noise: uniform, (n,)."""
+
+    def step(_: Any, centres: jax.Array) -> jax.Array:
         member = _nearest(columns, centres, active) * weights
         size = member.sum(axis=1, keepdims=True)
-        moved = jnp.where(size > 0, dot(member, columns.T) / jnp.where(size > 0, size, 1), centres)
-        return jnp.where(i < steps, moved, centres)
+        return where(size > 0, dot(member, columns.T) / where(size > 0, size, 1), centres)
 
-    centres = jax.lax.fori_loop(0, max(_LLOYD_STEPS.values()), step, _seeds(key, columns, weights, len(active)))
-    soft = (1 - softness) * _nearest(columns, centres, active) + softness / active.sum()
-    return jnp.where(active[:, None], soft, 0).astype(weights.dtype)
+    return jax.lax.fori_loop(0, steps, step, _seeds(noise, columns, weights, len(active)))
 
 
-def _turns(init: str, x: Any, alike: bool) -> tuple[str, ...]:
+def _seeds(noise: jax.Array, columns: jax.Array, weights: jax.Array, n_experts: int) -> jax.Array:
+    """Rows (K, d) of columns (d, n), drawn one after another in proportion to their squared distance from those before.
+
+    A row wins by its distance over an exponential number of its own, which serves all draws.
+    """
+    chance = weights / (jnp.finfo(noise.dtype).tiny - jnp.log1p(-noise))
+
+    def step(nearest: jax.Array, _: Any) -> tuple[jax.Array, jax.Array]:
+        # Where all rows are taken, any of positive weight.
+        row = columns[:, (chance * where((nearest > 0).any(), nearest, 1)).argmax()]
+        return jnp.minimum(nearest, jnp.square(columns - row[:, None]).sum(axis=0)), row
+
+    return jax.lax.scan(step, jnp.ones_like(weights), length=n_experts)[1]
+
+
+def _turns(init: str, clusters: bool, alike: bool) -> tuple[str, ...]:
     if init != "mixed":
         return (init,)
-    clusters = MIXED if is_table(x) else ("residuals", "random")
-    return clusters if alike else (EQUAL, *clusters)
+    kinds = MIXED if clusters else ("residuals", "random")
+    return kinds if alike else (EQUAL, *kinds)
 
 
 def residuals(x: jax.Array, y: jax.Array, weights: jax.Array) -> jax.Array:
@@ -91,7 +183,7 @@ def residuals(x: jax.Array, y: jax.Array, weights: jax.Array) -> jax.Array:
     gram = dot(rows.T * weights, rows)
     right = dot(rows.T * weights, rest).T
     grams = jnp.broadcast_to(gram, (len(right), *gram.shape))
-    return rest - dot(rows, solved(grams, jnp.zeros_like(right), jnp.ones(right.shape, bool), right).T)
+    return rest - dot(rows, solved(grams, diagonals(grams), 0.0, jnp.ones(right.shape, bool), right).T)
 
 
 def standardized(x: jax.Array, weights: jax.Array) -> jax.Array:
@@ -99,40 +191,22 @@ def standardized(x: jax.Array, weights: jax.Array) -> jax.Array:
     total = weights.sum()
     mean = dot(weights, x) / total
     sd = jnp.sqrt(dot(weights, jnp.square(x - mean)) / total)
-    return (x - mean) / jnp.where(sd > 0, sd, 1)
+    return (x - mean) / where(sd > 0, sd, 1)
 
 
 def _nearest(columns: jax.Array, centres: jax.Array, active: jax.Array) -> jax.Array:
     """1 for the nearest of the active centres, 0 for the others, (K, n), for rows that are given by columns (d, n)."""
     distances = jnp.square(centres).sum(axis=1)[:, None] - 2 * dot(centres, columns)  # but for what all have in common
-    distances = jnp.where(active[:, None], distances, jnp.inf)
+    distances = where(active[:, None], distances, jnp.inf)
     return (distances.argmin(axis=0) == np.arange(len(active))[:, None]).astype(columns.dtype)
-
-
-def _seeds(key: jax.Array, columns: jax.Array, weights: jax.Array, n_experts: int) -> jax.Array:
-    """Rows (K, d) of columns (d, n), drawn one after another in proportion to their squared distance from those before."""
-    norms = jnp.square(columns).sum(axis=0)
-
-    # As jax.random.categorical draws, but the noise of all draws at once.
-    noise = jax.vmap(lambda k: jax.random.gumbel(k, weights.shape, weights.dtype))(jax.random.split(key, n_experts))
-
-    def step(nearest: jax.Array, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
-        odds = weights * jnp.where(jnp.isinf(nearest), 1, nearest)
-        odds = jnp.where((odds > 0).any(), odds, weights)  # where all rows are taken, any of positive weight
-        row = columns[:, (noise + jnp.log(odds)).argmax()]
-        return jnp.minimum(nearest, jnp.maximum(norms - 2 * dot(row, columns) + dot(row, row), 0)), row
-
-    return jax.lax.scan(step, jnp.full_like(weights, jnp.inf), noise)[1]
-
-
 def shared_out(given: Any, active: jax.Array, leader: jax.Array | None, dtype: Any) -> jax.Array:
     """Responsibilities (n, K) as solvers want them, (K, n): of the experts that take part, and one for all rows of a group.
 
     Rows of those that do not are shared by the others alike.
     """
-    r = jnp.where(active[:, None], jnp.asarray(given, dtype).T, 0)
+    r = where(active[:, None], jnp.asarray(given, dtype).T, 0)
     total = r.sum(axis=0)
-    r = jnp.where(total > 0, r / jnp.where(total > 0, total, 1), (active / active.sum())[:, None])
+    r = where(total > 0, r / where(total > 0, total, 1), (active / active.sum())[:, None])
     return r if leader is None else r[:, leader]
 
 

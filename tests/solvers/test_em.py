@@ -14,6 +14,7 @@ from scipy import special, stats
 
 import moejax
 from moejax import Status, experts, families, gates, losses, penalties, starts
+from moejax._rows import lay
 from moejax.fit import describe
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -634,9 +635,8 @@ def draw_of(kind):
 
     def draw(key, number, active, junk):
         x = jnp.asarray(X) + jnp.where(jnp.arange(N) < N // 2, 0, junk)[:, None]
-        return starts.draw(
-            kind, number, jax.random.fold_in(key, number), x, jnp.asarray(Y["gaussian"]), None, weights, active
-        )
+        rows = lay(x, jnp.asarray(Y["gaussian"]), weights)
+        return starts.draw(kind, number, jax.random.fold_in(key, number), rows, lambda x: x, active)[0]
 
     return quickly(draw)
 
@@ -675,7 +675,7 @@ def test_a_start_is_what_is_given(two):
 
 
 def test_a_sweep_agrees_with_lone_fits():
-    axes = {"l1_experts": [0.01, 0.1], "restart": 3}
+    axes = {"l1_experts": [0.01, 0.05, 0.1], "restart": 3}
     swept = moejax.sweep(moejax.fit_em(TWO.model), axes | {"l2_gate": [0.001]})(KEY, X, Y["gaussian"])
     for i, value in enumerate(axes["l1_experts"]):
         for r in range(3):
@@ -754,11 +754,12 @@ class Levels:
     def apply(self, params, x):
         return jnp.broadcast_to(params["level"][:, None], (len(params["level"]), len(x))).astype(x.dtype)
 
-    def statistics(self, rows, curvature, slope, total):
-        return curvature.sum(axis=1)
+    def statistics(self, params, x, slope, curvature):
+        return slope.sum(axis=1), curvature.sum(axis=1)
 
-    def m_step(self, params, gradient, statistics, penalties):
-        return {"level": params["level"] - gradient["level"] / statistics}
+    def m_step(self, params, statistics, penalties, total):
+        slope, curvature = statistics
+        return {"level": params["level"] - slope / curvature}
 
 
 def test_params_may_have_another_precision_than_rows():
