@@ -251,9 +251,7 @@ def _autodiff(
     _checks.shape("loss", value, (), "a scalar")
     kind = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
     if kind != np.float64:
-        raise ValueError(
-            f"loss: {kind} was returned for float64 params; want float64: a loss that casts to no other type"
-        )
+        raise ValueError(f"loss: {kind} was returned for float64 params; want float64: a loss that casts to no other type")
     _checks.finite("loss", value)
     try:
         slopes = [np.asarray(leaf) for leaf in jax.grad(loss)(list(leaves))]
