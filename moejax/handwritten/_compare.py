@@ -143,12 +143,10 @@ def compare(
     extrapolation. They evaluate the loss four times per parameter, so `compare` suits models with up to some thousands of
     parameters. Their tolerance is max(rtol, 1e-5) times the largest magnitude in the leaf, plus 32 eps |loss| / h:
 
-    - The truncation error is of order h^4, below 1e-10, unless the loss has curvature on a scale of about 1e-4 in a
-    parameter.
-      The tolerance of 1e-5 allows for such a loss.
-    - Small steps seldom cross a kink, but they amplify rounding: the extrapolation turns rounding of the loss into an error
-    of
-      3 eps |loss| / h. The factor 32 leaves a margin for rounding errors inside the loss.
+    - The truncation error is of order h^4, below 1e-10, unless the slope of the loss changes much when a parameter changes
+      by about 1e-4. The tolerance of 1e-5 allows for such a loss.
+    - Small steps seldom cross a kink, but they amplify rounding errors: after extrapolation, a rounding error of the loss
+      becomes an error of 3 eps |loss| / h. The factor 32 leaves a margin for rounding errors inside the loss.
 
     If central differences agree within their tolerance with two gradients that differ by more than `rtol`, the verdict
     follows autodiff.

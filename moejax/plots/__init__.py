@@ -15,8 +15,8 @@ The functions do not show or save a figure, do not change matplotlib's settings 
 above the Axes, so that it covers no data. Add a title by `title` or `ax.figure.suptitle`: a title by `ax.set_title` can
 overlap the legend.
 
-Every function raises a `ValueError` if an argument is wrong. The message names the argument, the value that was given and
-the value that is wanted.
+A function raises a `ValueError` if an array, an option or the Axes is wrong. The message names the argument, the value that
+was given and the value that is wanted.
 """
 
 from moejax.plots._gates import gate_tree as gate_tree
