@@ -1,4 +1,7 @@
-"""Data with a known answer, tables from files, and splits of rows: see `moejax.data`, where they live."""
+"""Simulated data with known parameters, tables from CSV files, and splits of rows.
+
+All names are those of `moejax.data`.
+"""
 
 from moejax.data import Clusters as Clusters
 from moejax.data import Problem as Problem

@@ -1,10 +1,15 @@
-"""Data: mixtures of regressions whose best possible predictor is known, packaged samples, and tables read from files.
+"""Simulated mixtures of regressions, packaged data sets, tables from CSV files, and splits of rows.
 
-NumPy and the standard library only. Arrays are float64 with one row a sample: x (n, d) and y (n,), n samples,
-d features, K experts. Every error of prediction here is a mean over samples, in squared units of y.
+The best possible predictor of each simulated mixture is known (`Problem`).
 
-A bad argument is one `ValueError` that names the argument, what was given and what is wanted; a file that is not there
-is a `FileNotFoundError`.
+Notes
+-----
+This package needs only NumPy and the standard library. Arrays are float64 with one row per sample: x has shape (n, d)
+and y has shape (n,), for n samples and d features. K is the number of experts. Every prediction error is a mean over
+samples, in squared units of y.
+
+A wrong argument raises a `ValueError`. Its message names the argument, the value that was given and the value that is
+wanted. A missing file raises a `FileNotFoundError`.
 """
 
 from moejax.data._problem import Clusters as Clusters

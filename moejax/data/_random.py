@@ -1,4 +1,4 @@
-"""Where the randomness of data comes from."""
+"""Random number generators of simulated data."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import numpy as np
 from moejax import _checks
 
 Seed = int | np.random.SeedSequence
-"""What all randomness here comes from: a whole number of at least 0, or a seed sequence (which is left as it was)."""
+"""Type of a seed: a whole number of at least 0, or a `numpy.random.SeedSequence`, which is not changed."""
 
 
 def generator(seed: Seed, purpose: str) -> np.random.Generator:
-    """Return the stream of random numbers that belongs to a seed and a purpose.
+    """Return the random number generator of a seed and a purpose.
 
-    Each purpose has its own, so that fresh rows drawn with the seed of a problem do not repeat that problem's noise.
+    Each purpose has an independent stream of random numbers. So new rows that are drawn with the seed of a problem do not
+    repeat the noise of that problem.
     """
     if not isinstance(seed, np.random.SeedSequence):
         _checks.count("seed", seed, least=0)

@@ -1,4 +1,4 @@
-"""Data drawn from known mixtures, and from an inverse problem."""
+"""Data simulated from known mixtures and from an inverse problem."""
 
 from __future__ import annotations
 
@@ -29,29 +29,64 @@ def three_regressions(
     noise_df: float | None = None,
     separation: float = 1.5,
 ) -> Problem:
-    """Draw a sparse mixture of regressions whose experts live in different parts of the input space.
+    """Draw a sparse mixture of regressions whose experts have inputs in different clusters.
 
-    Means (K, d) are `separation` times standard normals; weights (K, d) are standard normals on `n_active` features and
-    0 elsewhere. Each row takes an expert k uniformly, x = means[k] + N(0, covariance) and
-    y = x . weights[k] + noise of standard deviation noise_sd. The same seed gives the same means and weights, whatever n.
+    The same seed gives the same means and coefficients for every n.
 
-    Args:
-        seed: where all randomness comes from.
-        n: rows.
-        d: features.
-        n_experts: experts, K.
-        n_active: features with a weight other than 0, for each expert; at most d.
-        shared_active: whether all experts have the same active features; else each draws its own.
-        covariance: of x around its expert's mean (d, d), symmetric and positive definite; None is the identity.
-        noise_sd: standard deviation of the noise in y.
-        noise_df: None for normal noise; or the degrees of freedom, above 2, of noise that follows Student's t distribution,
-            scaled so that its standard deviation is noise_sd all the same: all squared errors compare.
-        separation: how far apart the experts' means are; at 0 the inputs say nothing about the expert.
+    Parameters
+    ----------
+    seed : int or numpy.random.SeedSequence
+        Source of all randomness.
+    n : int, default 500
+        Number of rows.
+    d : int, default 10
+        Number of features.
+    n_experts : int, default 3
+        Number of experts, K.
+    n_active : int, default 4
+        Number of nonzero coefficients of each expert, at most d.
+    shared_active : bool, default False
+        If True, all experts have the same active features. Otherwise the active features are drawn for each expert.
+    covariance : numpy.ndarray, shape (d, d), optional
+        Covariance of x given the expert, symmetric and positive definite. None (the default) means the identity matrix.
+    noise_sd : float, default 0.1
+        Standard deviation of the noise in y, in the units of y.
+    noise_df : float, optional
+        Degrees of freedom, above 2, of noise that follows Student's t distribution. The noise is scaled: its standard
+        deviation is `noise_sd` for every `noise_df`, so squared errors are comparable. None (the default) means normal
+        noise.
+    separation : float, default 1.5
+        Standard deviation of the entries of the experts' means. At 0, x carries no information on the expert.
 
-    Raises:
-        ValueError: an argument has the wrong shape or is out of range.
+    Returns
+    -------
+    Problem
+        The sample and the true parameters. Its `gate` is a `Clusters`.
 
-    Source: the three-regressions problem of `notebook`, generalised.
+    Raises
+    ------
+    ValueError
+        If an argument has the wrong shape or is out of range.
+
+    Notes
+    -----
+    The means (K, d) are `separation` times standard normal numbers. The coefficients (K, d) are standard normal on
+    `n_active` features and 0 on the others. For each row::
+
+        k ~ uniform over the K experts
+        x ~ N(means[k], covariance)
+        y = x . weights[k] + noise_sd * noise
+
+    This is the problem of `notebook`, with every size and scale as an argument.
+
+    Examples
+    --------
+    >>> from moejax import datasets
+    >>> problem = datasets.three_regressions(0, n=100, d=5, n_active=2)
+    >>> problem.x.shape, problem.y.shape
+    ((100, 5), (100,))
+    >>> (problem.weights != 0).sum(axis=1).tolist()
+    [2, 2, 2]
     """
     check_problem(n, d, n_experts, n_active, noise_sd, noise_df)
     check_scale("separation", separation)
@@ -75,27 +110,54 @@ def softmax_regressions(
     noise_df: float | None = None,
     sharpness: float = 4.0,
 ) -> Problem:
-    """Draw a sparse mixture of regressions whose inputs are one cloud, divided among the experts by a softmax gate.
+    """Draw a sparse mixture of regressions whose inputs are one cluster, divided by a softmax gate.
 
-    x ~ N(0, covariance), and the expert k of a row has the probability softmax(x . v)[k], where v (K, d) are `sharpness`
-    / sqrt(d) times standard normals. So a logit has about the standard deviation `sharpness` when x has unit variances. At
-    the default, and with three experts, the most probable expert is the true one in about 85 % of rows (from 81 to 88 %
-    over draws): the gate is neither flat nor separated. The rest is as for `three_regressions`.
+    Parameters
+    ----------
+    seed : int or numpy.random.SeedSequence
+        Source of all randomness.
+    n : int, default 500
+        Number of rows.
+    d : int, default 10
+        Number of features.
+    n_experts : int, default 3
+        Number of experts, K.
+    n_active : int, default 4
+        Number of nonzero coefficients of each expert, at most d. The gate uses all features.
+    shared_active : bool, default False
+        If True, all experts have the same active features. Otherwise the active features are drawn for each expert.
+    covariance : numpy.ndarray, shape (d, d), optional
+        Covariance of x, symmetric and positive definite. None (the default) means the identity matrix.
+    noise_sd : float, default 0.1
+        Standard deviation of the noise in y, in the units of y.
+    noise_df : float, optional
+        Degrees of freedom, above 2, of noise that follows Student's t distribution with standard deviation `noise_sd`.
+        None (the default) means normal noise.
+    sharpness : float, default 4.0
+        Approximate standard deviation of a logit of the gate when the features have variance 1. At 0, x carries no
+        information on the expert.
 
-    Args:
-        seed: where all randomness comes from.
-        n: rows.
-        d: features.
-        n_experts: experts, K.
-        n_active: features with a weight other than 0, for each expert; at most d. The gate sees all features.
-        shared_active: whether all experts have the same active features; else each draws its own.
-        covariance: of x (d, d), symmetric and positive definite; None is the identity.
-        noise_sd: standard deviation of the noise in y.
-        noise_df: as for `three_regressions`.
-        sharpness: how sure the gate is of its expert; at 0 the inputs say nothing about the expert.
+    Returns
+    -------
+    Problem
+        The sample and the true parameters. Its `gate` is a `SoftmaxGate`.
 
-    Raises:
-        ValueError: an argument has the wrong shape or is out of range.
+    Raises
+    ------
+    ValueError
+        If an argument has the wrong shape or is out of range.
+
+    Notes
+    -----
+    The gate's coefficients v (K, d) are `sharpness` / sqrt(d) times standard normal numbers. The experts' coefficients are
+    drawn as in `three_regressions`. For each row::
+
+        x ~ N(0, covariance)
+        P(k | x) = softmax(x . v)[k]
+        y = x . weights[k] + noise_sd * noise
+
+    At the defaults, the most probable expert given x is the true expert in about 85 % of the rows (81 to 88 % over draws of
+    the parameters). So the gate is neither flat nor separated.
     """
     check_problem(n, d, n_experts, n_active, noise_sd, noise_df)
     check_scale("sharpness", sharpness)
@@ -117,24 +179,54 @@ def tied(
     noise_sd: float = 0.3,
     sharpness: float = 4.0,
 ) -> Problem:
-    """Draw a mixture of regressions whose coefficients are tied: in each expert, groups of them share one value.
+    """Draw a mixture of regressions in which groups of coefficients share one value within each expert.
 
-    Each expert has a group for each coefficient (K, d), of which every group has at least one and which are uniform
-    otherwise. Its values, in rising order, are equally spaced numbers from -spread to spread, each moved by up to a quarter
-    of their distance: no two are nearer than half of it. The gate is that of `softmax_regressions`, with independent inputs.
+    The gate is the gate of `softmax_regressions`, and the features are independent.
 
-    Args:
-        seed: where all randomness comes from.
-        n: rows.
-        d: features.
-        n_experts: experts, K.
-        n_groups: groups of coefficients in each expert; at most d.
-        spread: the largest value but for how far it is moved; of a single group the only one.
-        noise_sd: standard deviation of the noise in y.
-        sharpness: how sure the gate is of its expert; at 0 the inputs say nothing about the expert.
+    Parameters
+    ----------
+    seed : int or numpy.random.SeedSequence
+        Source of all randomness.
+    n : int, default 500
+        Number of rows.
+    d : int, default 10
+        Number of features.
+    n_experts : int, default 3
+        Number of experts, K.
+    n_groups : int, default 3
+        Number of groups of coefficients in each expert, at most d.
+    spread : float, default 2.0
+        Half the range of the equally spaced values, before each value is moved at random. With one group, the value before
+        it is moved.
+    noise_sd : float, default 0.3
+        Standard deviation of the noise in y, in the units of y.
+    sharpness : float, default 4.0
+        Approximate standard deviation of a logit of the gate. At 0, x carries no information on the expert.
 
-    Raises:
-        ValueError: an argument is out of range.
+    Returns
+    -------
+    Problem
+        The sample and the true parameters, with `groups` set.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of range.
+
+    Notes
+    -----
+    Each group of an expert has at least one coefficient. The groups are uniform otherwise. The values of an expert's groups,
+    in rising order, are equally spaced numbers from -spread to spread, each moved at random by at most a quarter of their
+    spacing. So the distance between two values is at least half of the spacing. A single group has the value `spread`, moved
+    at random by at most a quarter of itself.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from moejax import datasets
+    >>> problem = datasets.tied(0, n=100, d=6, n_groups=2)
+    >>> [len(np.unique(coefficients)) for coefficients in problem.weights]
+    [2, 2, 2]
     """
     _checks.count("n_groups", n_groups)
     check_problem(n, d, n_experts, 1, noise_sd, None)
@@ -146,25 +238,49 @@ def tied(
     gate = SoftmaxGate(sharpness / math.sqrt(d) * rng.standard_normal((n_experts, d)), np.eye(d))
     step = 2 * spread / (n_groups - 1) if n_groups > 1 else spread
     values = np.linspace(spread, -spread, n_groups)[::-1] + step / 4 * rng.uniform(-1, 1, (n_experts, n_groups))
-    drawn = rng.integers(n_groups, size=(n_experts, d))
-    drawn[:, :n_groups] = np.arange(n_groups)
-    groups = rng.permuted(drawn, axis=1)
+    unordered = rng.integers(n_groups, size=(n_experts, d))
+    unordered[:, :n_groups] = np.arange(n_groups)  # every group has at least one coefficient
+    groups = rng.permuted(unordered, axis=1)
     problem = _problem(seed, n, gate, np.take_along_axis(values, groups, axis=1), noise_sd, None)
     return dataclasses.replace(problem, groups=groups)
 
 
 def notebook() -> tuple[Problem, Split]:
-    """Return the packaged three-regressions sample (1500, 10), three experts with four active features, and its split.
+    """Return the packaged sample of three regressions and its split.
 
-    Rows 0 to 499 are for training, 500 to 999 for validation, 1000 to 1499 for the test. The sample was drawn in
-    float32; these are the very same numbers, as float64. On the test rows the Bayes predictor has mean squared error
-    0.00996 and a predictor told the true expert 0.00932; in the long run 0.0217 and 0.0100.
+    The sample has 1500 rows, 10 features and 3 experts with 4 active features each.
 
-    Source: `three_regressions.json` beside it: the truth, the sampling procedure and these figures in full.
+    Returns
+    -------
+    problem : Problem
+        The sample and the true parameters. Its x has shape (1500, 10).
+    parts : Split
+        Rows 0 to 499 for training, 500 to 999 for validation and 1000 to 1499 for testing.
+
+    Notes
+    -----
+    The sample was drawn in float32. Its numbers are the same numbers as float64. The mean squared errors are:
+
+    =============================  =========  ========
+    predictor                      test rows  expected
+    =============================  =========  ========
+    Bayes predictor E[y | x]       0.00996    0.0217
+    prediction of the true expert  0.00932    0.0100
+    =============================  =========  ========
+
+    The file `three_regressions.json` of this package holds the true parameters, the sampling procedure and these errors.
+
+    Examples
+    --------
+    >>> from moejax import datasets
+    >>> problem, parts = datasets.notebook()
+    >>> x, y = problem.x[parts.train], problem.y[parts.train]
+    >>> x.shape, y.shape
+    ((500, 10), (500,))
     """
     truth = json.loads(data_path("three_regressions.json").read_text(encoding="utf-8"))
     table = read_csv(data_path("three_regressions.csv"), "y")
-    # Nine digits name one float32 each, which lies a little off the float64 of the same digits.
+    # The file has nine digits per number, which identify one float32. The float64 of the same digits differs slightly.
     x, y = (a.astype(np.float32).astype(np.float64) for a in (table.x[:, :-1], table.y))
     means, weights = np.array(truth["means"]), np.array(truth["weights"])
     expert = table.x[:, -1].astype(np.int64)
@@ -173,15 +289,44 @@ def notebook() -> tuple[Problem, Split]:
 
 
 def inverse_sine(n: int, seed: Seed) -> Table:
-    """Draw n rows of an inverse problem: t given x (n, 1), where x = t + 0.3 sin(2 pi t) + noise and t is uniform on (0, 1).
+    """Draw an inverse problem, in which the conditional density of the target has up to three modes.
 
-    The noise is uniform on (-0.1, 0.1). x is a function of t, but about x = 0.5 three t have the same x, and the mean of t
-    given x is none of them: a model that is to say anything there has to have several modes.
+    Parameters
+    ----------
+    n : int
+        Number of rows, at least 1.
+    seed : int or numpy.random.SeedSequence
+        Source of all randomness.
 
-    Source: Bishop, "Mixture Density Networks", Aston University report NCRG/94/004 (1994).
+    Returns
+    -------
+    Table
+        One feature `x` with shape (n, 1), and the target `t` with shape (n,).
 
-    Raises:
-        ValueError: the seed or n is not a whole number in range.
+    Raises
+    ------
+    ValueError
+        If `seed` or `n` is not a whole number, or is too small.
+
+    Notes
+    -----
+    For each row, t is uniform on (0, 1), the noise is uniform on (-0.1, 0.1), and::
+
+        x = t + 0.3 sin(2 pi t) + noise
+
+    Without the noise, x is a function of t. Near x = 0.5, three values of t give the same x. So the conditional density of t
+    given x has three modes there, and a model needs several modes to describe it.
+
+    References
+    ----------
+    C. M. Bishop, "Mixture Density Networks", Aston University report NCRG/94/004 (1994).
+
+    Examples
+    --------
+    >>> from moejax import datasets
+    >>> table = datasets.inverse_sine(100, 0)
+    >>> table.x.shape, table.y.shape, table.target_name
+    ((100, 1), (100,), 't')
     """
     _checks.count("n", n)
     rng = generator(seed, "inverse sine")
@@ -193,33 +338,36 @@ def inverse_sine(n: int, seed: Seed) -> Table:
 def _problem(
     seed: Seed, n: int, gate: Clusters | SoftmaxGate, weights: np.ndarray, noise_sd: float, noise_df: float | None
 ) -> Problem:
-    """Draw the rows of a problem whose truth is known."""
+    """Draw the rows of a problem from its true parameters."""
     noise_sd, noise_df = float(noise_sd), None if noise_df is None else float(noise_df)
     x, y, expert = drawn_rows(generator(seed, "rows"), n, gate, weights, noise_sd, noise_df)
     return Problem(x, y, expert, gate, weights, noise_sd, noise_df)
 
 
 def _sparse_weights(rng: np.random.Generator, d: int, n_experts: int, n_active: int, shared_active: bool) -> np.ndarray:
-    """Draw weights (K, d), standard normal on the active features and 0 elsewhere."""
+    """Draw coefficients (K, d), standard normal on the active features and 0 on the others."""
     weights = rng.standard_normal((n_experts, d))
-    # The features come last, so that `shared_active` and `n_active` leave the numbers before them alone.
-    choices = 1 if shared_active else n_experts
-    active = np.stack([np.isin(np.arange(d), rng.choice(d, n_active, replace=False)) for _ in range(choices)])
+    # The active features are drawn last, so `shared_active` and `n_active` do not change the coefficients drawn before.
+    n_sets = 1 if shared_active else n_experts
+    active = np.stack([np.isin(np.arange(d), rng.choice(d, n_active, replace=False)) for _ in range(n_sets)])
     return np.where(active, weights, 0.0)
 
 
 def _covariance(covariance: Any, d: int) -> np.ndarray:
+    """Return the covariance (d, d), exactly symmetric, after a check that it is positive definite."""
     _checks.shape("covariance", covariance, (d, d), "features by features")
     _checks.finite("covariance", covariance)
     matrix = np.asarray(covariance, dtype=np.float64)
-    apart = np.abs(matrix - matrix.T).max()
-    if apart > 1e-6 * np.abs(matrix).max():  # A matrix computed in float32 passes.
-        raise ValueError(f"covariance: a matrix up to {apart:g} off its transpose was given; want a symmetric one")
+    asymmetry = np.abs(matrix - matrix.T).max()
+    if asymmetry > 1e-6 * np.abs(matrix).max():  # A matrix computed in float32 passes.
+        raise ValueError(
+            f"covariance: a matrix that differs from its transpose by up to {asymmetry:g} was given; want a symmetric one"
+        )
     matrix = (matrix + matrix.T) / 2
     eigenvalues = np.linalg.eigvalsh(matrix)
     if eigenvalues[0] <= d * np.finfo(np.float64).eps * eigenvalues[-1]:
         raise ValueError(
-            f"covariance: a matrix with an eigenvalue of {eigenvalues[0]:g} was given, the largest being "
-            f"{eigenvalues[-1]:g}; want a positive definite matrix"
+            f"covariance: a matrix with smallest eigenvalue {eigenvalues[0]:g} and largest eigenvalue "
+            f"{eigenvalues[-1]:g} was given; want a positive definite matrix"
         )
     return matrix

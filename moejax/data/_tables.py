@@ -1,4 +1,4 @@
-"""Tables from files of comma-separated values, and those that come with the package."""
+"""Tables from CSV files, and the tables in this package."""
 
 from __future__ import annotations
 
@@ -16,13 +16,18 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A table of numbers with one column to predict.
+    """A table of numbers with one target column.
 
-    Attributes:
-        x: features (n, d).
-        y: target (n,), not constant.
-        feature_names: the names of the columns of x, d of them, all different.
-        target_name: the name of y.
+    Attributes
+    ----------
+    x : numpy.ndarray, shape (n, d)
+        Features.
+    y : numpy.ndarray, shape (n,)
+        Target. It is not constant.
+    feature_names : tuple of str
+        Names of the d columns of x. They are all different.
+    target_name : str
+        Name of y.
     """
 
     x: np.ndarray
@@ -32,21 +37,42 @@ class Table:
 
 
 def read_csv(path: str | os.PathLike[str], target: str, *, indicators: bool = False) -> Table:
-    """Read a table from a file of comma-separated values, whose first line names the columns.
+    """Read a table from a CSV file (comma-separated values) whose first line names the columns.
 
-    The file is UTF-8, with or without a byte-order mark; cells may be quoted, lines end in LF or CRLF, and blank lines
-    at the end are passed over. A column is numeric if at least one of its cells is a finite number; then all of them
-    must be. Names and levels are kept exactly as they stand, spaces and all.
+    Parameters
+    ----------
+    path : str or os.PathLike
+        File to read.
+    target : str
+        Name of the column that becomes y. The column must be numeric.
+    indicators : bool, default False
+        If True, a column of text becomes columns of 0 and 1, named `column=level`. There is one such column for each level
+        except the first level in sorted order. If False, a column of text is an error.
 
-    Args:
-        path: the file.
-        target: the name of the column that becomes y; it must be numeric.
-        indicators: whether a column of text becomes columns of 0 and 1, named `column=level`, one for each of its
-            levels but the first in sorted order; otherwise a column of text is an error.
+    Returns
+    -------
+    Table
+        The table, with rows and columns in the order of the file.
 
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no such table. The message says where, what stands there and what is wanted.
+    Raises
+    ------
+    FileNotFoundError
+        If the file does not exist.
+    ValueError
+        If the file does not hold such a table. The message names the place, what is found and what is wanted.
+
+    Notes
+    -----
+    The file is UTF-8, with or without a byte-order mark. Cells may be quoted. Lines end in LF or CRLF. Blank lines at the
+    end of the file are ignored. A column is numeric if at least one of its cells is a finite number. Then all its cells must
+    be finite numbers. Names and levels are kept unchanged, including spaces.
+
+    Examples
+    --------
+    >>> from moejax import datasets
+    >>> table = datasets.read_csv(datasets.data_path("diabetes.csv"), target="progression")
+    >>> table.x.shape
+    (442, 10)
     """
     names, rows, lines = _read(Path(path))
     _check_names(path, names, target)
@@ -69,39 +95,69 @@ def read_csv(path: str | os.PathLike[str], target: str, *, indicators: bool = Fa
 
 
 def diabetes() -> Table:
-    """Return the diabetes data, x (442, 10): disease progression a year after ten measurements of each patient.
+    """Return the diabetes data: disease progression of 442 patients and ten measurements of each patient.
 
-    They are age, sex (1 or 2), body mass index, mean blood pressure and six blood sera (`s1` to `s6`), all in the units
-    of measurement, none of them standardised.
+    Returns
+    -------
+    Table
+        x has shape (442, 10): age, sex (1 or 2), body mass index, mean blood pressure and six blood serum measurements (`s1`
+        to `s6`). The target is the disease progression one year later. No column is standardised.
 
-    Source: Efron, Hastie, Johnstone and Tibshirani, "Least Angle Regression", Annals of Statistics 32 (2004) 407-499.
+    References
+    ----------
+    B. Efron, T. Hastie, I. Johnstone and R. Tibshirani, "Least Angle Regression", Annals of Statistics 32 (2004) 407-499.
+
+    Examples
+    --------
+    >>> from moejax import datasets
+    >>> table = datasets.diabetes()
+    >>> table.x.shape, table.target_name
+    ((442, 10), 'progression')
     """
     return read_csv(data_path("diabetes.csv"), "progression")
 
 
 def data_path(name: str) -> Path:
-    """Return the path of a file that comes with the package, such as "diabetes.csv".
+    """Return the path of a data file in this package.
 
-    Raises:
-        FileNotFoundError: the package has no such file; the message lists those that it has.
+    Parameters
+    ----------
+    name : str
+        File name, such as "diabetes.csv".
+
+    Returns
+    -------
+    pathlib.Path
+        Path of the file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the package has no such file. The message lists the files of the package.
+
+    Examples
+    --------
+    >>> from moejax import datasets
+    >>> datasets.data_path("diabetes.csv").name
+    'diabetes.csv'
     """
     folder = Path(__file__).parent
-    there = sorted(path.name for path in folder.iterdir() if path.suffix in (".csv", ".json"))
-    if name not in there:
-        raise FileNotFoundError(f"name: {name!r} was given; want one of {_listed(there)}")
+    file_names = sorted(path.name for path in folder.iterdir() if path.suffix in (".csv", ".json"))
+    if name not in file_names:
+        raise FileNotFoundError(f"name: {name!r} was given; want one of {_listed(file_names)}")
     return folder / name
 
 
 def _listed(names: Iterable[str], most: int = 20) -> str:
-    """Return names, quoted and separated by commas; a long list ends with how many more there are."""
+    """Return quoted names, separated by commas; after `most` names, only the number of further names is given."""
     names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(map(repr, names[:most])) + more
+    suffix = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(repr, names[:most])) + suffix
 
 
 def _number(text: str) -> float | None:
-    """Return the number that a cell holds, NaN and infinities included, or None for text and for an empty cell."""
-    if "_" in text:  # Python reads 1_000 as a number; in a table it is more likely to be a code.
+    """Return the number in a cell, which may be NaN or infinite; None for text and for an empty cell."""
+    if "_" in text:  # Python reads 1_000 as a number. In a table it is more likely a code.
         return None
     try:
         return float(text)
@@ -110,26 +166,27 @@ def _number(text: str) -> float | None:
 
 
 class _Column:
-    """A column's name and cells as they stand in the file, its numbers if it is numeric, and its unusable rows."""
+    """One column of a file: its name, its cells as text, its values if all are numbers, and its unusable rows."""
 
     def __init__(self, name: str, cells: Sequence[str]) -> None:
         self.name, self.cells = name, cells
         numbers = [_number(cell) for cell in cells]
-        numeric = any(value is not None and math.isfinite(value) for value in numbers)
-        texts = any(value is None and cell.strip() for value, cell in zip(numbers, cells, strict=True))
-        # A column of nothing but gaps is not text: it has no levels, and its gaps are what to report.
-        self.is_text = texts and not numeric
-        self.bad = [row for row, value in enumerate(numbers) if self._is_bad(value, cells[row])]
-        self.values = np.array([] if self.is_text or self.bad else numbers, dtype=np.float64)
+        is_numeric = any(value is not None and math.isfinite(value) for value in numbers)
+        has_text = any(value is None and cell.strip() for value, cell in zip(numbers, cells, strict=True))
+        # A column with only empty cells is not text: it has no levels. Its empty cells are reported as unusable.
+        self.is_text = has_text and not is_numeric
+        self.bad_rows = [row for row, value in enumerate(numbers) if self._is_bad(value, cells[row])]
+        self.values = np.array([] if self.is_text or self.bad_rows else numbers, dtype=np.float64)
 
     def _is_bad(self, value: float | None, cell: str) -> bool:
+        """Return whether a cell is empty, NaN, infinite, or text in a numeric column."""
         if value is None:
             return not (self.is_text and cell.strip())
-        # In text, cells such as 5 cannot be (the column would be numeric), and nan stands for a gap.
+        # A column of text has no finite number, or it would be numeric. A NaN in it is a missing value.
         return not math.isfinite(value)
 
     def features(self) -> list[tuple[str, np.ndarray]]:
-        """Return the names and values (n,) of the features that this column gives."""
+        """Return the names and values (n,) of the features of this column."""
         if not self.is_text:
             return [(self.name, self.values)]
         cells = np.array(self.cells, dtype=object)
@@ -138,10 +195,10 @@ class _Column:
 
 
 def _read(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
-    """Return a file's header, its rows and the line that each row starts on (the header's is 1)."""
+    """Return the header of a file, its rows, and the line number on which each row starts (the header is on line 1)."""
     if not path.is_file():
-        what = "it is a folder" if path.is_dir() else "there is no such file"
-        raise FileNotFoundError(f"path: {str(path)!r} was given, but {what}; want a file of comma-separated values")
+        reason = "it is a folder" if path.is_dir() else "there is no such file"
+        raise FileNotFoundError(f"path: {str(path)!r} was given, but {reason}; want a file of comma-separated values")
     records: list[list[str]] = []
     lines: list[int] = []
     with path.open(encoding="utf-8-sig", newline="") as file:
@@ -164,6 +221,7 @@ def _read(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
 
 
 def _check_names(path: Any, names: list[str], target: str) -> None:
+    """Raise a ValueError unless the header names every column once and contains the target and a feature."""
     if not any(name.strip() for name in names):
         raise ValueError(f"{path}: the first line is blank; want a header of column names")
     if all(_number(name) is not None for name in names):
@@ -172,7 +230,7 @@ def _check_names(path: Any, names: list[str], target: str) -> None:
         if not name.strip():
             raise ValueError(
                 f"{path}: column {number} of {len(names)} has an empty name; want a name for every column "
-                "(a table written with its row numbers has such a column)"
+                "(a table that was written with row numbers has such a column)"
             )
     _check_unique(path, names, "in the first line")
     if target not in names:
@@ -182,23 +240,26 @@ def _check_names(path: Any, names: list[str], target: str) -> None:
 
 
 def _check_unique(path: Any, names: list[str], where: str) -> None:
-    twice = [name for name, times in Counter(names).items() if times > 1]
-    if twice:
-        raise ValueError(f"{path}: more than one column is named {_listed(twice)} {where}; want names that differ")
+    """Raise a ValueError if two columns have the same name."""
+    duplicates = [name for name, count in Counter(names).items() if count > 1]
+    if duplicates:
+        raise ValueError(f"{path}: more than one column is named {_listed(duplicates)} {where}; want names that differ")
 
 
 def _check_rows(path: Any, names: list[str], rows: list[list[str]], lines: list[int]) -> None:
+    """Raise a ValueError unless there are rows and every row has one cell per column."""
     if not rows:
         raise ValueError(f"{path}: there are column names but no rows; want at least two rows of numbers")
-    wrong = [row for row, cells in enumerate(rows) if len(cells) != len(names)]
-    if wrong:
-        first, more = wrong[0], _more(len(wrong) - 1, "line")
+    bad_rows = [row for row, cells in enumerate(rows) if len(cells) != len(names)]
+    if bad_rows:
+        first, suffix = bad_rows[0], _more(len(bad_rows) - 1, "line")
         raise ValueError(
-            f"{path}: line {lines[first]} has {len(rows[first])} cells{more}; want {len(names)}, one for each column"
+            f"{path}: line {lines[first]} has {len(rows[first])} cells{suffix}; want {len(names)}, one for each column"
         )
 
 
 def _check_text(path: Any, columns: list[_Column], target: str, indicators: bool) -> None:
+    """Raise a ValueError if the target is text, or if a feature is text and `indicators` is False."""
     names = [column.name for column in columns]
     texts = [column.name for column in columns if column.is_text]
     if target in texts:
@@ -206,25 +267,26 @@ def _check_text(path: Any, columns: list[_Column], target: str, indicators: bool
         raise ValueError(f"{path}: target column {target!r} holds text, such as {example!r}; want a column of numbers")
     if texts and not indicators:
         raise ValueError(
-            f"{path}: text, without a single number, in column {_listed(texts)}; want columns of numbers, or "
+            f"{path}: there is text, and no number, in column {_listed(texts)}; want columns of numbers, or "
             "indicators=True to turn text into columns of 0 and 1"
         )
 
 
 def _check_cells(path: Any, columns: list[_Column], lines: list[int]) -> None:
-    bad = [(row, number) for number, column in enumerate(columns) for row in column.bad]
-    if not bad:
+    """Raise a ValueError that names the first unusable cell, if there is one."""
+    bad_cells = [(row, number) for number, column in enumerate(columns) for row in column.bad_rows]
+    if not bad_cells:
         return
-    row, number = min(bad)
+    row, number = min(bad_cells)
     column = columns[number]
     cell = column.cells[row]
-    what = repr(cell) if cell.strip() else "an empty cell"
+    content = repr(cell) if cell.strip() else "an empty cell"
     raise ValueError(
-        f"{path}: line {lines[row]}, column {column.name!r}: {what} was given{_more(len(bad) - 1, 'cell')}; "
+        f"{path}: line {lines[row]}, column {column.name!r}: {content} was given{_more(len(bad_cells) - 1, 'cell')}; "
         f"want {'the name of a level' if column.is_text else 'a finite number'}"
     )
 
 
-def _more(others: int, what: str) -> str:
-    """Return how many others are wrong in the same way, or nothing if none are."""
-    return f" (and {others} more such {what}{'s' if others > 1 else ''} in the file)" if others else ""
+def _more(n_others: int, noun: str) -> str:
+    """Return how many other lines or cells have the same fault; an empty string if none has."""
+    return f" (and {n_others} more such {noun}{'s' if n_others > 1 else ''} in the file)" if n_others else ""

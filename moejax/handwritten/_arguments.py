@@ -1,4 +1,4 @@
-"""What a mixture by hand is given: arrays of float64, checked."""
+"""Checks and conversions of the arguments of handwritten mixtures."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ _GATE_KEYS = {
 
 
 def checked_data(x: ArrayLike, y: ArrayLike, weights: ArrayLike | None) -> tuple[Array, Array, Array]:
-    """Checked x (n, d) and y (n,), and each row's share of the mean (n,)."""
+    """Return x (n, d) and y (n,) as float64 and the weight of each row in the mean (n,), after a check."""
     _checks.shape("x", x, (None, None), "rows by columns")
     n = np.shape(x)[0]
     _checks.count("rows of x", n)
     _checks.shape("y", y, (n,), "a number for every row of x")
     _checks.finite("x", x)
     _checks.finite("y", y)
-    share = np.ones(n)
+    row_weights = np.ones(n)
     if weights is not None:
         _checks.shape("weights", weights, (n,), "a number for every row of x")
         _checks.not_negative("weights", weights)
-        share = np.asarray(weights, dtype=np.float64)
-        _checks.positive("sum of weights", share.sum())
-    return np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64), share / share.sum()
+        row_weights = np.asarray(weights, dtype=np.float64)
+        _checks.positive("sum of weights", row_weights.sum())
+    return np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64), row_weights / row_weights.sum()
 
 
 def checked_params(params: Params, gate: str, d: int) -> Params:
-    """The params of a mixture with that gate, as float64 arrays, after a check of keys, shapes and values."""
+    """Return the parameters as float64 arrays, after a check of keys, shapes and values for the gate and d features."""
     if gate not in _GATE_KEYS:
         raise ValueError(f"gate: {gate!r} was given; want one of {', '.join(repr(name) for name in _GATE_KEYS)}")
     check_keys("params", params, {"experts", "gate"})
@@ -50,7 +50,7 @@ def checked_params(params: Params, gate: str, d: int) -> Params:
         for key, value in params[part].items():
             want = {"weights": (k, d), "temperature": ()}.get(key, (k,))
             _checks.shape(f"params[{part!r}][{key!r}]", value, want, f"for {k} experts and {d} columns of x")
-            if key != "log_proportions":  # a proportion may be 0, and its logarithm minus infinity
+            if key != "log_proportions":  # a proportion may be 0, so its logarithm may be minus infinity
                 _checks.finite(f"params[{part!r}][{key!r}]", value)
     params = as_arrays("params", params)
     _check_gate_values(params["gate"])
@@ -58,18 +58,20 @@ def checked_params(params: Params, gate: str, d: int) -> Params:
 
 
 def _check_gate_values(gate: Params) -> None:
-    """Raise unless the temperature is above 0 and the proportions sum to 1."""
+    """Raise a ValueError unless the temperature is above 0 and the proportions sum to 1."""
     if "temperature" in gate:
         _checks.positive("params['gate']['temperature']", gate["temperature"])
     if "log_proportions" in gate:
         total = float(np.sum(np.exp(gate["log_proportions"])))
-        # Loose enough for float32 and for a central difference, tight enough for logits mistaken for log proportions.
+        # The tolerance allows for float32 and for central differences, but finds logits passed as log proportions.
         if not abs(total - 1) < 1e-4:
-            raise ValueError(f"params['gate']['log_proportions']: proportions that sum to {total} were given; want 1")
+            raise ValueError(
+                f"params['gate']['log_proportions']: proportions that sum to {total} were given; want a sum of 1"
+            )
 
 
 def check_keys(name: str, value: Any, want: set[str], purpose: str = "") -> None:
-    """Raise unless `value` is a dict with just the keys `want`."""
+    """Raise a ValueError unless `value` is a dict with exactly the keys `want`."""
     if not isinstance(value, dict):
         raise ValueError(f"{name}: {type(value).__name__} was given; want a dict with keys {sorted(want)}{purpose}")
     if set(value) != want:
@@ -77,12 +79,12 @@ def check_keys(name: str, value: Any, want: set[str], purpose: str = "") -> None
 
 
 def as_arrays(name: str, tree: Any) -> Any:
-    """A nested dict as float64 arrays, copied."""
+    """Return a copy of a nested dict with float64 arrays as values."""
     if isinstance(tree, dict):
         return {key: as_arrays(f"{name}[{key!r}]", value) for key, value in tree.items()}
     try:
         return np.array(tree, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        if hasattr(tree, "aval"):  # of JAX, and without numbers: its own message says more
+        if hasattr(tree, "aval"):  # a tracer of JAX has no numbers; the message of JAX says more
             raise
         raise ValueError(f"{name}: {type(tree).__name__} was given; want numbers") from error

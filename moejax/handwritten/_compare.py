@@ -1,4 +1,4 @@
-"""A check of any gradient against automatic differentiation and finite differences."""
+"""Comparison of a gradient with automatic differentiation and central differences."""
 
 from __future__ import annotations
 
@@ -19,24 +19,34 @@ AUTODIFF_OFF = "autodiff is off"
 DIFFERENCES_OFF = "differences are off (a kink, or a straight-through estimator)"
 ALL_DIFFER = "all three differ"
 _EPS = float(np.finfo(np.float64).eps)
-_STEP = _EPS ** (1 / 3)  # where truncation and rounding of a plain central difference balance
+_STEP = _EPS ** (1 / 3)  # the truncation and rounding errors of a central difference are of the same order
 _DIFFERENCES_RTOL = 1e-5
-_NOT_JAX = "loss: JAX cannot trace it, for it calls NumPy on params; want a function written with jax.numpy"
+_NOT_JAX = "loss: JAX cannot trace it, because it calls NumPy on params; want a function written with jax.numpy"
 
 
 @dataclass(frozen=True)
 class Row:
-    """How the given gradient of one parameter leaf compares.
+    """Comparison of the gradients of one leaf of the parameters.
 
-    Attributes:
-        leaf: the path of the leaf in params, such as "gate.logits".
-        shape: its shape.
-        autodiff_absolute: the largest absolute difference between the given gradient and autodiff.
-        autodiff_relative: the same, divided by the largest magnitude in the leaf of either.
-        differences_absolute: the largest absolute difference between the given gradient and central differences.
-        differences_relative: the same, divided by the largest magnitude in the leaf of either.
-        verdict: "agree", "gradient is off", "autodiff is off", "differences are off (a kink, or a straight-through
-            estimator)" or "all three differ".
+    A relative difference is the absolute difference, divided by the largest magnitude in the leaf of the two gradients.
+
+    Attributes
+    ----------
+    leaf : str
+        Path of the leaf in the parameters, such as "gate.logits".
+    shape : tuple of int
+        Shape of the leaf.
+    autodiff_absolute : float
+        Largest absolute difference between the given gradient and autodiff.
+    autodiff_relative : float
+        The same difference, relative.
+    differences_absolute : float
+        Largest absolute difference between the given gradient and central differences.
+    differences_relative : float
+        The same difference, relative.
+    verdict : str
+        One of "agree", "gradient is off", "autodiff is off", "differences are off (a kink, or a straight-through estimator)"
+        and "all three differ".
     """
 
     leaf: str
@@ -50,20 +60,22 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What `compare` found; its string is the table.
+    """Result of `compare`. Its `str` is the printed table.
 
-    Attributes:
-        rows: one `Row` for each leaf of params, in their order.
+    Attributes
+    ----------
+    rows : tuple of Row
+        One row for each leaf of the parameters, in the order of the leaves.
     """
 
     rows: tuple[Row, ...]
 
     @property
     def agree(self) -> bool:
-        """Whether the given gradient is nowhere off from autodiff.
+        """Whether the given gradient agrees with autodiff in every leaf (bool).
 
-        A leaf whose central differences alone are off counts as agreeing: that is what a kink or a straight-through
-        estimator looks like.
+        A leaf in which only central differences differ counts as agreement. A kink and a straight-through estimator have
+        this effect.
         """
         return all(row.verdict in (AGREE, DIFFERENCES_OFF) for row in self.rows)
 
@@ -85,55 +97,88 @@ def compare(
     rtol: float = 1e-6,
     file: TextIO | None = None,
 ) -> Comparison:
-    """Compare somebody's own gradient with autodiff and with central differences, leaf by leaf, and print a table.
+    """Compare a gradient with autodiff and with central differences, leaf by leaf, and print a table.
 
-    All three are computed in float64, whatever JAX's default precision, which is left as it was. A central difference
-    needs the loss four times per parameter, so this is for models of up to some thousands of parameters.
+    All three gradients are computed in float64, whatever the default precision of JAX. The default precision is not changed.
 
-    Two of the three outvote the third. The given gradient and autodiff agree on a leaf where they differ by at most
-    rtol times the leaf's largest magnitude: relative to the leaf and not to each entry, since an entry that is nearly
-    zero beside its neighbours is a difference of large terms and has few right digits in any derivation. Differences
-    below 64 eps times the loss or the largest gradient of any leaf are rounding and count as none. (Where a model fits
-    without any error the loss itself is rounding, no gradient has right digits, and leaves may be called off.)
+    Parameters
+    ----------
+    loss : callable
+        Function of the parameters that returns a scalar, written with `jax.numpy`. It is compiled unless Python branches on
+        its values.
+    gradient : callable
+        Function of the parameters (float64 NumPy arrays) that returns the gradient to check: a tree with the structure and
+        the shapes of `params`, with NumPy arrays, JAX arrays or numbers as leaves.
+    params : pytree of arrays or numbers
+        Parameters at which the gradients are compared.
+    rtol : float, default 1e-6
+        Relative tolerance between the given gradient and autodiff, above 0.
+    file : text file, optional
+        File to print the table to. If None (the default), the standard output.
 
-    Central differences have a tolerance of their own, max(rtol, 1e-5) of the leaf's largest magnitude plus 32 eps
-    |loss| / h. Their steps, h = cbrt(eps) max(1, |p|) (about 6e-6) and h / 2, are extrapolated (Richardson), so that
-    the error of truncation is of order h^4, below 1e-10 unless the loss bends on a scale of about 1e-4 in a parameter;
-    1e-5 allows for such bends. The steps are small so that they seldom meet a kink, and that costs
-    digits: rounding in the loss is divided by h, and the extrapolation makes 3 eps |loss| / h of it; 32 leaves a margin
-    for the rounding inside the loss. Where differences cannot tell two gradients apart that differ by more than rtol,
-    autodiff is believed. A kink (L1 at 0, a ReLU, a choice of expert) within a step of the point shows as "differences
-    are off", and so does whatever stops or replaces a gradient on purpose (straight-through, `stop_gradient`).
-    Exactly at 0 it is autodiff that is off: JAX gives |w| the slope 1 there, where sign(w) and differences give 0.
+    Returns
+    -------
+    Comparison
+        One `Row` for each leaf.
 
-    Args:
-        loss: a function of params that returns a scalar, written with `jax.numpy`. It is compiled where it can be.
-        gradient: the function to be checked, of params (float64 NumPy arrays), that returns a tree of the same
-            structure and shapes, of NumPy or JAX arrays or numbers.
-        params: a tree (dicts, lists, tuples, records known to JAX) of arrays or numbers, the point of comparison.
-        rtol: the relative tolerance between the given gradient and autodiff, above 0.
-        file: where the table is printed; standard output by default.
+    Raises
+    ------
+    ValueError
+        If a leaf of `params` or of the gradient is not numeric or not finite; if the structure or a shape of the gradient
+        differs from `params`; or if the loss, its derivative or its central difference is not a finite float64 number.
+    TypeError
+        If the loss calls NumPy on its argument, so that JAX cannot differentiate it.
 
-    Returns:
-        A `Comparison`, with a `Row` for each leaf.
+    Notes
+    -----
+    If two of the three gradients agree on a leaf and the third differs, the third is off.
 
-    Raises:
-        ValueError: where a leaf of params or of the gradient is not numeric or not finite, where the gradient's
-            structure or a leaf's shape differs from that of params, or where the loss is not a finite float64 scalar
-            at params, in its derivative, or a step away; the message says which.
-        TypeError: where the loss calls NumPy on its argument, so that JAX cannot differentiate it.
+    The given gradient and autodiff agree on a leaf if their difference is at most `rtol` times the largest magnitude in the
+    leaf. The tolerance is relative to the leaf, not to each entry: an entry close to zero is often a difference of large
+    terms and has few correct digits in any derivation. Differences below 64 eps times the loss, or times the largest
+    gradient of any leaf, are rounding errors and are ignored. If a model fits without error, the loss itself is a rounding
+    error. Then no gradient has correct digits, and a leaf may be reported as off.
+
+    Central differences use the steps h = cbrt(eps) max(1, |p|), about 6e-6, and h / 2 for a parameter p, with Richardson
+    extrapolation. They evaluate the loss four times per parameter, so `compare` suits models with up to some thousands of
+    parameters. Their tolerance is max(rtol, 1e-5) times the largest magnitude in the leaf, plus 32 eps |loss| / h:
+
+    - The truncation error is of order h^4, below 1e-10, unless the slope of the loss changes much when a parameter changes
+      by about 1e-4. The tolerance of 1e-5 allows for such a loss.
+    - Small steps seldom cross a kink, but they amplify rounding errors: after extrapolation, a rounding error of the loss
+      becomes an error of 3 eps |loss| / h. The factor 32 leaves a margin for rounding errors inside the loss.
+
+    If central differences agree within their tolerance with two gradients that differ by more than `rtol`, the verdict
+    follows autodiff.
+
+    A kink within one step of the point (L1 at 0, a ReLU, a choice of expert) gives the verdict "differences are off". So
+    does an operation that stops or replaces a gradient on purpose (straight-through, `stop_gradient`). Exactly at 0,
+    autodiff of |w| is off: JAX gives the slope 1 there, while sign(w) and central differences give 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from moejax import handwritten
+    >>> params = {"w": np.array([1.0, 2.0])}
+    >>> result = handwritten.compare(
+    ...     lambda p: (p["w"] ** 2).sum(), lambda p: {"w": 2 * p["w"]}, params
+    ... )  # doctest: +ELLIPSIS
+    leaf ...
+    the given gradient agrees with autodiff
+    >>> result.agree
+    True
     """
-    import jax  # here alone, so that everything above stands without it
+    import jax  # imported here so that the rest of the package works without JAX
 
     _checks.positive("rtol", rtol)
     with _float64(jax):
         names, leaves, structure = _read_leaves(jax, "params", params)
         given = _given_gradient(jax, gradient, names, leaves, structure)
 
-        def of_leaves(values: Sequence[Any]) -> Any:
+        def loss_of_leaves(values: Sequence[Any]) -> Any:
             return loss(structure.unflatten([jax.numpy.asarray(value) for value in values]))
 
-        compiled = _compiled(jax, of_leaves, leaves)
+        compiled = _compiled(jax, loss_of_leaves, leaves)
         value, automatic = _autodiff(jax, compiled, names, leaves)
         numeric = _differences(compiled, leaves)
     for name, slopes in zip(names, numeric, strict=True):
@@ -145,14 +190,14 @@ def compare(
 
 
 def _float64(jax: Any) -> AbstractContextManager[Any]:
-    """The context in which JAX computes in float64; its name moved between versions."""
+    """Return the context in which JAX computes in float64; its name differs between versions of JAX."""
     if hasattr(jax, "enable_x64"):
         return jax.enable_x64(True)
     return importlib.import_module("jax.experimental").enable_x64(True)
 
 
 def _read_leaves(jax: Any, name: str, tree: Any) -> tuple[list[str], list[Array], Any]:
-    """The paths of a tree's leaves, the leaves as new float64 arrays, and its structure."""
+    """Return the paths of the leaves of a tree, the leaves as new float64 arrays, and the structure of the tree."""
     flat, structure = jax.tree_util.tree_flatten_with_path(tree)
     if not flat:
         raise ValueError(f"{name}: a tree without leaves was given; want at least one array")
@@ -170,8 +215,8 @@ def _read_leaves(jax: Any, name: str, tree: Any) -> tuple[list[str], list[Array]
 def _given_gradient(
     jax: Any, gradient: Callable[[Any], Any], names: list[str], leaves: list[Array], structure: Any
 ) -> list[Array]:
-    """The leaves of the gradient to be checked, after a check of structure and shapes."""
-    result = gradient(structure.unflatten([leaf.copy() for leaf in leaves]))  # copies: it may work in place
+    """Return the leaves of the gradient to check, after a check of structure and shapes."""
+    result = gradient(structure.unflatten([leaf.copy() for leaf in leaves]))  # copies, because it may change its argument
     paths, given, given_structure = _read_leaves(jax, "gradient", result)
     for missing in sorted(set(names) - set(paths)):
         raise ValueError(f"gradient: leaf {missing} was not given; want the leaves of params, {', '.join(names)}")
@@ -185,26 +230,26 @@ def _given_gradient(
 
 
 def _compiled(jax: Any, loss: Callable[[Sequence[Any]], Any], leaves: list[Array]) -> Callable[[Sequence[Any]], Any]:
-    """The loss compiled, or as it is where Python branches on its values."""
-    fast = jax.jit(loss)
+    """Return the compiled loss, or the loss itself if Python branches on its values."""
+    compiled = jax.jit(loss)
     try:
-        fast(leaves)
+        compiled(leaves)
     except jax.errors.TracerArrayConversionError as error:
         raise TypeError(_NOT_JAX) from error
     except (jax.errors.ConcretizationTypeError, jax.errors.NonConcreteBooleanIndexError):
         return loss
-    return fast
+    return compiled
 
 
 def _autodiff(
     jax: Any, loss: Callable[[Sequence[Any]], Any], names: list[str], leaves: list[Array]
 ) -> tuple[float, list[Array]]:
-    """The loss and its gradient by JAX, after a check that the loss is a finite float64 scalar."""
+    """Return the loss and its gradient by JAX, after a check that the loss is a finite float64 scalar."""
     value = loss(leaves)
     _checks.shape("loss", value, (), "a scalar")
     kind = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
     if kind != np.float64:
-        raise ValueError(f"loss: {kind} was returned for float64 params; want float64, so no cast to another type")
+        raise ValueError(f"loss: {kind} was returned for float64 params; want float64: a loss that casts to no other type")
     _checks.finite("loss", value)
     try:
         slopes = [np.asarray(leaf) for leaf in jax.grad(loss)(list(leaves))]
@@ -216,11 +261,11 @@ def _autodiff(
 
 
 def _differences(loss: Callable[[Sequence[Any]], Any], leaves: list[Array]) -> list[Array]:
-    """Central differences of the loss in every coordinate, extrapolated to a step of zero (Richardson)."""
+    """Return central differences of the loss in every parameter, with Richardson extrapolation to a step of zero."""
     slopes = [np.empty_like(leaf) for leaf in leaves]
     for position, leaf in enumerate(leaves):
 
-        def along(index: tuple[int, ...], value: float, position: int = position, leaf: Array = leaf) -> float:
+        def shifted_loss(index: tuple[int, ...], value: float, position: int = position, leaf: Array = leaf) -> float:
             shifted = leaf.copy()
             shifted[index] = value
             return float(loss([*leaves[:position], shifted, *leaves[position + 1 :]]))
@@ -228,37 +273,40 @@ def _differences(loss: Callable[[Sequence[Any]], Any], leaves: list[Array]) -> l
         for index in np.ndindex(leaf.shape):
             centre = float(leaf[index])
             step = _STEP * max(1.0, abs(centre))
-            wide, narrow = (_slope(along, index, centre, h) for h in (step, step / 2))
+            wide, narrow = (_slope(shifted_loss, index, centre, h) for h in (step, step / 2))
             slopes[position][index] = narrow + (narrow - wide) / 3  # cancels the term in h^2
     return slopes
 
 
-def _slope(along: Callable[..., float], index: tuple[int, ...], centre: float, step: float) -> float:
-    """The slope between two points a step to either side."""
+def _slope(shifted_loss: Callable[..., float], index: tuple[int, ...], centre: float, step: float) -> float:
+    """Return the slope of the loss between the points one step below and one step above `centre`."""
     above, below = centre + step, centre - step
-    return (along(index, above) - along(index, below)) / (above - below)  # by the distance that rounding left
+    return (shifted_loss(index, above) - shifted_loss(index, below)) / (above - below)  # the distance after rounding
 
 
 def _rows(
     names: list[str], given: list[Array], automatic: list[Array], numeric: list[Array], value: float, rtol: float
 ) -> list[Row]:
-    """A row for each leaf."""
+    """Return one row for each leaf."""
     largest = max(abs(value), *(_largest(leaf) for leaf in automatic))
     floor, numeric_floor = 64 * _EPS * largest, 32 * _EPS * abs(value) / _STEP
     numeric_rtol = max(rtol, _DIFFERENCES_RTOL)
     rows = []
-    for name, own, auto, slopes in zip(names, given, automatic, numeric, strict=True):
+    for name, candidate, auto, slopes in zip(names, given, automatic, numeric, strict=True):
         verdict = _verdict(
-            given_is_auto=_close(own, auto, rtol, floor),
+            given_is_auto=_close(candidate, auto, rtol, floor),
             auto_is_numeric=_close(auto, slopes, numeric_rtol, floor + numeric_floor),
-            given_is_numeric=_close(own, slopes, numeric_rtol, floor + numeric_floor),
+            given_is_numeric=_close(candidate, slopes, numeric_rtol, floor + numeric_floor),
         )
-        rows.append(Row(name, own.shape, *_distance(own, auto), *_distance(own, slopes), verdict))
+        rows.append(Row(name, candidate.shape, *_distance(candidate, auto), *_distance(candidate, slopes), verdict))
     return rows
 
 
 def _verdict(*, given_is_auto: bool, auto_is_numeric: bool, given_is_numeric: bool) -> str:
-    """Two of three outvote the third; autodiff is believed where differences agree with both others."""
+    """Return the verdict on a leaf: the gradient that differs from the two others is off.
+
+    If central differences agree with both others, and these differ, the verdict follows autodiff.
+    """
     if given_is_auto:
         return AGREE if auto_is_numeric or given_is_numeric else DIFFERENCES_OFF
     if auto_is_numeric:
@@ -267,22 +315,22 @@ def _verdict(*, given_is_auto: bool, auto_is_numeric: bool, given_is_numeric: bo
 
 
 def _largest(values: Array) -> float:
-    """The largest magnitude, 0 for an empty array."""
+    """Return the largest magnitude, 0 for an empty array."""
     return float(np.max(np.abs(values), initial=0.0))
 
 
 def _distance(a: Array, b: Array) -> tuple[float, float]:
-    """The largest absolute difference, and that relative to the largest magnitude in either."""
+    """Return the largest absolute difference, and its ratio to the largest magnitude in `a` and `b`."""
     absolute, scale = _largest(a - b), max(_largest(a), _largest(b))
     return absolute, absolute / scale if scale > 0 else 0.0
 
 
 def _close(a: Array, b: Array, rtol: float, floor: float) -> bool:
-    """Whether two leaves differ by no more than a share of their largest magnitude, and rounding."""
+    """Return whether `a` and `b` differ by at most `rtol` times their largest magnitude, plus `floor` for rounding."""
     return _largest(a - b) <= rtol * max(_largest(a), _largest(b)) + floor
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    """A row of the table."""
+    """Return the texts of one row of the table."""
     figures = (row.autodiff_absolute, row.autodiff_relative, row.differences_absolute, row.differences_relative)
     return (row.leaf, str(row.shape), *(f"{figure:.1e}" for figure in figures), row.verdict)

@@ -1,4 +1,4 @@
-"""The loss of a mixture of linear experts, its gradient by hand, and descent along it."""
+"""Loss of a mixture of linear experts, its handwritten gradient, and gradient descent."""
 
 from __future__ import annotations
 
@@ -25,25 +25,41 @@ def loss(
     l2_gate: float = 0.0,
     weights: ArrayLike | None = None,
 ) -> float:
-    """The penalised mean squared error of a mixture of linear experts.
+    """Compute the penalised mean squared error of a mixture of linear experts.
 
-    Args:
-        params: the nested dict that the module describes, for K experts.
-        x: (n, d), the inputs.
-        y: (n,), the targets.
-        gate: "fixed", "constant", "softmax" or "top1".
-        l1_experts: multiplies the sum of absolute values of the experts' weights.
-        l1_gate: multiplies the sum of absolute values of the gate's weights, if it has any.
-        l2_experts: multiplies the sum of squares of the experts' weights.
-        l2_gate: multiplies the sum of squares of the gate's weights, if it has any.
-        weights: (n,), what each row counts for in the mean; none below 0, their sum above 0. None: all the same.
+    Parameters
+    ----------
+    params : dict
+        Nested dict of parameters of K experts and the gate, as described in `moejax.handwritten`.
+    x : array_like, shape (n, d)
+        Inputs.
+    y : array_like, shape (n,)
+        Targets.
+    gate : {"fixed", "constant", "softmax", "top1"}
+        The gate.
+    l1_experts : float, default 0.0
+        Factor of the sum of magnitudes of the experts' weights.
+    l1_gate : float, default 0.0
+        Factor of the sum of magnitudes of the gate's weights, if it has weights.
+    l2_experts : float, default 0.0
+        Factor of the sum of squares of the experts' weights.
+    l2_gate : float, default 0.0
+        Factor of the sum of squares of the gate's weights, if it has weights.
+    weights : array_like, shape (n,), optional
+        Weight of each row in the mean. No weight is negative, and their sum is above 0. If None (the default), all rows have
+        the same weight.
 
-    Returns:
-        The mean over rows of (y - prediction)^2, plus the penalties.
+    Returns
+    -------
+    float
+        Mean over rows of (y - prediction)^2, in squared units of y, plus the penalties.
 
-    Raises:
-        ValueError: where an argument has the wrong keys, shape or values; the message names it.
-        TypeError: inside a JAX transformation, where params have no numbers; the message is JAX's.
+    Raises
+    ------
+    ValueError
+        If an argument has wrong keys, a wrong shape or wrong values. The message names the argument.
+    TypeError
+        If the function is called inside a JAX transformation, where the parameters have no numbers. The message is from JAX.
     """
     penalties = _penalties(l1_experts, l1_gate, l2_experts, l2_gate)
     params, forward = _forward(params, x, y, gate, weights)
@@ -67,35 +83,54 @@ def gradient(
     l2_gate: float = 0.0,
     weights: ArrayLike | None = None,
 ) -> Params:
-    """The gradient of `loss` in params, by the formulas at the head of the module.
+    """Compute the gradient of `loss` with respect to the parameters, by the formulas in `moejax.handwritten`.
 
-    For gate "top1" it is the straight-through estimate: not the derivative of the loss, which has none in the gate (it
-    is flat but where the choice jumps), but that of the softmax gate, taken at the hard prediction. Each expert's
-    gradient then comes from the rows that chose it.
+    Parameters
+    ----------
+    params : dict
+        Nested dict of parameters of K experts and the gate, as described in `moejax.handwritten`.
+    x : array_like, shape (n, d)
+        Inputs.
+    y : array_like, shape (n,)
+        Targets.
+    gate : {"fixed", "constant", "softmax", "top1"}
+        The gate.
+    l1_experts : float, default 0.0
+        Factor of the sum of magnitudes of the experts' weights.
+    l1_gate : float, default 0.0
+        Factor of the sum of magnitudes of the gate's weights, if it has weights.
+    l2_experts : float, default 0.0
+        Factor of the sum of squares of the experts' weights.
+    l2_gate : float, default 0.0
+        Factor of the sum of squares of the gate's weights, if it has weights.
+    weights : array_like, shape (n,), optional
+        Weight of each row in the mean. No weight is negative, and their sum is above 0. If None (the default), all rows have
+        the same weight.
 
-    Args:
-        params: the nested dict that the module describes, for K experts.
-        x: (n, d), the inputs.
-        y: (n,), the targets.
-        gate: "fixed", "constant", "softmax" or "top1".
-        l1_experts: multiplies the sum of absolute values of the experts' weights.
-        l1_gate: multiplies the sum of absolute values of the gate's weights, if it has any.
-        l2_experts: multiplies the sum of squares of the experts' weights.
-        l2_gate: multiplies the sum of squares of the gate's weights, if it has any.
-        weights: (n,), what each row counts for in the mean; none below 0, their sum above 0. None: all the same.
+    Returns
+    -------
+    dict
+        Nested dict with the keys and shapes of `params`, in units of the loss per unit of each parameter. Parameters that
+        are not trained (`log_proportions`, `temperature`) have gradient 0.
 
-    Returns:
-        A nested dict with the keys and shapes of params, in the unit of the loss per unit of each parameter. What is
-        not trained (`log_proportions`, `temperature`) has zeros.
+    Raises
+    ------
+    ValueError
+        If an argument has wrong keys, a wrong shape or wrong values. The message names the argument.
+    TypeError
+        If the function is called inside a JAX transformation, where the parameters have no numbers. The message is from JAX.
 
-    Raises:
-        ValueError: where an argument has the wrong keys, shape or values; the message names it.
-        TypeError: inside a JAX transformation, where params have no numbers; the message is JAX's.
+    Notes
+    -----
+    For the gate "top1", the result is the straight-through estimate. As a function of the gate's parameters, the loss is
+    constant except where the chosen expert changes, so its derivative carries no information. The estimate is the gradient
+    of the softmax gate, evaluated at the residuals of the top-1 prediction. The gradient of an expert then comes only from
+    the rows that chose this expert.
     """
     penalties = _penalties(l1_experts, l1_gate, l2_experts, l2_gate)
     params, forward = _forward(params, x, y, gate, weights)
     slope = (-2 * forward.share * forward.residual)[:, None]  # (n, 1), dL/dprediction
-    d_eta = slope * forward.used
+    d_eta = slope * forward.multipliers
     result = {
         "experts": {"weights": d_eta.T @ forward.x, "intercept": d_eta.sum(axis=0)},
         "gate": _gate_gradient(params["gate"], forward, d_g=slope * forward.eta),
@@ -108,61 +143,81 @@ def gradient(
 
 
 def descend(gradient: Callable[[Params], Params], params: Params, steps: int, rate: float) -> tuple[Params, list[Params]]:
-    """Plain gradient descent: params - rate * gradient(params), `steps` times.
+    """Run plain gradient descent: params - rate * gradient(params), `steps` times.
 
-    Every iterate is kept, so this is for the small problems on which two derivations are compared step by step.
+    All iterates are kept, so the function suits small problems on which two derivations are compared step by step.
 
-    Args:
-        gradient: any function of params that returns a nested dict with their keys and shapes.
-        params: the start, a nested dict of numbers and arrays. It is copied, never changed.
-        steps: how many steps to take, at least 0.
-        rate: what multiplies the gradient, above 0; in units of parameter squared per unit of loss.
+    Parameters
+    ----------
+    gradient : callable
+        Function of the parameters that returns a nested dict with the keys and shapes of the parameters.
+    params : dict
+        Initial parameters, a nested dict of numbers and arrays. They are copied, not changed.
+    steps : int
+        Number of steps, at least 0.
+    rate : float
+        Learning rate, above 0, in units of a squared parameter per unit of the loss.
 
-    Returns:
-        The last params, and the list of all steps + 1 iterates, the start first and the last params last; float64.
+    Returns
+    -------
+    params : dict
+        Last iterate, in float64.
+    iterates : list of dict
+        All steps + 1 iterates, from the initial parameters to the last iterate, in float64.
 
-    Raises:
-        ValueError: where steps or rate is out of range, where the gradient's keys or shapes differ from those of
-            params, or where the parameters stop being finite (the rate is then too large).
+    Raises
+    ------
+    ValueError
+        If `steps` or `rate` is out of range, if the keys or shapes of the gradient differ from those of the parameters, or
+        if the parameters become NaN or infinite because `rate` is too large.
+
+    Examples
+    --------
+    >>> from moejax import handwritten
+    >>> last, iterates = handwritten.descend(lambda p: {"w": 2 * p["w"]}, {"w": 1.0}, steps=2, rate=0.25)
+    >>> [float(params["w"]) for params in iterates]
+    [1.0, 0.5, 0.25]
     """
     _checks.count("steps", steps, least=0)
     _checks.positive("rate", rate)
     current = as_arrays("params", params)
     iterates = [current]
     for step in range(1, steps + 1):
-        with np.errstate(over="ignore", invalid="ignore"):  # the check below says it better
+        with np.errstate(over="ignore", invalid="ignore"):  # the check below has a clearer message
             current = _moved("gradient", current, gradient(current), rate)
         if not _still_finite(iterates[-1], current):
-            raise ValueError(f"rate: {rate} made the parameters NaN or infinite at step {step}; want a smaller one")
+            raise ValueError(f"rate: {rate} made the parameters NaN or infinite at step {step}; want a smaller rate")
         iterates.append(current)
     return current, iterates
 
 
 @dataclass(frozen=True)
 class _Forward:
-    """What the forward pass leaves for the backward pass."""
+    """Results of the forward pass that the backward pass needs."""
 
     x: Array  # (n, d)
     eta: Array  # (n, K), the experts' predictions
-    soft: Array  # (n, K), the gate's probabilities
-    used: Array  # (n, K), what multiplied the experts' predictions: one-hot for top-1, else the probabilities
+    probabilities: Array  # (n, K), the gate's probabilities
+    multipliers: Array  # (n, K), the factors of the experts' predictions: one-hot for top-1, otherwise the probabilities
     residual: Array  # (n,), y - prediction
-    share: Array  # (n,), each row's part in the mean; sums to 1
+    share: Array  # (n,), the weight of each row in the mean; sums to 1
 
 
 def _forward(params: Params, x: ArrayLike, y: ArrayLike, gate: str, weights: ArrayLike | None) -> tuple[Params, _Forward]:
-    """Check everything, then predict: params as float64, and the pieces of the forward pass."""
+    """Return the parameters in float64 and the results of the forward pass, after a check of all arguments."""
     x, y, share = checked_data(x, y, weights)
     params = checked_params(params, gate, x.shape[1])
     eta = x @ params["experts"]["weights"].T + params["experts"]["intercept"]
-    soft = _probabilities(params["gate"], x)
-    used = np.eye(soft.shape[1])[soft.argmax(axis=1)] if gate == "top1" else soft
-    residual = y - np.einsum("nk,nk->n", used, eta)
-    return params, _Forward(x, eta, soft, used, residual, share)
+    probabilities = _probabilities(params["gate"], x)
+    multipliers = probabilities
+    if gate == "top1":
+        multipliers = np.eye(probabilities.shape[1])[probabilities.argmax(axis=1)]
+    residual = y - np.einsum("nk,nk->n", multipliers, eta)
+    return params, _Forward(x, eta, probabilities, multipliers, residual, share)
 
 
 def _probabilities(gate: Params, x: Array) -> Array:
-    """The gate's probabilities, (n, K)."""
+    """Return the probabilities of the gate, shape (n, K)."""
     if "log_proportions" in gate:
         return np.tile(np.exp(gate["log_proportions"]), (len(x), 1))
     if "logits" in gate:
@@ -171,18 +226,18 @@ def _probabilities(gate: Params, x: Array) -> Array:
 
 
 def _softmax(logits: Array) -> Array:
-    """Softmax over the last axis, safe for large logits."""
+    """Return the softmax over the last axis, without overflow for large logits."""
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
 def _gate_gradient(gate: Params, forward: _Forward, d_g: Array) -> Params:
-    """The gradient in the gate's parameters, from that in its probabilities, d_g (n, K)."""
+    """Return the gradient in the gate's parameters, from the gradient d_g (n, K) in its probabilities."""
     if "log_proportions" in gate:
         return {"log_proportions": np.zeros_like(gate["log_proportions"])}
-    # The softmax's Jacobian, diag(g) - g g^T, times d_g. The g before the bracket is all there is of g_k (1 - g_k): the
-    # (1 - g_k) is inside, in the difference from the mean over experts.
-    d_z = forward.soft * (d_g - np.sum(forward.soft * d_g, axis=1, keepdims=True))
+    # The Jacobian of the softmax, diag(g) - g g^T, times d_g. Its diagonal is g_k (1 - g_k): the factor g_k is before the
+    # bracket, and (1 - g_k) comes from the difference inside the bracket.
+    d_z = forward.probabilities * (d_g - np.sum(forward.probabilities * d_g, axis=1, keepdims=True))
     if "logits" in gate:
         return {"logits": d_z.sum(axis=0)}
     d_z = d_z / gate["temperature"]
@@ -190,7 +245,7 @@ def _gate_gradient(gate: Params, forward: _Forward, d_g: Array) -> Params:
 
 
 def _penalties(l1_experts: float, l1_gate: float, l2_experts: float, l2_gate: float) -> dict[str, tuple[float, float]]:
-    """The penalties (l1, l2) of each part, checked."""
+    """Return the penalties (l1, l2) of each part, after a check."""
     named = {"l1_experts": l1_experts, "l1_gate": l1_gate, "l2_experts": l2_experts, "l2_gate": l2_gate}
     for name, value in named.items():
         _checks.not_negative(name, value)
@@ -199,7 +254,7 @@ def _penalties(l1_experts: float, l1_gate: float, l2_experts: float, l2_gate: fl
 
 
 def _moved(name: str, params: Any, direction: Any, rate: float) -> Any:
-    """params - rate * direction, over nested dicts of the same keys and shapes."""
+    """Return params - rate * direction, for nested dicts with the same keys and shapes."""
     if isinstance(params, dict):
         check_keys(name, direction, set(params))
         return {key: _moved(f"{name}[{key!r}]", value, direction[key], rate) for key, value in params.items()}
@@ -208,7 +263,7 @@ def _moved(name: str, params: Any, direction: Any, rate: float) -> Any:
 
 
 def _still_finite(before: Any, after: Any) -> bool:
-    """Whether what was finite is finite (the log of a proportion of 0 never was)."""
+    """Return whether all values are finite that were finite before; the logarithm of a proportion of 0 is not finite."""
     if isinstance(before, dict):
         return all(_still_finite(value, after[key]) for key, value in before.items())
     return bool((np.isfinite(after) | ~np.isfinite(before)).all())

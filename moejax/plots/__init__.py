@@ -1,12 +1,22 @@
-"""Figures of fits and sweeps: each takes arrays and a matplotlib Axes, and returns the Axes.
+"""Figures of fits and sweeps.
 
-    ax = training_loss(history)             # a figure of its own: ax.figure.savefig("loss.png", dpi=120)
-    ax = training_loss(history, ax=ax)      # into Axes that you made, with pyplot or without
+Each function draws arrays into a matplotlib Axes and returns the Axes::
 
-An array is anything that `numpy.asarray` takes. In shapes, n counts samples, d features, K experts, M members of a
-grid, T training steps, P penalties, R restarts. Experts are counted from 0 in arrays and from 1 in labels. Nothing is
-shown or saved, matplotlib's settings are left alone, and pyplot is not imported. Legends stand in a row above the Axes,
-where no data can be: let a title be the figure's (`ax.figure.suptitle`).
+    ax = training_loss(history)             # a new figure: ax.figure.savefig("loss.png", dpi=120)
+    ax = training_loss(history, ax=ax)      # into existing Axes, made with or without pyplot
+
+Notes
+-----
+An array is any argument that `numpy.asarray` accepts. In shapes, n is the number of samples, d of features, K of experts,
+M of members of a grid, T of training steps, P of penalties and R of restarts. Experts are counted from 0 in arrays and
+from 1 in labels.
+
+The functions do not show or save a figure, do not change matplotlib's settings and do not import pyplot. The legend is
+above the Axes, so that it covers no data. Add a title by `title` or `ax.figure.suptitle`: a title by `ax.set_title` can
+overlap the legend.
+
+A function raises a `ValueError` if an array, an option or the Axes is wrong. The message names the argument, the value that
+was given and the value that is wanted.
 """
 
 from moejax.plots._gates import gate_tree as gate_tree

@@ -11,15 +11,43 @@ from moejax.plots._style import GREY, MINUS, NORMAL, SMALL, axes_or_new, colour_
 
 
 def gate_tree(branches: Sequence[Any], *, ax: Axes | None = None) -> Axes:
-    """A hierarchical gate from its first split at the left to its experts at the right, branches as wide as their shares.
+    """Draw the tree of a hierarchical gate.
 
-    Args:
-        branches: records with `above`, `expert`, `share`, `coefficients` and `name`, as `branches` of the gate returns them.
-            The coefficients stand above a branch; of a split into two, those of the first less those of the second.
-        ax: where to draw; a new figure if None.
+    The first split is on the left and the experts are on the right. The width of a branch grows with its share of the rows.
 
-    Returns:
-        The Axes.
+    Parameters
+    ----------
+    branches : sequence of records
+        Branches of the tree, as the method `branches` of a hierarchical gate returns them. A record has the attributes
+        `above` (int, index of the branch that leads to its split; -1 at the first split), `expert` (int, or None for a
+        split), `share` (float from 0 to 1, or None), `coefficients` (pairs of feature name and value) and `name` (str).
+    ax : matplotlib.axes.Axes, optional
+        Axes to draw into. If None (the default), a new figure is made.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The Axes with the figure.
+
+    Raises
+    ------
+    ValueError
+        If `branches` is empty or holds other records, or if `ax` is not two-dimensional Axes.
+
+    Notes
+    -----
+    Coefficients are written above their branch. At a split into two branches, only the difference of the two coefficient
+    vectors matters: the first branch shows the first vector minus the second.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from moejax import gates, plots
+    >>> gate = gates.hierarchical(((0, 1), 2))
+    >>> params = {"weights": np.eye(4, 3), "intercept": np.zeros(4)}
+    >>> ax = plots.gate_tree(gate.branches(params, shares=[0.2, 0.5, 0.3]))
+    >>> len(ax.get_lines())
+    4
     """
     if not branches or any(not hasattr(branch, "above") for branch in branches):
         raise ValueError(f"branches: {branches!r} was given; want what `branches` of a hierarchical gate returns")
@@ -35,12 +63,17 @@ def gate_tree(branches: Sequence[Any], *, ax: Axes | None = None) -> Axes:
         ax.plot(
             *bend, color=colour, lw=width, solid_joinstyle="round", solid_capstyle="round", zorder=1 + (branch.share or 0)
         )
-        told = "\n".join(f"{value:+.2f} {name}" for name, value in branch.coefficients).replace("-", MINUS)
-        above: dict[str, Any] = {"xytext": (0, 2 + width / 2), "textcoords": "offset points", "va": "bottom", "ha": "center"}
-        ax.annotate(told, (depth[i] - 0.5, height[i]), fontsize=SMALL, linespacing=1.05, **above)
+        text = "\n".join(f"{value:+.2f} {name}" for name, value in branch.coefficients).replace("-", MINUS)
+        above_line: dict[str, Any] = {
+            "xytext": (0, 2 + width / 2),
+            "textcoords": "offset points",
+            "va": "bottom",
+            "ha": "center",
+        }
+        ax.annotate(text, (depth[i] - 0.5, height[i]), fontsize=SMALL, linespacing=1.05, **above_line)
         if branch.expert is not None:
-            beside: dict[str, Any] = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
-            ax.annotate(branch.name, (depth[i], height[i]), fontsize=NORMAL, **beside)
+            right_of_end: dict[str, Any] = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
+            ax.annotate(branch.name, (depth[i], height[i]), fontsize=NORMAL, **right_of_end)
     ax.set_xlim(-0.05, max(depth) + 0.55)
     ax.set_ylim(min(height) - 0.4, max(height) + 0.75)
     ax.set_axis_off()
@@ -48,22 +81,26 @@ def gate_tree(branches: Sequence[Any], *, ax: Axes | None = None) -> Axes:
 
 
 def _places(branches: Sequence[Any]) -> tuple[list[int], list[float]]:
-    """How many splits each branch is from the left, and its height: experts one below another, splits between theirs."""
+    """Return the depth and the height of each branch.
+
+    The depth is the number of splits from the left. Experts are one below another. A split is halfway between the highest
+    and the lowest branch below it.
+    """
     depth: list[int] = []
-    for branch in branches:  # a split comes before what is below it
+    for branch in branches:  # a branch comes before the branches below it
         depth.append(1 if branch.above < 0 else depth[branch.above] + 1)
     height = [0.0] * len(branches)
-    free = iter(range(0, -len(branches), -1))
+    expert_heights = iter(range(0, -len(branches), -1))
 
-    def settle(above: int) -> None:
+    def set_heights(above: int) -> None:
         for i, branch in enumerate(branches):
             if branch.above == above:
                 if branch.expert is None:
-                    settle(i)
-                    below = [height[j] for j, other in enumerate(branches) if other.above == i]
-                    height[i] = (min(below) + max(below)) / 2
+                    set_heights(i)
+                    children = [height[j] for j, other in enumerate(branches) if other.above == i]
+                    height[i] = (min(children) + max(children)) / 2
                 else:
-                    height[i] = float(next(free))
+                    height[i] = float(next(expert_heights))
 
-    settle(-1)
+    set_heights(-1)
     return depth, height

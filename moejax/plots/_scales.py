@@ -1,4 +1,4 @@
-"""Axes of values and of penalties."""
+"""Scales, ticks and lines of penalty axes and value axes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from moejax.plots._style import CHOSEN, MOST_VERTICES, SMALL, size_in_points
 
 
 def axis_of_values(ax: Any, values: np.ndarray) -> None:
-    """A logarithmic y axis if all `values`, and all that was drawn before, are positive and span over a decade."""
+    """Make the y axis logarithmic if `values` and all drawn data are positive and span more than a decade."""
     if values.size == 0:
         return
     low = min(float(values.min()), ax.dataLim.y0)
@@ -28,41 +28,44 @@ def axis_of_values(ax: Any, values: np.ndarray) -> None:
 
 
 def few_ticks(ax: Any, each: float) -> None:
-    """So few ticks that each has `each` points: matplotlib's own choice lets long numbers run into one another."""
+    """Limit the number of ticks so that each tick has `each` points of room.
+
+    With matplotlib's default, long numbers can overlap.
+    """
     bins = int(np.clip(size_in_points(ax)[0] / each, 2, 6))
     for axis in (ax.xaxis, ax.yaxis, *([ax.zaxis] if ax.name == "3d" else [])):
         axis.set_major_locator(MaxNLocator(bins, steps=[1, 2, 2.5, 5, 10]))
 
 
 def axis_of_penalties(ax: Any) -> None:
-    """A logarithmic x axis for all that `ax` holds, with a place for 0 left of a break.
+    """Make the x axis logarithmic for all data in `ax`, with a place for the penalty 0 to the left of a break.
 
-    Such an axis is matplotlib's "symlog", linear below the smallest positive penalty, where nothing is drawn: so data
-    keep their values, and a second curve on the same Axes needs no knowledge of the first.
+    An axis with 0 has matplotlib's scale "symlog", which is linear below the smallest positive penalty. No data lie between
+    0 and this penalty. Data keep their values, so a second curve can be drawn on the same Axes without changes to the first.
     """
     least, low, high = float(ax.dataLim.minposx), float(ax.dataLim.x0), float(ax.dataLim.x1)
-    for old in [text for text in ax.texts if text.get_gid() == "break"]:
-        old.remove()
+    for mark in [text for text in ax.texts if text.get_gid() == "break"]:
+        mark.remove()
     if not 0 < high < np.inf:
         ax.set_xticks([0.0], ["0"])
         return
     decades = log10(high / least)
-    room = max(2, floor(size_in_points(ax)[0] / 42.0))
-    ticks = _decades(least, high, room)
+    most_ticks = max(2, floor(size_in_points(ax)[0] / 42.0))
+    ticks = _decades(least, high, most_ticks)
     pad = 10.0 ** max(0.02 * decades, 0.05)
     if low > 0:
         ax.set_xscale("log")
         ax.set_xlim(least / pad, high * pad)
     else:
         gap = max(0.12 * decades, 0.3)
-        # The scale gives the linear part a width of linscale / (1 - 1/10) decades.
+        # In this scale, the linear part is linscale / (1 - 1/10) decades wide.
         ax.set_xscale("symlog", linthresh=least, linscale=0.9 * gap)
         ax.set_xlim(-least * max(0.02 * decades, 0.05) / gap, high * pad)
         ticks = [0.0, *ticks]
-        white = {"facecolor": "white", "edgecolor": "none", "pad": 0.3}
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.3}
         ax.text(
             least / 2, 0, "//", transform=ax.get_xaxis_transform(), ha="center", va="center", fontsize=SMALL,
-            bbox=white, gid="break",
+            bbox=box, gid="break",
         )  # fmt: skip
     ax.xaxis.set_major_locator(FixedLocator(ticks))
     ax.xaxis.set_major_formatter(FuncFormatter(_plain))
@@ -70,52 +73,57 @@ def axis_of_penalties(ax: Any) -> None:
 
 
 def _decades(low: float, high: float, most: int) -> list[float]:
-    """At most about `most` round numbers from `low` to `high`: powers of ten, or 1-2-5 where there are too few."""
-    near = 1e-6  # float32 has 1e-4 a little above or below 1e-4
+    """Return about `most` or fewer round numbers from `low` to `high`.
+
+    The numbers are powers of ten; with fewer than three powers, 1, 2 and 5 times powers of ten.
+    """
+    tolerance = 1e-6  # the float32 of a number such as 1e-4 is slightly different from its float64
     exponents = range(floor(log10(low)), ceil(log10(high)) + 1)
     for factors in ((1.0,), (1.0, 2.0, 5.0)):
-        # `float` of a string is the number nearest to 1e-4; 10.0 ** -4 need not be.
+        # float("1e-4") is the float64 nearest to 1e-4; 10.0 ** -4 may be another one.
         ticks = [f * float(f"1e{e}") for e in exponents for f in factors]
-        ticks = [tick for tick in ticks if low * (1 - near) <= tick <= high * (1 + near)]
+        ticks = [tick for tick in ticks if low * (1 - tolerance) <= tick <= high * (1 + tolerance)]
         if len(ticks) >= 3:
             return ticks[:: ceil(len(ticks) / most)]
-    return [low] if high <= low * (1 + near) else [low, high]
+    return [low] if high <= low * (1 + tolerance) else [low, high]
 
 
 def _plain(value: float, position: int | None = None) -> str:
-    """0.01 rather than 10 to the -2: it is read at once, and matplotlib needs no parser of mathematics to draw it."""
+    """Return a tick label such as 0.01, which is easier to read and faster to draw than 10 to the power of -2."""
     return f"{value:.3g}"
 
 
 def chosen_line(ax: Any, chosen: float) -> Line2D:
-    """A vertical line at the chosen penalty."""
-    # Not `axvline`, which widens the limits of the data by rounding: a 0 may come back as 2e-16, a penalty like any other.
-    at, across = [float(chosen)] * 2, ax.get_xaxis_transform()
-    line = Line2D(at, [0, 1], transform=across, color=CHOSEN, linewidth=1.4, zorder=2, label=f"chosen: {float(chosen):.3g}")
+    """Draw a vertical line at the chosen penalty."""
+    # `axvline` would change the data limits by rounding: a lower limit of 0 could become 2e-16, a positive penalty.
+    x, transform = [float(chosen)] * 2, ax.get_xaxis_transform()
+    line = Line2D(
+        x, [0, 1], transform=transform, color=CHOSEN, linewidth=1.4, zorder=2, label=f"chosen: {float(chosen):.3g}"
+    )
     return ax.add_artist(line)
 
 
 def ring(ax: Any, grid: np.ndarray, line: np.ndarray | None, chosen: float) -> None:
-    """A ring around the point of the curve at the chosen penalty, if it has one."""
-    at = int(np.argmin(np.abs(grid - float(chosen))))
-    if line is not None and np.isclose(grid[at], float(chosen), rtol=1e-5) and np.isfinite(line[at]):
-        ax.plot(grid[at], line[at], marker="o", markersize=10, mfc="none", mec=CHOSEN, mew=1.8, linestyle="", zorder=4)
+    """Draw a ring around the point of the curve at the chosen penalty, if the curve has such a point."""
+    index = int(np.argmin(np.abs(grid - float(chosen))))
+    if line is not None and np.isclose(grid[index], float(chosen), rtol=1e-5) and np.isfinite(line[index]):
+        ax.plot(grid[index], line[index], marker="o", markersize=10, mfc="none", mec=CHOSEN, mew=1.8, linestyle="", zorder=4)
 
 
-def as_segments(at: np.ndarray, lines: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
-    """The vertices (V, 2) of the first `sizes` (M,) numbers of each of the lines (M, T).
+def as_segments(steps: np.ndarray, lines: np.ndarray, sizes: np.ndarray) -> list[np.ndarray]:
+    """Return the vertices (V, 2) of the first `sizes[i]` numbers of each of the lines (M, T).
 
-    If they are too many, they are thinned to the smallest and largest of each stretch of steps, and to both ends of a line,
-    which are what readers look for.
+    Long lines are thinned if there are more than `MOST_VERTICES` numbers. Each line then keeps its two ends, and the
+    smallest and the largest number of each range of steps, because readers look for these.
     """
     if sizes.sum() <= MOST_VERTICES:
-        return [np.column_stack([at[:size], line[:size]]) for line, size in zip(lines, sizes, strict=True)]
-    stretches = max(1, MOST_VERTICES // (2 * len(lines)) - 1)
+        return [np.column_stack([steps[:size], line[:size]]) for line, size in zip(lines, sizes, strict=True)]
+    n_ranges = max(1, MOST_VERTICES // (2 * len(lines)) - 1)
     segments = []
     for line, size in zip(lines, sizes, strict=True):
-        width = -(-int(size) // stretches)
+        width = -(-int(size) // n_ranges)
         parts = np.pad(line[:size], (0, -int(size) % width), mode="edge").reshape(-1, width)
         starts = width * np.arange(len(parts))
         index = np.unique([0, *(starts + parts.argmin(axis=1)), *(starts + parts.argmax(axis=1)), size - 1])
-        segments.append(np.column_stack([at[index], line[index]]))
+        segments.append(np.column_stack([steps[index], line[index]]))
     return segments

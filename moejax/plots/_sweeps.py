@@ -26,26 +26,59 @@ def validation_error(
     penalty_label: str = "penalty weight",
     ax: Axes | None = None,
 ) -> Axes:
-    """Error on held-out data against the penalty; restarts are points, and the chosen ones a line.
+    """Draw the error on held-out data against the penalty.
 
-    The penalty has a logarithmic axis, on which 0 has a place of its own, left of a break. The error has one where all
-    of it is positive and spans more than a decade. Errors that are NaN or infinite are left out, and the legend says
-    how many.
+    Restarts are points. The errors of the chosen restarts are joined by a line.
 
-    Args:
-        penalty: (P,), none below 0, in any order.
-        error: (P,) or (P, R).
-        chosen_restart: (P,), whole numbers from 0 to R - 1: the restart that was chosen at each penalty. Without it,
-            restarts are points only: the best of them on held-out data is luck, not a choice.
-        chosen: the penalty that was chosen, between the smallest and the largest in `penalty`.
-        reference: an error to compare with, a horizontal line.
-        reference_label: its name in the legend.
-        label: name of the error, with its units if any.
-        penalty_label: name of the penalty.
-        ax: where to draw; a new figure if None.
+    Parameters
+    ----------
+    penalty : array_like, shape (P,)
+        Penalties, in any order. None of them is negative.
+    error : array_like, shape (P,) or (P, R)
+        Mean error on held-out data at each penalty, or at each penalty and restart. Values that are NaN or infinite are not
+        drawn. The legend gives their number.
+    chosen_restart : array_like of int, shape (P,), optional
+        Restart that was chosen at each penalty, from 0 to R - 1. If None (the default), no line joins the restarts.
+    chosen : float, optional
+        Penalty that was chosen, between the smallest and the largest in `penalty`. It is drawn as a vertical line. If None
+        (the default), there is no such line.
+    reference : float, optional
+        Error to compare with, in the units of `error`. It is drawn as a horizontal line. If None (the default), there is no
+        such line.
+    reference_label : str, default "noise floor"
+        Name of `reference` in the legend.
+    label : str, default "validation MSE"
+        Name of the error, with its units if it has any.
+    penalty_label : str, default "penalty weight"
+        Name of the penalty.
+    ax : matplotlib.axes.Axes, optional
+        Axes to draw into. If None (the default), a new figure is made.
 
-    Returns:
-        The Axes.
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The Axes with the figure.
+
+    Raises
+    ------
+    ValueError
+        If an argument has the wrong shape or wrong values, or if `chosen_restart` is given with `error` of shape (P,).
+
+    Notes
+    -----
+    The axis of the penalty is logarithmic. The penalty 0 has a place to the left of a break in the axis. The axis of the
+    error is logarithmic if all errors are positive and span more than a decade.
+
+    Choose restarts by their training objective. The smallest held-out error over restarts is biased downwards: it rewards
+    luck.
+
+    Examples
+    --------
+    >>> from moejax import plots
+    >>> error = [[1.2, 1.1], [0.9, 1.0], [1.5, 1.4]]
+    >>> ax = plots.validation_error([0.0, 0.01, 0.1], error, chosen_restart=[0, 0, 1], chosen=0.01)
+    >>> [text.get_text() for text in ax.get_legend().get_texts()]
+    ['restart', 'chosen restart', 'chosen: 0.01']
     """
     grid, order = as_penalties(penalty, chosen)
     errors = as_numbers("error", error, 1, 2, "(P,) or (P, R)")
@@ -62,9 +95,15 @@ def validation_error(
     keys: list[Line2D] = []
     colour = PALETTE[0]
     if errors.ndim == 2:
-        at = np.broadcast_to(grid[:, None], errors.shape)[np.isfinite(errors)]
-        shown = errors[np.isfinite(errors)]
-        ax.scatter(at, shown, s=12, color=colour, alpha=0.35, linewidths=0)
+        finite = np.isfinite(errors)
+        ax.scatter(
+            np.broadcast_to(grid[:, None], errors.shape)[finite],
+            errors[finite],
+            s=12,
+            color=colour,
+            alpha=0.35,
+            linewidths=0,
+        )
         name = "restart" if line is not None else label
         keys.append(Line2D([], [], color=colour, alpha=0.5, marker="o", markersize=3.5, linestyle="", label=name))
     if line is not None:
@@ -78,9 +117,9 @@ def validation_error(
         ring(ax, grid, line, chosen)
     if reference is not None:
         keys.append(ax.axhline(float(reference), color=GREY, linewidth=1.4, linestyle="--", zorder=2, label=reference_label))
-    lost = int(np.isnan(errors).sum())
-    if lost:
-        keys.append(add_note(f"{lost} of {errors.size} not finite, left out"))
+    n_omitted = int(np.isnan(errors).sum())
+    if n_omitted:
+        keys.append(add_note(f"{n_omitted} of {errors.size} not finite, left out"))
     axis_of_values(ax, np.append(errors[np.isfinite(errors)], [] if reference is None else [reference]))
     finish_axes(ax, penalty_label, label, keys)
     axis_of_penalties(ax)
