@@ -13,7 +13,7 @@ import numpy as np
 
 from moejax import _checks
 
-_ROUNDING = 1e-4  # of probabilities, and of their sum over classes
+_ROUNDING = 1e-4  # tolerance for probabilities and for their sum over classes
 
 
 class Calibration(NamedTuple):
@@ -167,17 +167,19 @@ def calibration(
     elif table.shape[1] == 2:
         of_class = 1
     chosen = table.argmax(axis=1) if of_class is None else np.full(len(labels), of_class)
-    said, came = table[np.arange(len(labels)), chosen], labels == chosen
+    probability, correct = table[np.arange(len(labels)), chosen], labels == chosen
     edges = np.linspace(0, 1, bins + 1)
-    number = np.searchsorted(edges[1:-1], said)  # what is on an edge is in the bin below
+    bin_of_row = np.searchsorted(edges[1:-1], probability)  # a probability on an edge belongs to the bin below
 
     def total(values: Any) -> np.ndarray:
-        return np.bincount(number, share * values, minlength=bins)
+        return np.bincount(bin_of_row, share * values, minlength=bins)
 
     size = total(1.0)
-    there = size > 0
-    predicted, observed = (np.where(there, total(v) / np.where(there, size, 1), np.nan) for v in (said, came))
-    error = float((size * np.abs(predicted - observed))[there].sum())
+    occupied = size > 0
+    predicted, observed = (
+        np.where(occupied, total(v) / np.where(occupied, size, 1), np.nan) for v in (probability, correct)
+    )
+    error = float((size * np.abs(predicted - observed))[occupied].sum())
     return Calibration(edges, predicted, observed, size, error)
 
 
@@ -190,7 +192,9 @@ def _checked(y: Any, probabilities: Any, weights: Any) -> tuple[np.ndarray, np.n
         table = np.stack([1 - table, table], axis=1)
     _checks.shape("probabilities", table, (None, None), "rows by classes, or (n,) of class 1")
     if (table < -_ROUNDING).any() or (np.abs(table.sum(axis=1) - 1) > _ROUNDING).any():
-        raise ValueError("probabilities: some are below 0, or of a row that does not sum to 1; want those of all classes")
+        raise ValueError(
+            "probabilities: some are below 0, or do not sum to 1 in their row; want the probabilities of all classes"
+        )
     _checks.shape("y", y, (len(table),), "a class number for each row")
     _checks.whole("y", y, 0, table.shape[1] - 1)
     share = np.ones(len(table)) if weights is None else np.asarray(weights, float)

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-_SLOTS = 2  # modes to take down for each expert: K Cauchy densities, a ratio of polynomials, have at most 2 K - 1
+_SLOTS = 2  # slots for each expert: a mixture of K Cauchy densities is a ratio of polynomials and has at most 2 K - 1 modes
 
 
 class Mixture(NamedTuple):
@@ -70,8 +70,8 @@ class _Place(NamedTuple):
 
     at: jax.Array
     log_joint: jax.Array  # (K, n)
-    rises: jax.Array  # (K, n), of log f of each expert
-    slope: jax.Array  # of log p
+    rises: jax.Array  # (K, n), slopes of log f of each expert
+    slope: jax.Array  # slope of log p
     log_density: jax.Array
 
 
@@ -117,7 +117,7 @@ def find(mixture: Mixture) -> tuple[jax.Array, jax.Array]:
     found = _number(walk.low) < walk.number + walk.up
     at = jnp.where(found, _target(mixture, _narrowed(mixture, walk.low, walk.high)), jnp.nan)
     log_density = jax.vmap(lambda y: jax.nn.logsumexp(mixture.log_joint(y), axis=0))(at)
-    return jnp.where(jnp.isnan(log_density), jnp.nan, at), log_density  # NaN where params are
+    return jnp.where(jnp.isnan(log_density), jnp.nan, at), log_density  # NaN where the parameters are NaN
 
 
 def _number(slots: jax.Array) -> jax.Array:
@@ -125,7 +125,7 @@ def _number(slots: jax.Array) -> jax.Array:
     return jnp.arange(len(slots))[:, None]
 
 
-# ---- places: numbers for real targets and counts, logarithms for positive ones ---------------------------------------
+# ---- positions: the target itself for real targets and counts, its logarithm for positive targets --------------------
 
 
 def _target(mixture: Mixture, place: jax.Array) -> jax.Array:
@@ -140,9 +140,9 @@ def _line(mixture: Mixture) -> _Line:
     modes = mixture.family.mode(mixture.eta, mixture.phi)
     tops = jnp.diagonal(jax.vmap(mixture.log_joint)(modes)).T
     modes = jnp.log(modes) if mixture.family.support == "positive" else modes
-    there = jnp.exp(mixture.log_gate) > 0
-    low = jnp.where(there, modes, jnp.inf).min(axis=0)
-    return _Line(modes, tops, low, jnp.where(there, modes, -jnp.inf).max(axis=0))
+    active = jnp.exp(mixture.log_gate) > 0
+    low = jnp.where(active, modes, jnp.inf).min(axis=0)
+    return _Line(modes, tops, low, jnp.where(active, modes, -jnp.inf).max(axis=0))
 
 
 def _seen(mixture: Mixture, at: jax.Array) -> _Place:
@@ -163,7 +163,7 @@ def _weighed(share: jax.Array, values: jax.Array) -> jax.Array:
     return jnp.where(share > 0, share * values, 0).sum(axis=0)
 
 
-# ---- the walk ---------------------------------------------------------------------------------------------------------
+# ---- the search ------------------------------------------------------------------------------------------------------
 
 
 def _begun(mixture: Mixture, line: _Line) -> _Walk:
@@ -171,7 +171,7 @@ def _begun(mixture: Mixture, line: _Line) -> _Walk:
     here = _seen(mixture, line.low)
     slots = jnp.broadcast_to(line.low, (_SLOTS * len(line.modes), *line.low.shape))
     number = jnp.zeros(line.low.shape, int)
-    extreme = jnp.where(here.slope > 0, -jnp.inf, here.log_density)  # where p does not rise, it may begin with a mode
+    extreme = jnp.where(here.slope > 0, -jnp.inf, here.log_density)  # if p does not rise here, this may be a mode
     return _Walk(here, line.high - line.low, number, number == 0, extreme, slots, slots)
 
 
@@ -180,53 +180,53 @@ def _stepped(mixture: Mixture, line: _Line, walk: _Walk) -> _Walk:
     here = walk.here
     whole = mixture.family.support == "counts"
     eps = float(jnp.finfo(here.at.dtype).eps)
-    grain = 4 * eps * jnp.maximum(jnp.abs(here.at), eps * (line.high - line.low))  # less than which is no step
+    grain = 4 * eps * jnp.maximum(jnp.abs(here.at), eps * (line.high - line.low))  # the least step
     grain = jnp.maximum(grain, 1) if whole else grain
     at = here.at + jnp.maximum(walk.step, grain)
-    there = _seen(mixture, jnp.minimum(jnp.floor(at) if whole else at, line.high))
-    step, fall = there.at - here.at, _fall(mixture, line, here, there)
-    known = (here.slope > fall) | (there.slope < -fall)
+    next_place = _seen(mixture, jnp.minimum(jnp.floor(at) if whole else at, line.high))
+    step, fall = next_place.at - here.at, _fall(mixture, line, here, next_place)
+    known = (here.slope > fall) | (next_place.slope < -fall)
     short = ~(fall * step > _share(here.at.dtype)) | (step <= grain)
-    on = _arrived(line, walk, there)._replace(step=jnp.where(known, 2 * step, step))
+    on = _arrived(line, walk, next_place)._replace(step=jnp.where(known, 2 * step, step))
     return jax.tree.map(partial(jnp.where, known | short), on, walk._replace(step=step / 2))
 
 
-def _fall(mixture: Mixture, line: _Line, here: _Place, there: _Place) -> jax.Array:
+def _fall(mixture: Mixture, line: _Line, here: _Place, next_place: _Place) -> jax.Array:
     """Return an upper bound of the fall of the slope between two positions, (n,)."""
-    inside = (here.at <= line.modes) & (line.modes <= there.at)
-    most = jnp.where(inside, line.tops, jnp.maximum(here.log_joint, there.log_joint))
-    least = jax.nn.logsumexp(jnp.minimum(here.log_joint, there.log_joint), axis=0)
+    inside = (here.at <= line.modes) & (line.modes <= next_place.at)
+    most = jnp.where(inside, line.tops, jnp.maximum(here.log_joint, next_place.log_joint))
+    least = jax.nn.logsumexp(jnp.minimum(here.log_joint, next_place.log_joint), axis=0)
     if hasattr(mixture.family, "fall"):
-        ends = _target(mixture, here.at), _target(mixture, there.at)
+        ends = _target(mixture, here.at), _target(mixture, next_place.at)
         falls = mixture.family.fall(*ends, mixture.eta, mixture.phi)
     else:
-        falls = here.rises - there.rises
+        falls = here.rises - next_place.rises
     return _weighed(jnp.exp(jnp.minimum(most - least, 0)), falls)
 
 
-def _arrived(line: _Line, walk: _Walk, there: _Place) -> _Walk:
+def _arrived(line: _Line, walk: _Walk, next_place: _Place) -> _Walk:
     """Return the state of the search at the next position.
 
     Two modes are separate only if the valley between them is lower than both by the share `_share`.
     """
-    share, log_density = _share(there.at.dtype), there.log_density
+    share, log_density = _share(next_place.at.dtype), next_place.log_density
     risen = ~walk.up & (log_density > walk.extreme + share)
     extreme = jnp.where(risen, -jnp.inf, jnp.where(walk.up, walk.extreme, jnp.minimum(walk.extreme, log_density)))
     up = walk.up | risen
-    falls = ~(there.slope > 0) | (there.at >= line.high)  # at the end it does, whatever rounding says
+    falls = ~(next_place.slope > 0) | (next_place.at >= line.high)  # at the highest mode p falls; rounding may hide it
     top = jnp.maximum(walk.here.log_density, log_density)
     better = up & (walk.here.slope > 0) & falls & (top > extreme)
     extreme = jnp.where(better, top, extreme)
     passed = up & (log_density < extreme - share)
     slot = better & (_number(walk.low) == walk.number)
     return _Walk(
-        here=there,
+        here=next_place,
         step=walk.step,
         number=walk.number + passed,
         up=up & ~passed,
         extreme=jnp.where(passed, log_density, extreme),
         low=jnp.where(slot, walk.here.at, walk.low),
-        high=jnp.where(slot, there.at, walk.high),
+        high=jnp.where(slot, next_place.at, walk.high),
     )
 
 

@@ -39,7 +39,7 @@ class Modes(NamedTuple):
     density: jax.Array
 
 
-# ---- one number a row -----------------------------------------------------------------------------------------------
+# ---- one number for each row ----------------------------------------------------------------------------------------
 
 
 def predict(model: Model, params: Any, x: Any, pool: str = "mean", offset: Any = None) -> jax.Array:
@@ -127,10 +127,10 @@ def probabilities(model: Model, params: Any, x: Any, pool: str = "mean", offset:
     inputs = model.prepare(x)
     eta = model.eta(params, inputs, offset)
     if not hasattr(model.family, "class_probabilities"):
-        raise ValueError(f"model: family {model.family!r} was given; want one of classes, as families.bernoulli()")
+        raise ValueError(f"model: family {model.family!r} was given; want a family of classes, as families.bernoulli()")
     each = model.family.class_probabilities(eta)
     if each.ndim != 3:
-        raise ValueError(f"model: {eta.shape[2]} columns of labels are predicted; want one, or model.predict")
+        raise ValueError(f"model: {eta.shape[2]} columns of labels are predicted; want one column, or model.predict")
     return _pooled(each, model.log_gate(params, inputs), pool)
 
 
@@ -170,7 +170,7 @@ def _pooled(each: jax.Array, log_gate: jax.Array, pool: str) -> jax.Array:
     if pool == "top":
         return each[log_gate.argmax(axis=0), jnp.arange(each.shape[1])]
     share = jnp.exp(log_gate).reshape(*log_gate.shape, *[1] * (each.ndim - 2))
-    return (share * each).sum(axis=0) / share.sum(axis=0)  # whose sum rounding leaves a little off 1
+    return (share * each).sum(axis=0) / share.sum(axis=0)  # rounding leaves the sum a little off 1
 
 
 # ---- the whole distribution -----------------------------------------------------------------------------------------
@@ -401,17 +401,19 @@ def modes(model: Model, params: Any, x: Any, offset: Any = None) -> Modes:
     (3, 2)
     """
     if not hasattr(model.family, "mode"):
-        raise ValueError(f"model: family {model.family!r} was given; want one of numbers, or pooling.classes for classes")
+        raise ValueError(
+            f"model: family {model.family!r} was given; want a family of numbers; for classes use pooling.classes"
+        )
     return _modes_of(model, params, x, offset)
 
 
-# ---- how they are found ---------------------------------------------------------------------------------------------
+# ---- computation ----------------------------------------------------------------------------------------------------
 
 
 def _mixture(model: Model, params: Any, x: Any, offset: Any, copies: int) -> Mixture:
     """Return the mixture with each row of x repeated `copies` times; raise ValueError unless it has one target."""
     if model.family is None:
-        raise ValueError("model: one without a family was given; want one, as in moe(..., family=families.gaussian())")
+        raise ValueError("model: one without a family was given; want a family, as in moe(..., family=families.gaussian())")
     inputs = model.prepare(x)
     eta, log_gate = model.eta(params, inputs, offset), model.log_gate(params, inputs)
     classes = getattr(model.family, "class_probabilities", None)
@@ -439,7 +441,7 @@ def _on_grid(model: Model, params: Any, x: Any, y: Any, offset: Any, function: A
 def _check_cdf(model: Model) -> None:
     """Raise ValueError if the family has no distribution function."""
     if not hasattr(model.family, "cdf"):
-        raise ValueError(f"model: family {model.family!r} was given; want one with a distribution function `cdf`")
+        raise ValueError(f"model: family {model.family!r} was given; want a family with a distribution function `cdf`")
 
 
 @partial(jax.jit, static_argnums=0)
@@ -453,7 +455,7 @@ def _quantiles(model: Model, params: Any, x: Any, q: jax.Array, offset: Any) -> 
 
     def halved(_: Any, ends: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         low, high = ends
-        middle = (low >> 1) + (high >> 1) + (low & high & 1)  # whose sum would overflow
+        middle = (low >> 1) + (high >> 1) + (low & high & 1)  # (low + high) / 2 without overflow
         reached = _cdf(mixture, _float_of(middle, dtype)) >= wanted
         return jnp.where(reached, low, middle), jnp.where(reached, middle, high)
 
@@ -476,5 +478,5 @@ def _modes_of(model: Model, params: Any, x: Any, offset: Any) -> Modes:
     """Return at most K modes of each row, in falling order of density."""
     at, log_density = (v.T for v in _modes.find(_mixture(model, params, x, offset, 1)))
     height = jnp.exp(log_density)
-    down = jnp.argsort(-height, axis=1)[:, : model.n_experts]  # NaN last
+    down = jnp.argsort(-height, axis=1)[:, : model.n_experts]  # `argsort` puts NaN last
     return Modes(*(jnp.take_along_axis(v, down, axis=1) for v in (at, height)))

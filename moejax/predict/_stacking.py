@@ -28,7 +28,7 @@ import numpy as np
 
 from moejax import _checks
 
-LEAST = 1e-7  # a probability below which none is taken to be, for its logarithm has to be finite
+LEAST = 1e-7  # smaller probabilities count as this one, so that their logarithms are finite
 
 
 def predictions(models: Sequence[Any], x: Any, classes: Any = None) -> np.ndarray:
@@ -66,16 +66,16 @@ def predictions(models: Sequence[Any], x: Any, classes: Any = None) -> np.ndarra
     _check_models(models, "predict")
     if is_classifier(models):
         known = np.unique(np.concatenate([model.classes_ for model in models])) if classes is None else np.asarray(classes)
-        said = [_log_probabilities(model, x, known) for model in models]
+        predicted = [_log_probabilities(model, x, known) for model in models]
     else:
-        said = [np.asarray(model.predict(x) if hasattr(model, "predict") else model(x)) for model in models]
-    for number, values in enumerate(said):
+        predicted = [np.asarray(model.predict(x) if hasattr(model, "predict") else model(x)) for model in models]
+    for number, values in enumerate(predicted):
         _checks.finite(f"models[{number}]: predictions", values)
-        if values.ndim not in (1, 2) or values.shape != said[0].shape:
+        if values.ndim not in (1, 2) or values.shape != predicted[0].shape:
             raise ValueError(
-                f"models[{number}]: predictions of shape {values.shape} were given; want {said[0].shape} of all"
+                f"models[{number}]: predictions of shape {values.shape} were given; want {predicted[0].shape} from all models"
             )
-    return np.stack(said, axis=1)
+    return np.stack(predicted, axis=1)
 
 
 def out_of_fold(models: Sequence[Any], x: Any, y: Any, folds: Any = 5, *, weights: Any = None, seed: int = 0) -> np.ndarray:
@@ -127,7 +127,7 @@ def out_of_fold(models: Sequence[Any], x: Any, y: Any, folds: Any = 5, *, weight
     y = np.asarray(y)
     rows = len(x) if hasattr(x, "__len__") else np.shape(x)[0]
     if rows != len(y):
-        raise ValueError(f"y: {len(y)} targets were given for {rows} rows of x; want one for each")
+        raise ValueError(f"y: {len(y)} targets were given for {rows} rows of x; want one target for each row")
     classes = np.unique(y) if is_classifier(models) else None
     labels = fold_labels(folds, y, seed, stratified=classes is not None)
     if weights is not None:
@@ -135,14 +135,16 @@ def out_of_fold(models: Sequence[Any], x: Any, y: Any, folds: Any = 5, *, weight
         _checks.not_negative("weights", weights)
     result = None
     for fold in np.unique(labels):
-        held, rest = np.flatnonzero(labels == fold), np.flatnonzero(labels != fold)
-        given = None if weights is None else np.asarray(weights)[rest]
-        seen, target = rows_of(x, rest), y[rest]
-        fitted = [fit_copy(model, seen, target, given, f"models[{number}]") for number, model in enumerate(models)]
-        said = predictions(fitted, rows_of(x, held), classes)
+        held_out, training = np.flatnonzero(labels == fold), np.flatnonzero(labels != fold)
+        training_weights = None if weights is None else np.asarray(weights)[training]
+        inputs, target = rows_of(x, training), y[training]
+        fitted = [
+            fit_copy(model, inputs, target, training_weights, f"models[{number}]") for number, model in enumerate(models)
+        ]
+        predicted = predictions(fitted, rows_of(x, held_out), classes)
         if result is None:
-            result = np.empty((len(y), *said.shape[1:]))
-        result[held] = said
+            result = np.empty((len(y), *predicted.shape[1:]))
+        result[held_out] = predicted
     assert result is not None
     return result
 
@@ -248,12 +250,12 @@ def linear_forecasts(x: Any, losses: Any, l2: float = 1e-3, weights: Any = None)
     centre, mean = w @ x, w @ losses
     rows = (x - centre) * w[:, None]
     system, right = rows.T @ (x - centre), rows.T @ (losses - mean)
-    # Least squares rather than elimination, for without a ridge collinear columns have many solutions.
+    # Least squares instead of elimination: without a ridge, collinear columns make the system singular.
     solution = np.linalg.lstsq(system + l2 * np.eye(len(system)), right, rcond=None)[0]
     return solution.T, mean - centre @ solution
 
 
-# ---- models, whoever wrote them -------------------------------------------------------------------------------------
+# ---- any models with fit and predict --------------------------------------------------------------------------------
 
 
 def is_classifier(models: Sequence[Any]) -> bool:
@@ -276,9 +278,9 @@ def is_classifier(models: Sequence[Any]) -> bool:
     """
     kinds = [hasattr(model, "predict_proba") for model in models]
     if any(kinds) and not all(kinds):
-        there, without = models[kinds.index(True)], models[kinds.index(False)]
+        classifier, regressor = models[kinds.index(True)], models[kinds.index(False)]
         raise ValueError(
-            f"models: {there!r} has predict_proba and {without!r} has not; want classifiers or regressors alone"
+            f"models: {classifier!r} has predict_proba and {regressor!r} has none; want classifiers or regressors alone"
         )
     return kinds[0]
 
@@ -341,7 +343,7 @@ def weight_argument(model: Any, name: str) -> str:
     if "sample_weight" in taken or any(p.kind is p.VAR_KEYWORD for p in taken.values()):
         return f"{prefix}sample_weight"
     where = f", the last step of {type(model).__name__}," if prefix else ""
-    raise ValueError(f"{name}: {type(last).__name__}{where} takes no sample_weight in fit; want an estimator that does")
+    raise ValueError(f"{name}: {type(last).__name__}{where} takes no sample_weight in fit; want an estimator that takes it")
 
 
 def rows_of(x: Any, rows: np.ndarray) -> Any:
@@ -390,7 +392,7 @@ def fold_labels(folds: Any, y: np.ndarray, seed: int = 0, stratified: bool = Fal
     if np.ndim(folds) == 0:
         _checks.count("folds", folds, 2)
         if folds > n:
-            raise ValueError(f"folds: {folds} were given for {n} rows; want at most one for each")
+            raise ValueError(f"folds: {folds} were given for {n} rows; want at most one fold for each row")
         order = np.random.default_rng(seed).permutation(n)
         order = order[np.argsort(y[order], kind="stable")] if stratified else order
         labels = np.empty(n, int)
@@ -401,29 +403,31 @@ def fold_labels(folds: Any, y: np.ndarray, seed: int = 0, stratified: bool = Fal
     if labels.dtype.kind not in "iu":
         raise ValueError(f"folds: values of type {labels.dtype} were given; want whole numbers")
     if (labels < 0).any():
-        never = np.flatnonzero(labels < 0)
-        raise ValueError(f"folds: {len(never)} rows are held out in no fold, the first of them {never[0]}; want all of them")
+        missing = np.flatnonzero(labels < 0)
+        raise ValueError(
+            f"folds: {len(missing)} rows are held out in no fold, the first of them {missing[0]}; want each row in a fold"
+        )
     if len(np.unique(labels)) < 2:
-        raise ValueError("folds: all rows are in the same one, which leaves none to fit to; want at least two")
+        raise ValueError("folds: all rows are in the same one, so no rows are left to fit to; want at least two folds")
     return labels
 
 
 def _check_models(models: Any, wanted: str) -> None:
     """Raise ValueError unless `models` is a sequence of at least one model with the method `wanted`."""
     if not isinstance(models, Sequence) or not models:
-        raise ValueError(f"models: {models!r} was given; want a sequence of at least one")
+        raise ValueError(f"models: {models!r} was given; want a sequence of at least one model")
     for number, model in enumerate(models):
         if not (callable(getattr(model, wanted, None)) or (wanted == "predict" and callable(model))):
-            raise ValueError(f"models[{number}]: {model!r} has no {wanted}; want a model that has")
+            raise ValueError(f"models[{number}]: {model!r} has no {wanted}; want a model with this method")
 
 
 def _log_probabilities(model: Any, x: Any, classes: np.ndarray) -> np.ndarray:
     """Return log probabilities (n, C); a class that the model does not know has log(LEAST)."""
-    given = np.asarray(model.predict_proba(x), float)
-    _checks.shape("predict_proba", given, (len(given), len(model.classes_)), "a column for each of classes_")
-    place = np.searchsorted(classes, model.classes_)
-    if (place >= len(classes)).any() or (classes[place] != model.classes_).any():
-        raise ValueError(f"classes: a model knows {list(model.classes_)}; want them all among {classes.tolist()}")
-    probabilities = np.zeros((len(given), len(classes)))
-    probabilities[:, place] = given
+    table = np.asarray(model.predict_proba(x), float)
+    _checks.shape("predict_proba", table, (len(table), len(model.classes_)), "a column for each of classes_")
+    columns = np.searchsorted(classes, model.classes_)
+    if (columns >= len(classes)).any() or (classes[columns] != model.classes_).any():
+        raise ValueError(f"classes: a model knows the labels {list(model.classes_)}; want labels among {classes.tolist()}")
+    probabilities = np.zeros((len(table), len(classes)))
+    probabilities[:, columns] = table
     return np.log(np.maximum(probabilities, LEAST))

@@ -63,7 +63,7 @@ class Usage:
         """
         count = len(self.routed)
         if names is not None and len(names) != count:
-            raise ValueError(f"names: {len(names)} were given; want one for each of {count} experts")
+            raise ValueError(f"names: {len(names)} were given; want one name for each of {count} experts")
         return "\n".join(self._line(k, f"expert {k}" if names is None else names[k]) for k in range(count))
 
     def _line(self, k: int, name: str) -> str:
