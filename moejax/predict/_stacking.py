@@ -73,7 +73,7 @@ def predictions(models: Sequence[Any], x: Any, classes: Any = None) -> np.ndarra
         _checks.finite(f"models[{number}]: predictions", values)
         if values.ndim not in (1, 2) or values.shape != predicted[0].shape:
             raise ValueError(
-                f"models[{number}]: predictions of shape {values.shape} were given; want {predicted[0].shape} from all models"
+                f"models[{number}]: predictions of shape {values.shape} were given; want {predicted[0].shape} from all"
             )
     return np.stack(predicted, axis=1)
 
@@ -343,7 +343,7 @@ def weight_argument(model: Any, name: str) -> str:
     if "sample_weight" in taken or any(p.kind is p.VAR_KEYWORD for p in taken.values()):
         return f"{prefix}sample_weight"
     where = f", the last step of {type(model).__name__}," if prefix else ""
-    raise ValueError(f"{name}: {type(last).__name__}{where} takes no sample_weight in fit; want an estimator that takes it")
+    raise ValueError(f"{name}: {type(last).__name__}{where} takes no sample_weight in fit; want an estimator that does")
 
 
 def rows_of(x: Any, rows: np.ndarray) -> Any:
