@@ -489,8 +489,7 @@ def elastic_net(part: str, l1_ratio: float = 0.5) -> ElasticNet:
     References
     ----------
     .. [1] Zou and Hastie (2005), "Regularization and variable selection via the elastic net", Journal of the Royal
-    Statistical
-       Society B.
+       Statistical Society B.
 
     Examples
     --------

@@ -49,7 +49,18 @@ class Mixture(NamedTuple):
     log_gate: jax.Array  # (K, n)
 
     def log_joint(self, y: jax.Array) -> jax.Array:
-        """Return log p(expert, y | x), (K, n), at y (n,)."""
+        """Return log p(expert, y | x).
+
+        Parameters
+        ----------
+        y : jax.Array, (n,)
+            One target for each row.
+
+        Returns
+        -------
+        jax.Array, (K, n)
+            Log joint densities.
+        """
         return self.log_gate + self.family.log_prob(y, self.eta, self.phi)
 
 

@@ -159,6 +159,18 @@ def classes(model: Model, params: Any, x: Any, pool: str = "mean", offset: Any =
     ------
     ValueError
         As in `probabilities`.
+
+    Examples
+    --------
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import moejax
+    >>> from moejax import experts, families, gates, pooling
+    >>> model = moejax.moe(experts.linear(), gates.constant(), n_experts=2, family=families.bernoulli())
+    >>> x = jnp.ones((3, 2))
+    >>> params = model.init(jax.random.key(0), x)
+    >>> pooling.classes(model, params, x).shape
+    (3,)
     """
     return probabilities(model, params, x, pool, offset).argmax(axis=1)
 
@@ -249,6 +261,18 @@ def cdf(model: Model, params: Any, x: Any, y: Any, offset: Any = None) -> jax.Ar
     ValueError
         If the model has several targets, if its family has no distribution function (families of classes have none), if the
         shape of `y` does not fit, or if `y` is not finite.
+
+    Examples
+    --------
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import moejax
+    >>> from moejax import experts, families, gates, pooling
+    >>> model = moejax.moe(experts.linear(), gates.constant(), n_experts=2, family=families.gaussian())
+    >>> x = jnp.ones((3, 2))
+    >>> params = model.init(jax.random.key(0), x)
+    >>> pooling.cdf(model, params, x, jnp.zeros(3)).shape
+    (3,)
     """
     _check_cdf(model)
     return _on_grid(model, params, x, y, offset, _cdf)
@@ -336,6 +360,18 @@ def interval(model: Model, params: Any, x: Any, level: float = 0.9, offset: Any 
     Notes
     -----
     If p(y | x) has modes that are far apart, the interval also contains the region of low density between them.
+
+    Examples
+    --------
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import moejax
+    >>> from moejax import experts, families, gates, pooling
+    >>> model = moejax.moe(experts.linear(), gates.constant(), n_experts=2, family=families.gaussian())
+    >>> x = jnp.ones((3, 2))
+    >>> params = model.init(jax.random.key(0), x)
+    >>> pooling.interval(model, params, x, level=0.8).shape
+    (3, 2)
     """
     _checks.shape("level", level, (), "one number between 0 and 1")
     _checks.positive("level", level)

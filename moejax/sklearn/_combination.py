@@ -253,5 +253,20 @@ class Classification(ClassifierMixin):
 
 
 def model_of(gate: Any, count: int, family: Any) -> Model:
-    """Return the model of a gate over the predictions of `count` estimators."""
+    """Return the model of a gate over the predictions of estimators.
+
+    Parameters
+    ----------
+    gate : gate
+        A gate of `moejax.gates`.
+    count : int
+        Number of estimators.
+    family : family or None
+        A family of `moejax.families`; None without a likelihood.
+
+    Returns
+    -------
+    Model
+        A model for inputs {"predictions": predictions, "gate": what the gate sees}.
+    """
     return moe(experts.predictions(), gate, count, family=family, expert_columns="predictions", gate_columns="gate")

@@ -15,7 +15,23 @@ EVERY_ROW = -2  # value on the axis `fold`: train on all rows
 
 
 def n_experts(fit: Any) -> int:
-    """Return the number of experts of the model of a fit, or raise ValueError if the fit has no model."""
+    """Return the number of experts of a fit.
+
+    Parameters
+    ----------
+    fit : callable
+        The fit.
+
+    Returns
+    -------
+    int
+        The number of experts of its model.
+
+    Raises
+    ------
+    ValueError
+        If the fit has no model.
+    """
     if not hasattr(fit, "model"):
         raise ValueError(
             f"fit: {fit!r} has no model, and the axis 'division' needs its number of experts; want a fit as from fit_em"
@@ -108,7 +124,18 @@ def axis_values(name: str, given: Any, countable: bool = False) -> np.ndarray:
 
 
 def fold_labels(given: Any) -> np.ndarray | None:
-    """Return the given labels of folds as an array; None if only a number of folds or nothing was given."""
+    """Return the labels of folds, if labels were given.
+
+    Parameters
+    ----------
+    given : int, array-like (n,), or None
+        The axis `fold` as the user gave it.
+
+    Returns
+    -------
+    numpy.ndarray or None
+        The labels; None for a number of folds.
+    """
     return None if given is None or np.ndim(given) == 0 else np.asarray(given)
 
 

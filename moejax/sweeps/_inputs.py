@@ -157,7 +157,18 @@ def _check_folds(labels: np.ndarray, folds: np.ndarray, weights: Any, leader: An
 
 
 def key_words(key: jax.Array) -> list[int]:
-    """Return the words of a key as integers."""
+    """Return the words of a key as integers.
+
+    Parameters
+    ----------
+    key : jax.Array
+        The key.
+
+    Returns
+    -------
+    list of int
+        The words.
+    """
     data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
     return [int(word) for word in np.ravel(np.asarray(data))]
 
@@ -166,6 +177,18 @@ def typed(values: dict[str, np.ndarray], inputs: Inputs) -> dict[str, jax.Array]
     """Convert the values of axes to the types that the program takes.
 
     Call this function in the thread that called the sweep: other threads do not inherit `enable_x64`.
+
+    Parameters
+    ----------
+    values : dict of numpy.ndarray
+        Values by axis.
+    inputs : Inputs
+        Inputs that all members share; numbers get the type of x.
+
+    Returns
+    -------
+    dict of jax.Array
+        The converted values.
     """
     dtype = jax.tree.leaves(inputs.x)[0].dtype
     return {n: jnp.asarray(v, jnp.int32 if n in ("restart", *ROW_AXES) else dtype) for n, v in values.items()}

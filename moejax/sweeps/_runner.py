@@ -19,7 +19,18 @@ from moejax.sweeps._store import Store
 
 
 def threads_per_device(devices: Sequence[Any]) -> int:
-    """Return the default number of chunks that run at once on each device."""
+    """Return the default number of chunks that run at once on each device.
+
+    Parameters
+    ----------
+    devices : sequence of jax.Device
+        The devices, all of one kind.
+
+    Returns
+    -------
+    int
+        The cores divided by the number of devices on a CPU; 1 elsewhere.
+    """
     if devices[0].platform != "cpu":
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -89,7 +100,18 @@ def run_chunks(
 
 
 def refuse_if_all_diverged(fits: Any) -> None:
-    """Raise FloatingPointError if every member diverged."""
+    """Raise an error if every member diverged.
+
+    Parameters
+    ----------
+    fits : pytree
+        Results of the sweep. Only results of type `Fit` are checked.
+
+    Raises
+    ------
+    FloatingPointError
+        If every fit has the status `DIVERGED`.
+    """
     if isinstance(fits, Fit) and (fits.status & int(Status.DIVERGED)).all():
         count = fits.status.size
         raise FloatingPointError(

@@ -85,8 +85,7 @@ def select(result: Sweep, *, refit: bool = True, criterion: Criterion = "held_ou
         - "held_out": the mean loss over all held-out rows, from the best restart of each fold. For a likelihood this chooses
           the highest held-out log-likelihood. It needs the axis `fold`, unless restarts are the only candidates.
         - "aic", "bic", "icl": the criterion of the best restart (see `Fit`). They need a likelihood and a sweep without the
-        axis
-          `fold`. There is no refit, because the fits are on all rows.
+          axis `fold`. There is no refit, because the fits are on all rows.
         - A function that takes `result.fits`, whose arrays have the axes of the sweep leading, and returns an array of the
           shape of the sweep, NaN where there is no value. It needs a sweep without the axis `fold`, and there is no refit.
     rule : {"best", "one_standard_error"}, default "best"

@@ -220,18 +220,16 @@ def sweep(
         Values by the name of each axis.
 
         - A field of the fit's `hyper`: a sequence of numbers, converted to the type of x. `restart`, the number of a start,
-        is
-          an integer and may be given as a number of starts; the same starts serve all other values. The weight of a penalty
-          may be given as a number of weights, at least 2. The sequence then runs from a weight at which, on all rows, all
-          coefficients of the penalty are 0 (see `moejax.solvers.sequence`) down to a thousandth of that weight (or to the
-          ratio of the path). It is the same for all members. To compute it, each other field has its only value or its
-          default.
+          is an integer and may be given as a number of starts; the same starts serve all other values. The weight of a
+          penalty may be given as a number of weights, at least 2. The sequence then runs from a weight at which, on all
+          rows, all coefficients of the penalty are 0 (see `moejax.solvers.sequence`) down to a thousandth of that weight (or
+          to the ratio of the path). It is the same for all members. To compute it, each other field has its only value or
+          its default.
         - `fold`: a number of folds, drawn from the key, whose sizes differ by at most 1; or integers (n,), the fold in which
           each row is held out, with -1 for rows that are never held out. A member trains on the other rows, by weights.
         - `bootstrap`: a number of samples with replacement [1]_, as weights.
         - `division`: the `start` of the members (see `moejax.division`): a mapping from names to responsibilities (n, K) or
-        to
-          functions of x, or a sequence of these, which are then numbered. An automatic sequence of weights serves all
+          to functions of x, or a sequence of these, which are then numbered. An automatic sequence of weights serves all
           divisions.
     chunk_size : int, optional
         Members of one call of the program; the last call is padded. None chooses it from the number of rows, never from the
