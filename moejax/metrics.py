@@ -1,4 +1,4 @@
-"""How good class probabilities are: log loss, accuracy and calibration; see `moejax.predict`."""
+"""Quality of class probabilities: log loss, accuracy and calibration; see `moejax.predict`."""
 
 from moejax.predict._metrics import Calibration as Calibration
 from moejax.predict._metrics import accuracy as accuracy

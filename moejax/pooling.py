@@ -1,4 +1,4 @@
-"""Pooling: what a trained mixture says of a row, from all experts together; see `moejax.predict`."""
+"""Pooling: predictions and predictive distributions of a fitted mixture; see `moejax.predict`."""
 
 from moejax.predict._pooling import Modes as Modes
 from moejax.predict._pooling import cdf as cdf

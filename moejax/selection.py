@@ -1,4 +1,4 @@
-"""Selection: from a sweep to one model; see `moejax.sweeps`."""
+"""Selection: the choice of one model from a sweep; see `moejax.sweeps`."""
 
 from moejax.sweeps._selection import CRITERIA as CRITERIA
 from moejax.sweeps._selection import RULES as RULES

@@ -1,4 +1,4 @@
-"""Fitted models, whatever they are, as experts: what they predict, and what they may be trusted with."""
+"""Stacking: predictions of fitted models, in and out of fold, as experts of a mixture; see `moejax.predict`."""
 
 from moejax.predict._stacking import LEAST as LEAST
 from moejax.predict._stacking import fit_copy as fit_copy

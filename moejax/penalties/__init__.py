@@ -1,37 +1,46 @@
-"""Penalties on coefficients. Each owns its value and its proximal step, for a weight that a fit gets as a traced number.
+"""Penalties on coefficients: the value and the proximal step of each, for a weight that is a traced number.
 
-A penalty is any record with
+A penalty is any object with these members:
 
-    name                                        the field of `hyper` that holds its weight
-    part                                        "experts" or "gate": whose coefficients it sees
-    value(coefficients) -> scalar               of a list of arrays; the objective has weight * value
+    name                                        the field of `hyper` that holds the weight
+    part                                        "experts" or "gate": the part whose coefficients are penalised
+    value(coefficients) -> scalar               takes a list of arrays; the objective contains weight * value
     prox(coefficients, t) -> coefficients       arg min over v of  t * value(v) + |v - coefficients|^2 / 2
 
-and, where it helps,
+These members are optional:
 
     critical(gradients) -> scalar               the smallest weight at which coefficients that are all 0 are optimal, given
-                                                the gradient of the mean loss there; infinity if there is none
-    majorant(h) -> h                            curvatures at least as large as h > 0, of the shape of one array of
-                                                coefficients, and constant over what the penalty couples; a penalty
-                                                without it acts on every coefficient alone
-    curvature(coefficients) -> like them        of one array: a diagonal second derivative of the value where no
-                                                coefficient is 0; EM then makes Newton steps, for which it also wants
+                                                the gradient of the mean loss at 0; infinity if no weight is large enough
+    majorant(h) -> h                            curvatures at least as large as h > 0, with the shape of one array of
+                                                coefficients, and constant over each group that the penalty couples;
+                                                without this method every coefficient is treated separately
+    curvature(coefficients) -> like them        for one array: the diagonal second derivative of the value where no
+                                                coefficient is 0. With it EM makes Newton steps; it then also needs
     of_experts(coefficients) -> (K,)            the value of each expert's coefficients in one array, and
     kinked                                      whether the value has a kink where a coefficient changes sign
-    place                                       where its proximal step may stand among those of others, see `check_order`
+    place                                       the position of the proximal step among those of other penalties, see
+                                                `check_order`
 
-t is a number, or an array that broadcasts against every array of coefficients: a step of its own for each coefficient,
-constant over what the penalty couples. A step of 0 leaves coefficients as they are, and one of infinity makes them 0.
+The argument t is a number, or an array that broadcasts against every array of coefficients. An array gives each coefficient
+its own step; the steps are constant over each group that the penalty couples. A step of 0 leaves coefficients unchanged. A
+step of infinity makes them 0.
 
-Coefficients are (K, d) or (K, d, m): experts lead, features next, outputs last. Those of somebody's own expert have any
-shape, which suits penalties on single coefficients; penalties on groups want features on the second axis. No penalty
-here couples one array with another. Values are sums over coefficients, never means, and intercepts, logits without inputs
-and scales are not coefficients.
+Coefficients have shape (K, d) or (K, d, m): experts, features, outputs. The coefficients of a user's own expert may have any
+shape if the penalty acts on single coefficients; penalties on groups need features on the second axis. No penalty here
+couples one array with another. Values are sums over coefficients, never means. Intercepts, logits without inputs and scales
+are not coefficients.
 
-Proximal steps of several penalties on one part are applied one after another in the order given. That is the proximal step
-of their sum for L1, then a group penalty, then L2: the sparse group lasso (Simon, Friedman, Hastie and Tibshirani 2013),
-whose step is the group's after the soft threshold, and a ridge last, which only scales. What other orders yield is near the
-step of the sum, and no more; `kkt` and the proximal solvers take it for that.
+Notes
+-----
+The proximal steps of several penalties on one part are applied one after another, in the given order. For L1, then a group
+penalty, then L2, the result is the proximal step of their sum: this is the sparse group lasso [1]_, whose step is the group
+step after the soft threshold, followed by a ridge, which only scales. For other orders the result is only close to the step
+of the sum; `kkt` and the proximal solvers treat it as that step.
+
+References
+----------
+.. [1] Simon, Friedman, Hastie and Tibshirani (2013), "A sparse-group lasso", Journal of Computational and Graphical
+   Statistics.
 """
 
 from moejax.penalties._formulas import Coefficients as Coefficients

@@ -1,4 +1,4 @@
-"""What solvers get from penalties."""
+"""Functions of several penalties that solvers call."""
 
 from __future__ import annotations
 
@@ -13,14 +13,26 @@ from moejax.penalties._formulas import Coefficients, largest_absolute
 from moejax.penalties._groups import Group, group
 from moejax.penalties._single import L1, L2, l1, l2
 
-Terms = Sequence[tuple[Any, Any]]  # penalties, each with its weight
+Terms = Sequence[tuple[Any, Any]]  # pairs of a penalty and its weight
 
 
 def stepped(coefficients: Coefficients, terms: Terms, step: Any = 1.0) -> Coefficients:
-    """The proximal steps of penalties on one part, one after another.
+    """Apply the proximal steps of penalties on one part, one after another.
 
-    terms: pairs of a penalty and its weight. step: what multiplies the weights, a number, or a list of arrays like the
-    coefficients (constant over what the penalties couple).
+    Parameters
+    ----------
+    coefficients : list of jax.Array
+        The coefficients of the part.
+    terms : sequence of (penalty, weight)
+        The penalties in the order of their steps, each with its weight.
+    step : float, jax.Array or list of jax.Array, default 1.0
+        Factor of the weights. A list has one array for each array of coefficients; each array is constant over the groups
+        that the penalties couple.
+
+    Returns
+    -------
+    list of jax.Array
+        The new coefficients.
     """
     for penalty, weight in terms:
         if isinstance(step, list):
@@ -31,19 +43,42 @@ def stepped(coefficients: Coefficients, terms: Terms, step: Any = 1.0) -> Coeffi
 
 
 def kkt(coefficients: Coefficients, gradients: Coefficients, terms: Terms = ()) -> jax.Array:
-    """The largest move that a proximal gradient step of size 1 would make: 0 where, and only where, optimal.
+    """Return the largest change of a coefficient in a proximal gradient step of size 1.
 
-    gradients: of the mean loss without penalties. terms: pairs of a penalty and its weight, as for `stepped`.
+    Parameters
+    ----------
+    coefficients : list of jax.Array
+        The coefficients of the part.
+    gradients : list of jax.Array
+        Gradient of the mean loss, without penalties, at these coefficients.
+    terms : sequence of (penalty, weight), default ()
+        The penalties in the order of their steps, each with its weight.
+
+    Returns
+    -------
+    jax.Array
+        A scalar: the maximum over coefficients of |c - prox(c - gradient)|. It is 0 if and only if the coefficients satisfy
+        the optimality (KKT) condition.
     """
     moved = stepped([c - g for c, g in zip(coefficients, gradients, strict=True)], terms)
     return largest_absolute([c - m for c, m in zip(coefficients, moved, strict=True)])
 
 
 def check_order(penalties: Iterable[Any]) -> None:
-    """Raise ValueError unless the proximal steps of penalties on one part compose to that of their sum.
+    """Raise an error unless the proximal steps of penalties on one part compose to the step of their sum.
 
-    They do for L1, then `group` or `group_columns`, then L2, any of them left out, and for L1, then an elastic net. A
-    penalty of somebody's own, without `place`, is not looked at.
+    The valid orders are: L1, then `group` or `group_columns`, then L2, where each may be left out; and L1, then an elastic
+    net.
+
+    Parameters
+    ----------
+    penalties : iterable of penalties
+        The penalties of a fit, in the order of their steps. A user's own penalty without `place` is not checked.
+
+    Raises
+    ------
+    ValueError
+        If two penalties on one part are in another order.
     """
     before: dict[str, Any] = {}
     for p in penalties:
@@ -59,7 +94,13 @@ def check_order(penalties: Iterable[Any]) -> None:
 
 
 def standard() -> tuple[L1 | Group | L2, ...]:
-    """What a fit has unless told otherwise: L1, `group` and L2 on experts and on gate, each of weight 0 until it is set."""
+    """Return the default penalties of a fit: L1, `group` and L2 on experts and on gate.
+
+    Returns
+    -------
+    tuple of penalties
+        Six penalties. Each has weight 0 unless `hyper` sets its weight.
+    """
     return tuple(make(part) for part in ("experts", "gate") for make in (l1, group, l2))
 
 

@@ -1,4 +1,4 @@
-"""Prediction: what a fitted model says of rows, how good that is, and how much each expert has of them."""
+"""Prediction with a fitted model, the quality of predictions, and the share of rows of each expert."""
 
 from moejax.predict._metrics import Calibration as Calibration
 from moejax.predict._metrics import accuracy as accuracy

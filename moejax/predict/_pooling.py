@@ -1,11 +1,11 @@
-"""Pooling: what a trained mixture says of a row, from all experts or from one, as a number or as a whole distribution.
+"""Pooling: predictions of a fitted mixture from all experts or from one, as a number or as a whole distribution.
 
-How experts are pooled is chosen here, at prediction, whatever was trained; the gate is always soft, also one that chooses an
-expert. All functions take (model, params, x, ...) and, where `jit` or `vmap` is wanted, arrays that are traced; offset is
-that of `Model.predict`. Experts that take no part (`params["active"]`) have no share.
+The way in which experts are pooled is chosen at prediction, independently of training. The gate is always soft here, also a
+gate that chooses one expert. Experts that take no part (`params["active"]`) have share 0. All functions take
+(model, params, x, ...) and work inside `jit` and `vmap`.
 
-    predict(model, params, x, pool="top")                  the most trusted expert alone
-    probabilities, classes                                 of families of classes
+    predict(model, params, x, pool="top")                  the mean of the most probable expert alone
+    probabilities, classes                                 for families of classes
     density, cdf, quantiles, interval, modes               of the mixture p(y | x), for one target
 """
 
@@ -25,81 +25,302 @@ from moejax.predict._modes import Mixture
 
 
 class Modes(NamedTuple):
-    """Modes of p(y | x), (n, K), the highest first and NaN where a row has fewer, and their densities, (n, K)."""
+    """Modes of p(y | x) and their densities, in falling order of density.
+
+    Attributes
+    ----------
+    at : jax.Array, (n, K)
+        The modes of each row; NaN where a row has fewer than K.
+    density : jax.Array, (n, K)
+        The density or mass at each mode; NaN likewise.
+    """
 
     at: jax.Array
     density: jax.Array
 
 
-# ---- one number a row -----------------------------------------------------------------------------------------------
+# ---- one number for each row ----------------------------------------------------------------------------------------
 
 
 def predict(model: Model, params: Any, x: Any, pool: str = "mean", offset: Any = None) -> jax.Array:
-    """The experts' means pooled: (n,), or (n, m) for m outputs.
+    """Return the pooled means of the experts.
 
-    pool: "mean" for E[y | x], the gate-weighted mean; "top" for the mean of the expert of largest gate probability. Raises
-    ValueError for anything else.
+    Parameters
+    ----------
+    model : Model
+        The model, from `moejax.moe`.
+    params : pytree
+        Its fitted parameters.
+    x : array or pytree, (n, d)
+        Inputs.
+    pool : {"mean", "top"}, default "mean"
+        "mean" is E[y | x], the mean of the experts weighted by the gate. "top" is the mean of the expert with the largest
+        gate probability.
+    offset : array, (n,) or (n, m), optional
+        Offset of the experts' linear predictors, as in `Model.predict`. None means no offset.
+
+    Returns
+    -------
+    jax.Array
+        Predictions of shape `(n,)`, or `(n, m)` for m outputs.
+
+    Raises
+    ------
+    ValueError
+        If `pool` is neither "mean" nor "top".
+
+    Examples
+    --------
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import moejax
+    >>> from moejax import experts, families, gates, pooling
+    >>> model = moejax.moe(experts.linear(), gates.constant(), n_experts=2, family=families.gaussian())
+    >>> x = jnp.ones((3, 2))
+    >>> params = model.init(jax.random.key(0), x)
+    >>> pooling.predict(model, params, x, pool="top").shape
+    (3,)
     """
     inputs = model.prepare(x)
     return _pooled(model.means(params, inputs, offset), model.log_gate(params, inputs), pool)
 
 
 def probabilities(model: Model, params: Any, x: Any, pool: str = "mean", offset: Any = None) -> jax.Array:
-    """Class probabilities, (n, C), the experts' pooled as in `predict`: by "mean" those of the mixture.
+    """Return pooled class probabilities.
 
-    Raises ValueError for a family that is not of classes; of labels 0 and 1, C = 2, for a single column of them.
+    Parameters
+    ----------
+    model : Model
+        The model, from `moejax.moe`.
+    params : pytree
+        Its fitted parameters.
+    x : array or pytree, (n, d)
+        Inputs.
+    pool : {"mean", "top"}, default "mean"
+        "mean" gives the class probabilities of the mixture. "top" gives those of the expert with the largest gate
+        probability.
+    offset : array, (n,) or (n, m), optional
+        Offset of the experts' linear predictors, as in `Model.predict`. None means no offset.
+
+    Returns
+    -------
+    jax.Array
+        Probabilities of shape `(n, C)`. For labels 0 and 1, C is 2.
+
+    Raises
+    ------
+    ValueError
+        If the family has no classes, if the model predicts several columns of labels, or if `pool` is neither "mean" nor
+        "top".
+
+    Examples
+    --------
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import moejax
+    >>> from moejax import experts, families, gates, pooling
+    >>> model = moejax.moe(experts.linear(), gates.constant(), n_experts=2, family=families.bernoulli())
+    >>> x = jnp.ones((3, 2))
+    >>> pooling.probabilities(model, model.init(jax.random.key(0), x), x).shape
+    (3, 2)
     """
     inputs = model.prepare(x)
     eta = model.eta(params, inputs, offset)
     if not hasattr(model.family, "class_probabilities"):
-        raise ValueError(f"model: family {model.family!r} was given; want one of classes, as families.bernoulli()")
+        raise ValueError(f"model: family {model.family!r} was given; want a family of classes, as families.bernoulli()")
     each = model.family.class_probabilities(eta)
     if each.ndim != 3:
-        raise ValueError(f"model: {eta.shape[2]} columns of labels are predicted; want one, or model.predict")
+        raise ValueError(f"model: {eta.shape[2]} columns of labels are predicted; want one column, or model.predict")
     return _pooled(each, model.log_gate(params, inputs), pool)
 
 
 def classes(model: Model, params: Any, x: Any, pool: str = "mean", offset: Any = None) -> jax.Array:
-    """The most probable class of each row, (n,) whole numbers. Arguments and errors as for `probabilities`."""
+    """Return the most probable class of each row.
+
+    Parameters
+    ----------
+    model : Model
+        The model, from `moejax.moe`.
+    params : pytree
+        Its fitted parameters.
+    x : array or pytree, (n, d)
+        Inputs.
+    pool : {"mean", "top"}, default "mean"
+        How the experts are pooled; see `probabilities`.
+    offset : array, (n,) or (n, m), optional
+        Offset of the experts' linear predictors, as in `Model.predict`. None means no offset.
+
+    Returns
+    -------
+    jax.Array
+        Class numbers from 0, of shape `(n,)`.
+
+    Raises
+    ------
+    ValueError
+        As in `probabilities`.
+
+    Examples
+    --------
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import moejax
+    >>> from moejax import experts, families, gates, pooling
+    >>> model = moejax.moe(experts.linear(), gates.constant(), n_experts=2, family=families.bernoulli())
+    >>> x = jnp.ones((3, 2))
+    >>> params = model.init(jax.random.key(0), x)
+    >>> pooling.classes(model, params, x).shape
+    (3,)
+    """
     return probabilities(model, params, x, pool, offset).argmax(axis=1)
 
 
 def _pooled(each: jax.Array, log_gate: jax.Array, pool: str) -> jax.Array:
-    """Values of experts, (K, n) or (K, n, m), pooled."""
+    """Pool values of experts, (K, n) or (K, n, m)."""
     if pool not in ("mean", "top"):
         raise ValueError(f"pool: {pool!r} was given; want 'mean' or 'top'")
     if pool == "top":
         return each[log_gate.argmax(axis=0), jnp.arange(each.shape[1])]
     share = jnp.exp(log_gate).reshape(*log_gate.shape, *[1] * (each.ndim - 2))
-    return (share * each).sum(axis=0) / share.sum(axis=0)  # whose sum rounding leaves a little off 1
+    return (share * each).sum(axis=0) / share.sum(axis=0)  # rounding leaves the sum a little off 1
 
 
 # ---- the whole distribution -----------------------------------------------------------------------------------------
 
 
 def density(model: Model, params: Any, x: Any, y: Any, offset: Any = None) -> jax.Array:
-    """p(y | x), the mixture's density or mass: (n,) at y (n,), or (n, g) on a grid y (n, g) with g numbers for each row.
+    """Return p(y | x), the density or mass of the mixture.
 
-    Raises ValueError for a model of several targets or without a family, and for y that its family cannot have.
+    Parameters
+    ----------
+    model : Model
+        The model, from `moejax.moe`.
+    params : pytree
+        Its fitted parameters.
+    x : array or pytree, (n, d)
+        Inputs.
+    y : array, (n,) or (n, g)
+        Where to evaluate: one target for each row, or a grid of g targets for each row.
+    offset : array, (n,) or (n, m), optional
+        Offset of the experts' linear predictors, as in `Model.predict`. None means no offset.
+
+    Returns
+    -------
+    jax.Array
+        Densities, with the shape of `y`.
+
+    Raises
+    ------
+    ValueError
+        If the model has several targets or no family, if the shape of `y` does not fit, or if `y` is outside the support of
+        the family.
+
+    Notes
+    -----
+    p(y | x) = sum over k of g_k(x) f_k(y; eta_k(x), phi_k).
+
+    Examples
+    --------
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import moejax
+    >>> from moejax import experts, families, gates, pooling
+    >>> model = moejax.moe(experts.linear(), gates.constant(), n_experts=2, family=families.gaussian())
+    >>> x = jnp.ones((3, 2))
+    >>> params = model.init(jax.random.key(0), x)
+    >>> grid = jnp.tile(jnp.linspace(-1, 1, 5), (3, 1))
+    >>> pooling.density(model, params, x, grid).shape
+    (3, 5)
     """
     return _on_grid(model, params, x, y, offset, lambda mixture, y: jnp.exp(mixture.log_joint(y)).sum(axis=0))
 
 
 def cdf(model: Model, params: Any, x: Any, y: Any, offset: Any = None) -> jax.Array:
-    """P(target <= y | x): (n,) at y (n,), or (n, g) on a grid y (n, g) with g numbers for each row.
+    """Return P(target <= y | x), the distribution function of the mixture.
 
-    Raises ValueError for a model of several targets, and for a family without a distribution function (classes have none).
+    Parameters
+    ----------
+    model : Model
+        The model, from `moejax.moe`.
+    params : pytree
+        Its fitted parameters.
+    x : array or pytree, (n, d)
+        Inputs.
+    y : array, (n,) or (n, g)
+        Where to evaluate: one target for each row, or a grid of g targets for each row.
+    offset : array, (n,) or (n, m), optional
+        Offset of the experts' linear predictors, as in `Model.predict`. None means no offset.
+
+    Returns
+    -------
+    jax.Array
+        Probabilities, with the shape of `y`.
+
+    Raises
+    ------
+    ValueError
+        If the model has several targets, if its family has no distribution function (families of classes have none), if the
+        shape of `y` does not fit, or if `y` is not finite.
+
+    Examples
+    --------
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import moejax
+    >>> from moejax import experts, families, gates, pooling
+    >>> model = moejax.moe(experts.linear(), gates.constant(), n_experts=2, family=families.gaussian())
+    >>> x = jnp.ones((3, 2))
+    >>> params = model.init(jax.random.key(0), x)
+    >>> pooling.cdf(model, params, x, jnp.zeros(3)).shape
+    (3,)
     """
     _check_cdf(model)
     return _on_grid(model, params, x, y, offset, _cdf)
 
 
 def quantiles(model: Model, params: Any, x: Any, q: Any, offset: Any = None) -> jax.Array:
-    """The quantiles of p(y | x) at q: (n, Q) for Q numbers between 0 and 1, (n,) for one.
+    """Return quantiles of p(y | x).
 
-    The smallest float whose distribution function is at least q, found by bisection over all floats there are: exact to the
-    rounding of the function, and for counts the smallest count. NaN where params are. Raises ValueError for numbers that
-    are not between 0 and 1, and as `cdf` does.
+    Parameters
+    ----------
+    model : Model
+        The model, from `moejax.moe`.
+    params : pytree
+        Its fitted parameters.
+    x : array or pytree, (n, d)
+        Inputs.
+    q : float or array, (Q,)
+        Probabilities between 0 and 1, both excluded.
+    offset : array, (n,) or (n, m), optional
+        Offset of the experts' linear predictors, as in `Model.predict`. None means no offset.
+
+    Returns
+    -------
+    jax.Array
+        Quantiles of shape `(n, Q)`, or `(n,)` for one number q; NaN where the parameters are NaN.
+
+    Raises
+    ------
+    ValueError
+        If a number in `q` is not between 0 and 1, or for a reason given in `cdf`.
+
+    Notes
+    -----
+    The quantile at q is the smallest float at which the distribution function is at least q. It is found by bisection over
+    all floats. It is therefore exact up to the rounding of the distribution function; for counts it is the smallest such
+    count.
+
+    Examples
+    --------
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import moejax
+    >>> from moejax import experts, families, gates, pooling
+    >>> model = moejax.moe(experts.linear(), gates.constant(), n_experts=2, family=families.gaussian())
+    >>> x = jnp.ones((3, 2))
+    >>> params = model.init(jax.random.key(0), x)
+    >>> pooling.quantiles(model, params, x, [0.05, 0.5, 0.95]).shape
+    (3, 3)
     """
     _check_cdf(model)
     _checks.finite("q", q)
@@ -111,10 +332,46 @@ def quantiles(model: Model, params: Any, x: Any, q: Any, offset: Any = None) -> 
 
 
 def interval(model: Model, params: Any, x: Any, level: float = 0.9, offset: Any = None) -> jax.Array:
-    """The central interval of p(y | x): (n, 2), the quantiles at (1 - level) / 2 and (1 + level) / 2.
+    """Return the central interval of p(y | x).
 
-    Where p(y | x) has modes far apart, it spans what lies between them too. Raises ValueError for a level that is not one
-    number between 0 and 1, and as `quantiles` does.
+    Parameters
+    ----------
+    model : Model
+        The model, from `moejax.moe`.
+    params : pytree
+        Its fitted parameters.
+    x : array or pytree, (n, d)
+        Inputs.
+    level : float, default 0.9
+        Probability of the interval, between 0 and 1, both excluded.
+    offset : array, (n,) or (n, m), optional
+        Offset of the experts' linear predictors, as in `Model.predict`. None means no offset.
+
+    Returns
+    -------
+    jax.Array
+        Shape `(n, 2)`: the quantiles at (1 - level) / 2 and (1 + level) / 2.
+
+    Raises
+    ------
+    ValueError
+        If `level` is not one number between 0 and 1, or for a reason given in `cdf`.
+
+    Notes
+    -----
+    If p(y | x) has modes that are far apart, the interval also contains the region of low density between them.
+
+    Examples
+    --------
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import moejax
+    >>> from moejax import experts, families, gates, pooling
+    >>> model = moejax.moe(experts.linear(), gates.constant(), n_experts=2, family=families.gaussian())
+    >>> x = jnp.ones((3, 2))
+    >>> params = model.init(jax.random.key(0), x)
+    >>> pooling.interval(model, params, x, level=0.8).shape
+    (3, 2)
     """
     _checks.shape("level", level, (), "one number between 0 and 1")
     _checks.positive("level", level)
@@ -124,33 +381,75 @@ def interval(model: Model, params: Any, x: Any, level: float = 0.9, offset: Any 
 
 
 def modes(model: Model, params: Any, x: Any, offset: Any = None) -> Modes:
-    """The modes of p(y | x) of each row and their densities, highest first, padded with NaN: two arrays (n, K).
+    """Return the modes of p(y | x) of each row and their densities.
 
-    A mode is where p(y | x) is higher than on both sides; of counts that are equally probable side by side, the smallest.
-    All are found, wherever between the experts' modes they lie (see `_modes`), but for those that rise above a valley beside
-    them by less than a share of 1e-6 in float64, of 3e-4 in float32: these are one with their neighbour.
+    A mode is a point at which p(y | x) is higher than on both sides. If several neighbouring counts are equally probable,
+    the smallest is the mode.
 
-    A mixture of K normal densities has at most K modes, and so has one of K Poisson or of K gamma distributions of one
-    shape: p(y + 1) - p(y) and the slope of p are then, up to a positive factor, sums over k of (a_k + b_k y) exp(c_k y),
-    which change their sign no more than 2 K - 1 times (Pólya and Szegő 1925, part V). Of more than K the highest are told.
+    Parameters
+    ----------
+    model : Model
+        The model, from `moejax.moe`.
+    params : pytree
+        Its fitted parameters.
+    x : array or pytree, (n, d)
+        Inputs.
+    offset : array, (n,) or (n, m), optional
+        Offset of the experts' linear predictors, as in `Model.predict`. None means no offset.
 
-    The density of a gamma expert of shape 1 or less is highest towards 0, infinite below 1. Since 0 is no target, such a
-    mode is told as the smallest float (`jnp.finfo(dtype).tiny`), with the density there.
+    Returns
+    -------
+    Modes
+        The modes and their densities, each `(n, K)`, in falling order of density and padded with NaN.
 
-    Raises ValueError for families of classes, for which there is `classes`, and for several targets.
+    Raises
+    ------
+    ValueError
+        If the family has classes (use `classes`), or if the model has several targets.
+
+    Notes
+    -----
+    All modes are found, wherever they lie between the experts' modes (see `_modes`), with one exception: a mode that rises
+    above a valley beside it by less than a share of 1e-6 in float64, or 3e-4 in float32, is merged with its neighbour.
+
+    A mixture of K normal densities has at most K modes; so has a mixture of K Poisson distributions, or of K gamma
+    distributions with one common shape. In these cases p(y + 1) - p(y), or the slope of p, is up to a positive factor a sum
+    over k of (a_k + b_k y) exp(c_k y). Such a sum changes its sign at most 2 K - 1 times [1]_. If there are more than K
+    modes, the K highest are returned.
+
+    The density of a gamma expert with shape 1 or less is highest towards 0, and infinite there if the shape is below 1. The
+    value 0 is not in the support. Such a mode is reported as the smallest positive normal float (`jnp.finfo(dtype).tiny`),
+    with the density at that point.
+
+    References
+    ----------
+    .. [1] Pólya and Szegő (1925), "Aufgaben und Lehrsätze aus der Analysis", part V.
+
+    Examples
+    --------
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import moejax
+    >>> from moejax import experts, families, gates, pooling
+    >>> model = moejax.moe(experts.linear(), gates.constant(), n_experts=2, family=families.gaussian())
+    >>> x = jnp.ones((3, 2))
+    >>> pooling.modes(model, model.init(jax.random.key(0), x), x).at.shape
+    (3, 2)
     """
     if not hasattr(model.family, "mode"):
-        raise ValueError(f"model: family {model.family!r} was given; want one of numbers, or pooling.classes for classes")
+        raise ValueError(
+            f"model: family {model.family!r} was given; want a family of numbers; for classes use pooling.classes"
+        )
     return _modes_of(model, params, x, offset)
 
 
-# ---- how they are found ---------------------------------------------------------------------------------------------
+# ---- computation ----------------------------------------------------------------------------------------------------
 
 
 def _mixture(model: Model, params: Any, x: Any, offset: Any, copies: int) -> Mixture:
-    """The mixture of rows of x, each `copies` times in a row; raises ValueError for one of several targets."""
+    """Return the mixture with each row of x repeated `copies` times; raise ValueError unless it has one target."""
     if model.family is None:
-        raise ValueError("model: one without a family was given; want one, as in moe(..., family=families.gaussian())")
+        raise ValueError("model: one without a family was given; want a family, as in moe(..., family=families.gaussian())")
     inputs = model.prepare(x)
     eta, log_gate = model.eta(params, inputs, offset), model.log_gate(params, inputs)
     classes = getattr(model.family, "class_probabilities", None)
@@ -160,12 +459,13 @@ def _mixture(model: Model, params: Any, x: Any, offset: Any, copies: int) -> Mix
 
 
 def _cdf(mixture: Mixture, y: jax.Array) -> jax.Array:
+    """Return the distribution function of the mixture at y (n,)."""
     share = jnp.exp(mixture.log_gate)
     return jnp.minimum((share * mixture.family.cdf(y, mixture.eta, mixture.phi)).sum(axis=0) / share.sum(axis=0), 1)
 
 
 def _on_grid(model: Model, params: Any, x: Any, y: Any, offset: Any, function: Any) -> jax.Array:
-    """function(mixture, y) at y (n,) or (n, g), of the same shape."""
+    """Return function(mixture, y) at y (n,) or (n, g), with the shape of y."""
     n = jax.tree.leaves(x)[0].shape[0]
     if np.ndim(y) not in (1, 2) or np.shape(y)[0] != n:
         raise ValueError(f"y: shape {np.shape(y)} was given; want {(n,)}, or ({n}, g) for a grid")
@@ -175,12 +475,14 @@ def _on_grid(model: Model, params: Any, x: Any, y: Any, offset: Any, function: A
 
 
 def _check_cdf(model: Model) -> None:
+    """Raise ValueError if the family has no distribution function."""
     if not hasattr(model.family, "cdf"):
-        raise ValueError(f"model: family {model.family!r} was given; want one with a distribution function `cdf`")
+        raise ValueError(f"model: family {model.family!r} was given; want a family with a distribution function `cdf`")
 
 
 @partial(jax.jit, static_argnums=0)
 def _quantiles(model: Model, params: Any, x: Any, q: jax.Array, offset: Any) -> jax.Array:
+    """Find quantiles by bisection over all floats, (n, Q)."""
     mixture = _mixture(model, params, x, offset, q.size)
     dtype, rows = mixture.eta.dtype, mixture.eta.shape[1]
     wanted = jnp.tile(q.astype(dtype), rows // q.size)
@@ -189,7 +491,7 @@ def _quantiles(model: Model, params: Any, x: Any, q: jax.Array, offset: Any) -> 
 
     def halved(_: Any, ends: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         low, high = ends
-        middle = (low >> 1) + (high >> 1) + (low & high & 1)  # whose sum would overflow
+        middle = (low >> 1) + (high >> 1) + (low & high & 1)  # (low + high) / 2 without overflow
         reached = _cdf(mixture, _float_of(middle, dtype)) >= wanted
         return jnp.where(reached, low, middle), jnp.where(reached, middle, high)
 
@@ -200,13 +502,17 @@ def _quantiles(model: Model, params: Any, x: Any, q: jax.Array, offset: Any) -> 
 
 
 def _float_of(number: jax.Array, dtype: Any) -> jax.Array:
-    """The float of that number, counted from 0 on either side: the bits of a positive float count floats by size."""
+    """Return the float with that number, counted from 0 in both directions.
+
+    The bits of positive floats, read as integers, have the same order as the floats.
+    """
     return jnp.sign(number).astype(dtype) * jax.lax.bitcast_convert_type(jnp.abs(number), dtype)
 
 
 @partial(jax.jit, static_argnums=0)
 def _modes_of(model: Model, params: Any, x: Any, offset: Any) -> Modes:
+    """Return at most K modes of each row, in falling order of density."""
     at, log_density = (v.T for v in _modes.find(_mixture(model, params, x, offset, 1)))
     height = jnp.exp(log_density)
-    down = jnp.argsort(-height, axis=1)[:, : model.n_experts]  # NaN last
+    down = jnp.argsort(-height, axis=1)[:, : model.n_experts]  # `argsort` puts NaN last
     return Modes(*(jnp.take_along_axis(v, down, axis=1) for v in (at, height)))

@@ -1,4 +1,4 @@
-"""Usage: how much of the rows each expert of a fitted model has, and which expert has none."""
+"""Usage: the share of the rows of each expert of a fitted model, and the experts that are not used."""
 
 from __future__ import annotations
 
@@ -18,11 +18,19 @@ from moejax.model import Model
 
 @dataclass(frozen=True, eq=False)
 class Usage:
-    """What `usage` found, (K,) each, of sum 1 over the experts.
+    """Shares of the experts of a fitted model, from `usage`.
 
-    routed: the share of rows that the gate sends to the expert (to its most probable one, or in equal parts to those that
-    it keeps). probability: the mean gate probability. responsibility: the mean of P(expert | x, y), or None without y.
-    active: which experts take part.
+    Attributes
+    ----------
+    routed : numpy.ndarray, (K,)
+        The share of the rows that the gate sends to each expert: to the most probable expert, or in equal parts to the
+        experts that a top-k gate keeps. The sum is 1.
+    probability : numpy.ndarray, (K,)
+        The mean gate probability. The sum is 1.
+    responsibility : numpy.ndarray, (K,), or None
+        The mean of P(expert | x, y), with sum 1; None without y.
+    active : numpy.ndarray of bool, (K,)
+        Whether each expert takes part.
     """
 
     routed: np.ndarray
@@ -32,20 +40,34 @@ class Usage:
 
     @property
     def unused(self) -> list[int]:
-        """The numbers of experts that take part, and that no row is routed to."""
+        """Numbers of the experts that take part and to which no row is routed."""
         return np.flatnonzero(self.active & (self.routed == 0)).tolist()
 
     def text(self, names: Sequence[str] | None = None) -> str:
-        """A line for each expert, an unused one named as such. names: of the experts, their numbers unless given.
+        """Describe each expert in one line; unused experts are marked.
 
-        Raises ValueError for another number of names.
+        Parameters
+        ----------
+        names : sequence of str, optional
+            Names of the K experts. None means their numbers.
+
+        Returns
+        -------
+        str
+            K lines.
+
+        Raises
+        ------
+        ValueError
+            If the number of names is not K.
         """
         count = len(self.routed)
         if names is not None and len(names) != count:
-            raise ValueError(f"names: {len(names)} were given; want one for each of {count} experts")
+            raise ValueError(f"names: {len(names)} were given; want one name for each of {count} experts")
         return "\n".join(self._line(k, f"expert {k}" if names is None else names[k]) for k in range(count))
 
     def _line(self, k: int, name: str) -> str:
+        """Return the line of expert k."""
         if not self.active[k]:
             return f"{name}: takes no part"
         line = f"{name}: routed {self.routed[k]:.1%}, probability {self.probability[k]:.1%}"
@@ -55,9 +77,47 @@ class Usage:
 
 
 def usage(model: Model, params: Any, x: Any, y: Any = None, *, weights: Any = None, offset: Any = None) -> Usage:
-    """How much of the rows of x (n, d) each expert has, by the gate and, given y, by responsibility; means by weights (n,).
+    """Measure the share of the rows of each expert.
 
-    Runs on the host. Raises ValueError for y with a model that has no family, and for weights as a fit does.
+    The shares are weighted means over rows of gate probabilities and, given y, of responsibilities. The function runs on the
+    host, not inside `jit`.
+
+    Parameters
+    ----------
+    model : Model
+        The model, from `moejax.moe`.
+    params : pytree
+        Its fitted parameters.
+    x : array or pytree, (n, d)
+        Inputs.
+    y : array, (n,) or (n, m), optional
+        Targets. None means that responsibilities are not computed.
+    weights : array, (n,), optional
+        Case weights: a row of weight 2 counts twice. None means equal weights.
+    offset : array, (n,) or (n, m), optional
+        Offset of the experts' linear predictors, as in `Model.predict`. None means no offset.
+
+    Returns
+    -------
+    Usage
+        The shares.
+
+    Raises
+    ------
+    ValueError
+        If y is given and the model has no family, if x or y is not finite, or if weights have another shape, are negative or
+        are all 0.
+
+    Examples
+    --------
+    >>> import jax
+    >>> import jax.numpy as jnp
+    >>> import moejax
+    >>> from moejax import experts, gates
+    >>> model = moejax.moe(experts.linear(), gates.fixed(), n_experts=2)
+    >>> x = jnp.ones((4, 2))
+    >>> moejax.usage(model, model.init(jax.random.key(0), x), x).probability.tolist()
+    [0.5, 0.5]
     """
     for leaf in jax.tree.leaves(x):
         _checks.finite("x", leaf)

@@ -1,17 +1,17 @@
-"""Mixtures of experts as scikit-learn estimators: `MoERegressor` and `MoEClassifier`. Wants scikit-learn 1.6 or newer.
+"""Mixtures of experts as scikit-learn estimators: `MoERegressor` and `MoEClassifier`. They need scikit-learn 1.6 or newer.
 
     from moejax.sklearn import MoERegressor
 
     model = MoERegressor(n_experts=3, l1_experts=0.01, random_state=0).fit(X, y)
     model.coef_, model.predict(X), model.responsibilities(X, y)
 
-A fit is one sweep over `n_init` starts, of which the best admissible one counts. Columns of X, and a target on the real
-line, are standardised first, by population standard deviations (weighted, where rows are; a column that does not vary is
-only centred). Penalties, `objective_` and `params_` are on that scale, everything else in the user's units. Where X is
-float32 a fit is in float32, and otherwise in float64, whatever JAX's own default.
+A fit is one sweep over `n_init` starts; the admissible fit of lowest objective counts. Columns of X and a target on the real
+line are standardised first, by population standard deviations (weighted, if rows have weights; a column that does not vary
+is only centred). Penalties, `objective_` and `params_` are on that scale. Everything else is in the user's units. If X is
+float32, a fit is in float32; otherwise it is in float64. JAX's own default does not matter.
 
-Mixtures of any other estimators, `MoEStackingRegressor` and `MoEEnsembleRegressor` (and ...Classifier), are in
-`moejax.ensembles`, and have their names here too.
+Mixtures of any other estimators are `MoEStackingRegressor`, `MoEEnsembleRegressor` and the two classifiers of the same
+kind. They are here and in `moejax.ensembles`.
 """
 
 import importlib

@@ -15,12 +15,91 @@ from moejax.sklearn._mixture import MixtureOfExperts
 
 
 class MoEClassifier(ClassifierMixin, MixtureOfExperts):
-    """A mixture of K linear classifiers, logistic for two classes and softmax for more, sparse on request.
+    """A mixture of K linear classifiers: logistic for two classes, softmax for more; sparse on request.
 
-    The parameters are those of `MoERegressor`, without what concerns the target: it has no family and no scales, and its
-    loss is the negative log-likelihood. classes_ (C,): sorted labels, of any type. For two classes coef_ is (K, d) and
-    intercept_ (K,), of the log odds of the second; for more, coef_ is (K, C, d) and intercept_ (K, C). All else that
-    `fit` leaves is as in `MoERegressor`.
+    The loss is the mean negative log-likelihood. There is no family and no scale. All other parameters are as in
+    `MoERegressor`.
+
+    Parameters
+    ----------
+    n_experts : int, default 3
+        Number of experts K.
+    gate : {"fixed", "constant", "softmax", "top1", "gaussian", "hierarchical"} or tree, default "softmax"
+        How experts are weighted; see `MoERegressor`.
+    solver : {"em", "gradient"}, default "em"
+        How the objective is minimised; see `MoERegressor`.
+    l1_experts, l2_experts : float, default 0.0
+        Weights of the sum of absolute and of squared coefficients of the experts, added to the mean loss. Intercepts and
+        scales are not penalised.
+    l1_gate : float, default 0.0
+        Weight of the sum of absolute coefficients of the gate; for "softmax", "top1" and "hierarchical".
+    l2_gate : float, default 1e-3
+        Weight of the sum of squared coefficients of the gate. It is not 0 by default: if the inputs separate the experts, a
+        gate without it has no finite optimum. The default bounds the logits in that case and has little effect otherwise.
+    gate_reference : bool, default False
+        Whether the logits of one expert are fixed at 0. False gives each of the K experts its own logits; only for "softmax"
+        and "top1".
+    standardize : bool, default True
+        Whether the columns of X are standardised for the fit.
+    n_init : int, default 8
+        Number of starts. The admissible fit of lowest objective counts.
+    max_iter : int, default 500
+        Most iterations of each start.
+    tol : float, optional
+        Largest violation of the optimality (KKT) condition at which a fit has converged. None means 1e-7 for EM in float64,
+        1e-4 for EM in float32, and 1e-5 for "gradient".
+    random_state : int, numpy.random.RandomState or None, default None
+        Source of the starts.
+
+    Attributes
+    ----------
+    classes_ : numpy.ndarray, (C,)
+        Sorted labels, of any type.
+    coef_ : numpy.ndarray, (K, d) or (K, C, d)
+        Coefficients of the experts in the user's units: of the log odds of the second of two classes, or of each of C > 2
+        classes.
+    intercept_ : numpy.ndarray, (K,) or (K, C)
+        Intercepts, likewise.
+    gate_coef_, gate_intercept_ : numpy.ndarray, (K, d) and (K,), or None
+        Coefficients of the gate's logits, in the user's units; None where the gate has none. For a tree they are those of
+        its branches, in the order of `model_.gate.branches`.
+    gate_reference_ : int or None
+        Number of the expert whose logits are 0, a row of zeros in `gate_coef_`. It may be any expert, because a change of
+        the reference would undo the zeros of the others.
+    shares_ : numpy.ndarray, (K,)
+        Share of the training rows of each expert, by responsibilities (by the gate for squared error).
+    objective_ : float
+        The minimised quantity: mean loss over rows plus penalties, on the scale of the fit.
+    log_likelihood_ : float
+        Total over rows of weight * log p(y | x), in the units of y; NaN for squared error.
+    n_iter_ : int
+        Iterations of the chosen fit.
+    converged_ : bool
+        Whether the chosen fit converged.
+    status_ : Status
+        How the chosen fit ended; `moejax.fit.describe` gives it in words.
+    n_features_in_ : int
+        Number of columns of X.
+    feature_names_in_ : numpy.ndarray, (d,)
+        Names of the columns of X, if X has names that are strings.
+    x_mean_, x_scale_ : numpy.ndarray, (d,)
+        Means and standard deviations that standardise X; 0 and 1 if `standardize` is False.
+    model_, params_ : Model and pytree
+        The model of `moejax` and its parameters, for inputs (X - x_mean_) / x_scale_ and class numbers.
+
+    Notes
+    -----
+    Experts are in the order of falling share of the training rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from moejax.sklearn import MoEClassifier
+    >>> X = np.random.default_rng(0).normal(size=(200, 2))
+    >>> labels = np.where(X[:, 0] * X[:, 1] > 0, "same", "other")  # the sign of one column decides the effect of the other
+    >>> model = MoEClassifier(n_experts=2, n_init=2, random_state=0).fit(X, labels)
+    >>> model.predict_proba(X).shape
+    (200, 2)
     """
 
     loss = "nll"
@@ -62,40 +141,96 @@ class MoEClassifier(ClassifierMixin, MixtureOfExperts):
         return tags
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Fit to X (n, d) and labels y (n,). sample_weight: (n,), none below 0; None for equal ones. Returns the estimator.
+        """Fit the mixture.
 
-        Raises as `MoERegressor.fit` does, and ValueError for labels of a single class.
+        Parameters
+        ----------
+        X : array-like, (n, d)
+            Inputs, in the user's units.
+        y : array-like, (n,)
+            Labels, of any type.
+        sample_weight : array-like, (n,), optional
+            Case weights, none below 0: a row of weight 2 counts twice, a row of weight 0 is absent. None means equal
+            weights.
+
+        Returns
+        -------
+        MoEClassifier
+            The estimator.
+
+        Raises
+        ------
+        ValueError
+            If a setting, a row or a weight is not valid, or all rows of positive weight have the same label. The error is
+            raised before anything compiles.
+        RuntimeError
+            If no start leads to an admissible fit; see `MoERegressor.fit`.
         """
         self._check_settings()
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
         check_classification_targets(y)
         weights = row_weights(sample_weight, len(y))
         self.classes_, numbers = np.unique(y, return_inverse=True)
-        count, there = len(self.classes_), np.unique(numbers[weights > 0])
-        if len(there) < 2:
-            only = self.classes_[there].tolist()[0]
-            raise ValueError(f"y: {only!r} alone was given, among rows that count; want more than one class")
+        count, present = len(self.classes_), np.unique(numbers[weights > 0])
+        if len(present) < 2:
+            label = self.classes_[present].tolist()[0]
+            raise ValueError(f"y: all rows of positive weight have the label {label!r}; want more than one class")
         family = families.bernoulli() if count == 2 else families.categorical(count)
         self._fit(X, numbers.astype(float), weights, experts.linear(None if count == 2 else count), family)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """The likeliest label for each row of X (n, d): (n,)."""
+        """Return the most probable label of each row.
+
+        Parameters
+        ----------
+        X : array-like, (n, d)
+            Inputs, in the user's units.
+
+        Returns
+        -------
+        numpy.ndarray, (n,)
+            Labels.
+        """
         likeliest = self.predict_proba(X).argmax(axis=1)
         return self.classes_[likeliest]
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """P(class | x) for each row of X (n, d): (n, C), in the order of classes_; by one expert alone for gate="top1"."""
+        """Return P(class | x) for each row; for gate="top1", that of the most probable expert alone.
+
+        Parameters
+        ----------
+        X : array-like, (n, d)
+            Inputs, in the user's units.
+
+        Returns
+        -------
+        numpy.ndarray, (n, C)
+            Probabilities, in the order of `classes_`.
+        """
         return self._of_classes(self._apply("predict", self._checked(X)), 1)
 
     def predict_experts(self, X: Any) -> np.ndarray:
-        """Each expert's P(class | x) for each row of X (n, d): (n, K, C)."""
+        """Return P(class | x) of each expert for each row.
+
+        Parameters
+        ----------
+        X : array-like, (n, d)
+            Inputs, in the user's units.
+
+        Returns
+        -------
+        numpy.ndarray, (n, K, C)
+            Probabilities, with classes in the order of `classes_`.
+        """
         return self._of_classes(self._apply("expert_predictions", self._checked(X)), 2)
 
     def _of_classes(self, probs: np.ndarray, axis: int) -> np.ndarray:
+        """Return the probabilities of all classes, given those of the second of two classes or of all."""
         return np.stack([1 - probs, probs], axis=-1) if probs.ndim == axis else probs
 
     def _target(self, y: Any, n: int) -> np.ndarray:
+        """Return class numbers (n,) as floats, or raise ValueError for a label that was not seen in `fit`."""
         _checks.shape("y", y, (n,), "one for each row of X")
         unknown = np.setdiff1d(y, self.classes_)
         if unknown.size:

@@ -1,14 +1,14 @@
-"""Mixtures of any estimators: stacking of models that are fitted once, and ensembles trained inside EM.
+"""Mixtures of any estimators: stacking of estimators that are fitted once, and ensembles that are trained inside EM.
 
     from moejax.sklearn import MoEStackingRegressor, MoEEnsembleRegressor
 
     MoEStackingRegressor([("ridge", Ridge()), ("forest", RandomForestRegressor())], gate="softmax").fit(X, y)
     MoEEnsembleRegressor([("line", LinearRegression()), ("tree", DecisionTreeRegressor())]).fit(X, y)
 
-Experts are whatever has scikit-learn's `fit` and `predict` (`predict_proba` for classes). They are trained on the host, one
-after another; gate and scales are those of a `moejax` model whose experts are predictions, compiled, in float64. The target
-and what the gate sees are standardised for that model, and never for the estimators, which get X and y as they are given
-(classes as numbers from 0).
+An expert is any object with the methods `fit` and `predict` of scikit-learn (`predict_proba` for classes). Experts are
+trained on the host, one after another. The gate and the scales belong to a `moejax` model whose experts are predictions.
+This model is compiled, in float64. The target and what the gate sees are standardised for this model only. The estimators
+get X and y as they are given (classes as numbers from 0).
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ LOSSES = ("nll", "squared_error")
 SEES = ("inputs", "predictions", "both")
 BLIND = ("fixed", "constant")
 UNTRAINED = ("fixed", "confidence")
-PATIENCE, LEAST_IMPROVEMENT = 100, 1e-9  # of accelerated steps
+PATIENCE, LEAST_IMPROVEMENT = 100, 1e-9  # stopping rule of the accelerated gradient steps
 
 
 class Combination(BaseEstimator):
-    """Named estimators beside a gate: their checks, and predictions by the model that was fitted."""
+    """Named estimators with a gate: checks of settings and rows, and predictions by the fitted model."""
 
     estimators: Any
     gate: Any
@@ -46,11 +46,11 @@ class Combination(BaseEstimator):
     n_init: int
     max_iter: int
     random_state: Any
-    _kind: Any  # of target: _Reals or _Labels
-    _seen: Any  # X and what estimators predict to what the gate sees, (n, d)
+    _kind: Any  # kind of target: Reals or Labels
+    _seen: Any  # method: X and the estimators' predictions -> what the gate sees, (n, d)
 
     def _models(self) -> list[Any]:
-        """The estimators, checked like the numbers."""
+        """Check the settings and return the estimators."""
         for name in ("n_init", "max_iter"):
             _checks.count(name, getattr(self, name))
         for name in ("l1_gate", "l2_gate"):
@@ -66,14 +66,14 @@ class Combination(BaseEstimator):
         return [model for _, model in given]
 
     def _checked(self, X: Any, reset: bool = False) -> Any:
-        """X as estimators get it: data frames as they are, all else as an array of numbers."""
+        """Return X as the estimators get it: a data frame unchanged, anything else as an array of numbers."""
         if not reset:
             check_is_fitted(self, "params_")
         more = {"skip_check_array": True} if hasattr(X, "iloc") else {"dtype": np.float64}
         return validate_data(self, X, reset=reset, **more)
 
     def _checked_rows(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, np.ndarray, np.ndarray]:
-        """X and y as estimators get them, and weights; sets the kind of target."""
+        """Return X and y as the estimators get them, and weights; set `target_`."""
         X = self._checked(X, reset=True)
         y = self._kind.checked(column_or_1d(y, warn=True))
         check_consistent_length(X, y)
@@ -82,23 +82,26 @@ class Combination(BaseEstimator):
         return X, self.target_.encoded(y), weights
 
     def _folds(self, X: Any, y: np.ndarray) -> np.ndarray:
-        """The fold of each row, (n,), by cv: how many, labels, or a splitter of scikit-learn."""
+        """Return the fold of each row, (n,), from `cv`: a number of folds, labels, or a splitter of scikit-learn."""
         if isinstance(self.cv, np.ndarray | list | tuple) and not any(map(np.iterable, self.cv)):
             return stacking.fold_labels(self.cv, y)
         labels = np.full(len(y), -1)
         splitter = check_cv(self.cv, y, classifier=self._kind is Labels)
         for fold, (train, held) in enumerate(splitter.split(np.zeros((len(y), 1)), y)):
             if (labels[held] >= 0).any() or len(train) + len(held) < len(y):
-                raise ValueError(f"cv: fold {fold} leaves rows out or holds some out again; want folds that part all rows")
+                raise ValueError(
+                    f"cv: fold {fold} leaves rows out or holds some out again; want folds that hold out every row once"
+                )
             labels[held] = fold
         return stacking.fold_labels(labels, y)
 
     def _hyper(self) -> dict[str, float]:
+        """Return the weights of penalties that are above 0, by name."""
         given = {"l1_gate": self.l1_gate, "l2_gate": self.l2_gate}
         return {name: float(weight) for name, weight in given.items() if weight > 0}
 
     def _standardized(self, table: Any, weights: np.ndarray | None = None) -> np.ndarray:
-        """What the gate sees; weights: given in a fit, by which means and deviations are then kept."""
+        """Standardise what the gate sees; with weights, in a fit, also set the means and standard deviations."""
         table = np.asarray(table, float)
         _checks.finite("X", table)
         if weights is not None:
@@ -106,17 +109,47 @@ class Combination(BaseEstimator):
         return (table - self.gate_mean_) / self.gate_scale_
 
     def _applied(self, method: str, X: Any, *y: np.ndarray) -> np.ndarray:
+        """Apply the model's method of that name to predictions of the fitted estimators."""
         X = self._checked(X)
-        said = stacking.predictions(self.estimators_, X, self.target_.numbers)
-        inputs = {"predictions": self.target_.predictors(said), "gate": self._seen(X, said)}
+        predicted = stacking.predictions(self.estimators_, X, self.target_.numbers)
+        inputs = {"predictions": self.target_.predictors(predicted), "gate": self._seen(X, predicted)}
         return applied(method, self.model_, self.params_, inputs, *y)
 
     def predict_gate(self, X: Any) -> np.ndarray:
-        """The weight of each estimator for each row of X (n, d): (n, K)."""
+        """Return the weight of each estimator for each row.
+
+        Parameters
+        ----------
+        X : array-like, (n, d)
+            Inputs, in the user's units.
+
+        Returns
+        -------
+        numpy.ndarray, (n, K)
+            Gate probabilities; each row has sum 1.
+        """
         return self._applied("gate_probs", X)
 
     def score_samples(self, X: Any, y: Any) -> np.ndarray:
-        """log p(y | x) for each row of X (n, d) and y (n,), in the units of y: (n,). Raises ValueError for squared error."""
+        """Return log p(y | x) for each row, in the units of y.
+
+        Parameters
+        ----------
+        X : array-like, (n, d)
+            Inputs, in the user's units.
+        y : array-like, (n,)
+            Targets.
+
+        Returns
+        -------
+        numpy.ndarray, (n,)
+            Log densities or log probabilities, in nats.
+
+        Raises
+        ------
+        ValueError
+            If the loss is squared error, which has no density.
+        """
         check_is_fitted(self, "params_")
         scaled = self.target_.scaled(self.target_.encoded(self._kind.checked(column_or_1d(y))))
         return self._applied("log_prob", X, scaled) - np.log(self.target_.scale)
@@ -130,11 +163,33 @@ class Regression(RegressorMixin):
     target_: Any
 
     def predict(self, X: Any) -> np.ndarray:
-        """E[y | x] for each row of X (n, d), the gate-weighted mean of what the estimators predict: (n,)."""
+        """Return E[y | x] for each row: the mean of the estimators' predictions, weighted by the gate.
+
+        Parameters
+        ----------
+        X : array-like, (n, d)
+            Inputs, in the user's units.
+
+        Returns
+        -------
+        numpy.ndarray, (n,)
+            Predictions, in the units of y.
+        """
         return self._applied("predict", X) * self.target_.scale + self.target_.mean
 
     def predict_experts(self, X: Any) -> np.ndarray:
-        """What each estimator predicts for each row of X (n, d): (n, K)."""
+        """Return the prediction of each estimator for each row.
+
+        Parameters
+        ----------
+        X : array-like, (n, d)
+            Inputs, in the user's units.
+
+        Returns
+        -------
+        numpy.ndarray, (n, K)
+            Predictions, in the units of y.
+        """
         return self._applied("expert_predictions", X) * self.target_.scale + self.target_.mean
 
 
@@ -152,17 +207,66 @@ class Classification(ClassifierMixin):
         return self.target_.classes
 
     def predict(self, X: Any) -> np.ndarray:
-        """The likeliest label for each row of X (n, d): (n,)."""
+        """Return the most probable label of each row.
+
+        Parameters
+        ----------
+        X : array-like, (n, d)
+            Inputs, in the user's units.
+
+        Returns
+        -------
+        numpy.ndarray, (n,)
+            Labels.
+        """
         return self.classes_[self.predict_proba(X).argmax(axis=1)]
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """P(class | x) for each row of X (n, d), the gate-weighted mean of those of the estimators: (n, C)."""
+        """Return P(class | x) for each row: the mean of the estimators' probabilities, weighted by the gate.
+
+        Parameters
+        ----------
+        X : array-like, (n, d)
+            Inputs, in the user's units.
+
+        Returns
+        -------
+        numpy.ndarray, (n, C)
+            Probabilities, in the order of `classes_`.
+        """
         return self._applied("predict", X)
 
     def predict_experts(self, X: Any) -> np.ndarray:
-        """Each estimator's P(class | x) for each row of X (n, d): (n, K, C)."""
+        """Return P(class | x) of each estimator for each row.
+
+        Parameters
+        ----------
+        X : array-like, (n, d)
+            Inputs, in the user's units.
+
+        Returns
+        -------
+        numpy.ndarray, (n, K, C)
+            Probabilities, with classes in the order of `classes_`.
+        """
         return self._applied("expert_predictions", X)
 
 
 def model_of(gate: Any, count: int, family: Any) -> Model:
+    """Return the model of a gate over the predictions of estimators.
+
+    Parameters
+    ----------
+    gate : gate
+        A gate of `moejax.gates`.
+    count : int
+        Number of estimators.
+    family : family or None
+        A family of `moejax.families`; None without a likelihood.
+
+    Returns
+    -------
+    Model
+        A model for inputs {"predictions": predictions, "gate": what the gate sees}.
+    """
     return moe(experts.predictions(), gate, count, family=family, expert_columns="predictions", gate_columns="gate")

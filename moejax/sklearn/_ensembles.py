@@ -21,13 +21,16 @@ from moejax.sklearn._estimators import check_choice, precision
 from moejax.solvers import EMFit, Fit, _starts, fit_em
 
 ENSEMBLE_GATES = ("fixed", "constant", "softmax", "gaussian")
-_LEAST_WEIGHT = 1e-9  # of a row for an expert: estimators want some of every row, and EM's shares underflow
+_LEAST_WEIGHT = (
+    1e-9  # least responsibility that an estimator gets: many estimators refuse weights of 0, and those of EM underflow
+)
 
 
 class _Iterate(NamedTuple):
-    """Where the outer iterations of a start got: its best, by log-likelihood.
+    """The best outer iteration of a start, by log-likelihood.
 
-    models, gate_model: fitted, unless predictions are out of fold. shares: (n, K), by which they were trained.
+    models, gate_model: the fitted estimators and gate; empty and None if predictions are out of fold. shares: the
+    responsibilities (n, K) by which they were trained.
     """
 
     params: Any
@@ -40,17 +43,41 @@ class _Iterate(NamedTuple):
 
 
 class _Ensemble(Combination):
-    """Estimators that EM trains, on the host, by responsibilities as weights of rows."""
+    """Estimators that EM trains on the host, with responsibilities as weights of rows."""
 
     gate_columns: Any
     tol: float
     progress: bool | None
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, start: Any = None) -> Self:
-        """Fit to X (n, d) and y (n,). sample_weight: (n,). start: responsibilities (n, K) to begin with, in the place of
-        n_init drawn ones. Returns the estimator.
+        """Fit the ensemble.
 
-        Raises ValueError for settings and rows that have no meaning, and for an estimator without sample_weight in `fit`.
+        Parameters
+        ----------
+        X : array-like, (n, d)
+            Inputs, in the user's units.
+        y : array-like, (n,)
+            Targets or labels.
+        sample_weight : array-like, (n,), optional
+            Case weights, none below 0: a row of weight 2 counts twice, a row of weight 0 is absent. None means equal
+            weights.
+        start : array-like, (n, K), optional
+            Responsibilities of the first iteration. None draws `n_init` starts.
+
+        Returns
+        -------
+        estimator
+            The estimator itself.
+
+        Raises
+        ------
+        ValueError
+            If a setting or a row is not valid, or the `fit` of an estimator takes no `sample_weight`.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the likelihood of the chosen start still changes after `max_iter` iterations.
         """
         models = self._models()
         for (name, _), model in zip(self.estimators, models, strict=True):
@@ -73,16 +100,19 @@ class _Ensemble(Combination):
         best = max(runs, key=lambda run: run.log_likelihood)
         self._keep(best, problem)
         if not self.converged_:
-            why = f"{self.max_iter} was given, and the likelihood still changes; want more, or a larger tol"
+            why = f"{self.max_iter} was given, and the likelihood still changes; want more iterations, or a larger tol"
             warnings.warn(f"max_iter: {why}", ConvergenceWarning, stacklevel=2)
         return self
 
     @property
     def _silent(self) -> bool | None:
-        return None if self.progress is None else not self.progress  # None: where standard error is no terminal
+        """Whether the progress bar is off; None turns it off unless standard error is a terminal."""
+        return (
+            None if self.progress is None else not self.progress
+        )  # tqdm: None turns the bar off unless standard error is a terminal
 
     def _learned(self) -> bool:
-        """Whether the gate is a classifier of somebody's own; checked."""
+        """Tell whether the gate is a user's classifier; check `gate` and `tol`."""
         _checks.positive("tol", self.tol)
         if isinstance(self.gate, str):
             check_choice("gate", self.gate, ENSEMBLE_GATES)
@@ -93,7 +123,7 @@ class _Ensemble(Combination):
         return True
 
     def _columns(self, X: Any) -> Any:
-        """What the gate and starts see, (n, d)."""
+        """Return the columns of X that the gate and the starts see."""
         if self.gate_columns is None:
             return X
         columns = (
@@ -105,12 +135,14 @@ class _Ensemble(Combination):
             raise ValueError(f"gate_columns: {self.gate_columns!r} was given; want {wanted}")
         return X[list(self.gate_columns)] if hasattr(X, "iloc") else X[:, list(self.gate_columns)]
 
-    def _seen(self, X: Any, said: np.ndarray) -> np.ndarray:
+    def _seen(self, X: Any, predicted: np.ndarray) -> np.ndarray:
+        """Return what the gate sees, (n, d); for a classifier, minus its log probabilities."""
         if self.gate_estimator_ is not None:
             return -stacking.predictions([self.gate_estimator_], X, np.arange(len(self.estimators)))[:, 0]
         return self._standardized(self._columns(X))
 
     def _keep(self, best: _Iterate, problem: _Problem) -> None:
+        """Set the attributes of a fit."""
         in_sample = self.cv is None
         self.estimators_ = best.models if in_sample else problem.trained(best.shares)
         self.gate_estimator_ = best.gate_model if in_sample else problem.trained_gate(best.shares)
@@ -122,12 +154,12 @@ class _Ensemble(Combination):
 
 @dataclass(frozen=True)
 class _Problem:
-    """One ensemble's data, and its outer iterations."""
+    """The data of one ensemble, and its outer iterations."""
 
     ensemble: _Ensemble
     models: list[Any]
     x: Any
-    target: np.ndarray  # as estimators get it
+    target: np.ndarray  # as the estimators get it
     y: np.ndarray  # as the model gets it
     weights: np.ndarray
     labels: np.ndarray | None
@@ -135,18 +167,45 @@ class _Problem:
     key: jax.Array
 
     def drawn(self, number: int) -> np.ndarray:
-        """The start of that number: responsibilities (n, K)."""
+        """Draw the responsibilities of a start.
+
+        Parameters
+        ----------
+        number : int
+            Number of the start.
+
+        Returns
+        -------
+        numpy.ndarray, (n, K)
+            Responsibilities.
+        """
         table, y, weights = (jnp.asarray(v) for v in (self.table, self.y, self.weights))
         active = jnp.ones(len(self.models), bool)
         key = jax.random.fold_in(self.key, number)
         return np.asarray(_starts.draw("mixed", jnp.asarray(number), key, table, y, None, weights, active)).T
 
     def run(self, shares: np.ndarray, bar: Any) -> _Iterate:
-        """Outer iterations from responsibilities: estimators by them, then gate and scales by EM, then new ones."""
+        """Run the outer iterations of one start.
+
+        Each iteration fits the estimators by the responsibilities, then fits gate and scales by EM, and computes new
+        responsibilities.
+
+        Parameters
+        ----------
+        shares : numpy.ndarray, (n, K)
+            Responsibilities of the first iteration.
+        bar : tqdm.tqdm
+            Progress bar.
+
+        Returns
+        -------
+        _Iterate
+            The iteration of highest log-likelihood.
+        """
         ensemble, hyper, start = self.ensemble, self.ensemble._hyper(), shares
         em, params, before, best = fit_em(ensemble.model_), None, -np.inf, None
         for number in range(1, ensemble.max_iter + 1):
-            in_sample = self.labels is None  # else copies by fold say all that is needed until the end
+            in_sample = self.labels is None  # with folds, the estimators on all rows are fitted only at the end
             models, gate_model = (self.trained(shares), self.trained_gate(shares)) if in_sample else ([], None)
             inputs = self._inputs(shares, models, gate_model)
             warm, params = params is not None, ensemble.model_.init(self.key, inputs) if params is None else params
@@ -163,19 +222,21 @@ class _Problem:
         return best._replace(steps=number, converged=converged)
 
     def _inputs(self, shares: np.ndarray, models: list[Any], gate_model: Any) -> dict[str, np.ndarray]:
+        """Return the inputs of the model: predictions of the estimators, and what the gate sees."""
         target = self.ensemble.target_
         if self.labels is None:
-            said = stacking.predictions(models, self.x, target.numbers)
+            predicted = stacking.predictions(models, self.x, target.numbers)
         else:
             each = [self._out_of_fold(model, share) for model, share in zip(self.models, shares.T, strict=True)]
-            said = np.concatenate(each, axis=1)
-        return {"predictions": target.predictors(said), "gate": self._gate_inputs(shares, gate_model)}
+            predicted = np.concatenate(each, axis=1)
+        return {"predictions": target.predictors(predicted), "gate": self._gate_inputs(shares, gate_model)}
 
     def _out_of_fold(self, model: Any, share: np.ndarray) -> np.ndarray:
+        """Return the out-of-fold predictions of one estimator, fitted by its responsibilities (n,)."""
         return stacking.out_of_fold([model], self.x, self.target, self.labels, weights=self._row_weights(share))
 
     def _gate_inputs(self, shares: np.ndarray, gate_model: Any) -> np.ndarray:
-        """The table; for a gate that is a classifier, what `gates.confidence` makes its probabilities of."""
+        """Return the table of the gate; for a classifier, minus its log probabilities, as `gates.confidence` takes them."""
         if isinstance(self.ensemble.gate, str):
             return self.table
         count = len(self.models)
@@ -183,18 +244,42 @@ class _Problem:
             return -stacking.predictions([gate_model], self.x, np.arange(count))[:, 0]
         result = np.empty((len(self.y), count))
         for fold in np.unique(self.labels):
-            held, rest = np.flatnonzero(self.labels == fold), np.flatnonzero(self.labels != fold)
-            fitted = self.trained_gate(shares, rest)
-            result[held] = -stacking.predictions([fitted], stacking.rows_of(self.x, held), np.arange(count))[:, 0]
+            held_out, training = np.flatnonzero(self.labels == fold), np.flatnonzero(self.labels != fold)
+            fitted = self.trained_gate(shares, training)
+            result[held_out] = -stacking.predictions([fitted], stacking.rows_of(self.x, held_out), np.arange(count))[:, 0]
         return result
 
     def trained(self, shares: np.ndarray) -> list[Any]:
-        """Copies of the estimators, fitted to all rows by these responsibilities."""
+        """Fit copies of the estimators to all rows by these responsibilities.
+
+        Parameters
+        ----------
+        shares : numpy.ndarray, (n, K)
+            Responsibilities.
+
+        Returns
+        -------
+        list
+            K fitted estimators.
+        """
         each = [self._row_weights(share) for share in shares.T]
         return [stacking.fit_copy(m, self.x, self.target, w) for m, w in zip(self.models, each, strict=True)]
 
     def trained_gate(self, shares: np.ndarray, rows: np.ndarray | None = None) -> Any:
-        """A copy of the gate's classifier, fitted to every row once as each expert's, by weight; None for a gate by name."""
+        """Fit a copy of the gate's classifier to K copies of every row, one labelled with each expert.
+
+        Parameters
+        ----------
+        shares : numpy.ndarray, (n, K)
+            Responsibilities, the weights of the copies.
+        rows : numpy.ndarray of int, optional
+            Rows to train on. None means all rows.
+
+        Returns
+        -------
+        estimator or None
+            The fitted classifier; None for a gate given by name.
+        """
         if isinstance(self.ensemble.gate, str):
             return None
         rows, count = np.arange(len(self.y)) if rows is None else rows, len(self.models)
@@ -203,6 +288,7 @@ class _Problem:
         return stacking.fit_copy(self.ensemble.gate, x, np.repeat(np.arange(count), len(rows)), weights)
 
     def _row_weights(self, shares: np.ndarray) -> np.ndarray:
+        """Return case weights times responsibilities, which are at least `_LEAST_WEIGHT`."""
         return (np.maximum(shares, _LEAST_WEIGHT).T * self.weights).T
 
 
@@ -210,30 +296,75 @@ class _Problem:
 def _gated(
     em: EMFit, key: Any, x: Any, y: Any, hyper: Any, weights: Any, params: Any, warm: Any, start: Any
 ) -> tuple[Fit, jax.Array]:
-    """Gate and scales by EM, from params where warm and else from responsibilities; with new responsibilities (n, K)."""
+    """Fit gate and scales by EM, from params if warm, otherwise from responsibilities; return new responsibilities too."""
     fit = em.resumed(key, x, y, hyper, params, warm, weights, None, None, start)
     return fit, em.model.responsibilities(fit.params, x, y)
 
 
 class MoEEnsembleRegressor(Regression, _Ensemble):
-    """A mixture of any regressors, trained by EM: trees, boosting, support vectors, mixtures, each with its own columns.
+    """A mixture of any regressors, trained by EM: trees, boosting, support vector machines or mixtures.
 
-    estimators: (name, estimator) pairs, one for each expert, of one kind or of several, whose `fit` takes sample_weight; of
-    a Pipeline, which may choose columns of its own, the last step. gate: "fixed", "constant", "softmax", "gaussian", or a
-    classifier with predict_proba and sample_weight, which is trained on every row once as each expert's. gate_columns: what
-    the gates by name see, and starts, indices or names of columns of X, which have to be numbers; None for all.
+    Parameters
+    ----------
+    estimators : list of (str, estimator)
+        Name and regressor of each expert, of one kind or of several. The `fit` of each must take `sample_weight`. An expert
+        with columns of its own is a Pipeline that selects them; the `fit` of its last step must then take `sample_weight`.
+    gate : {"fixed", "constant", "softmax", "gaussian"} or classifier, default "softmax"
+        How experts are weighted. A classifier needs `predict_proba` and `sample_weight`. It is trained on K copies of every
+        row, one labelled with each expert, weighted by responsibilities.
+    gate_columns : sequence of int or str, optional
+        Columns of X that gates given by name and the starts see. These columns must be numbers. None means all columns.
+    cv : int, array-like (n,) or splitter, optional
+        None trains the gate on predictions of the rows that the estimators were fitted to. Otherwise, as in
+        `MoEStackingRegressor`, predictions are out of fold. Flexible estimators such as trees need this: on their own
+        training rows they confirm the responsibilities with which they began.
+    l1_gate, l2_gate : float, defaults 0.0 and 1e-3
+        Weights of the sum of absolute and of squared coefficients of the gate, whose columns are standardised.
+    n_init : int, default 4
+        Number of starts. The start of highest likelihood counts.
+    max_iter : int, default 100
+        Most iterations of each start.
+    tol : float, default 1e-5
+        Change of the mean log-likelihood per row at which a start has converged.
+    progress : bool, optional
+        Whether to show a progress bar. None shows one if standard error is a terminal.
+    random_state : int, numpy.random.RandomState or None, default None
+        Source of the starts. The estimators have random states of their own.
 
-    An iteration fits every estimator with its responsibilities as weights, then gate and scales to what these predict, which
-    gives new responsibilities. cv: None for predictions of the very rows that estimators were fitted to, under which the
-    likelihood never falls where `fit` is weighted least squares; or as in `MoEStackingRegressor`, for predictions out of
-    fold, without which flexible estimators such as trees confirm whatever rows they began with. The iteration of the highest
-    likelihood counts, and the best of n_init starts.
+    Attributes
+    ----------
+    estimators_ : list
+        The estimators, fitted to all rows by responsibilities.
+    gate_estimator_ : estimator or None
+        The fitted classifier of the gate; None for a gate given by name.
+    shares_ : numpy.ndarray, (K,)
+        Share of the training rows of each expert.
+    log_likelihood_ : float
+        Total over rows of weight * log p(y | x), in the units of y; from out-of-fold predictions if `cv` is given.
+    n_iter_ : int
+        Iterations of the chosen start.
+    converged_ : bool
+        Whether the chosen start converged.
+    model_, params_ : Model and pytree
+        The mixture of `moejax`, for inputs {"predictions": predictions, "gate": what the gate sees}, both standardised.
 
-    l1_gate, l2_gate: as in `MoERegressor`. tol: the change of the mean log-likelihood of a row at which a start has
-    converged. max_iter: iterations at most. progress: a bar; unless given, where standard error is a terminal.
+    Notes
+    -----
+    Each iteration fits every estimator with its responsibilities as weights of rows, then fits the gate and the scales to
+    the estimators' predictions, and then computes new responsibilities. If `cv` is None and the `fit` of every estimator is
+    weighted least squares, the likelihood never decreases. The iteration of highest likelihood is kept.
 
-    After `fit`: estimators_ and gate_estimator_ (or None), on all rows; shares_ (K,) of rows; log_likelihood_, in the units
-    of y, out of fold where cv is given; n_iter_, converged_; model_ and params_ as in `MoEStackingRegressor`.
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.linear_model import LinearRegression
+    >>> from moejax.sklearn import MoEEnsembleRegressor
+    >>> X = np.random.default_rng(0).normal(size=(100, 2))
+    >>> y = np.abs(X[:, 0])
+    >>> lines = [("one", LinearRegression()), ("two", LinearRegression())]
+    >>> model = MoEEnsembleRegressor(lines, n_init=2, max_iter=200, random_state=0).fit(X, y)
+    >>> model.predict_experts(X).shape
+    (100, 2)
     """
 
     def __init__(
@@ -265,9 +396,67 @@ class MoEEnsembleRegressor(Regression, _Ensemble):
 
 
 class MoEEnsembleClassifier(Classification, _Ensemble):
-    """A mixture of any classifiers with predict_proba and sample_weight, trained by EM, as `MoEEnsembleRegressor` is.
+    """A mixture of any classifiers, trained by EM.
 
-    The parameters, and what `fit` leaves, are the same; with classes_ (C,).
+    Parameters
+    ----------
+    estimators : list of (str, estimator)
+        Name and classifier of each expert, with `predict_proba` and with a `fit` that takes `sample_weight`.
+    gate : {"fixed", "constant", "softmax", "gaussian"} or classifier, default "softmax"
+        How experts are weighted. A classifier needs `predict_proba` and `sample_weight`. It is trained on K copies of every
+        row, one labelled with each expert, weighted by responsibilities.
+    gate_columns : sequence of int or str, optional
+        Columns of X that gates given by name and the starts see. These columns must be numbers. None means all columns.
+    cv : int, array-like (n,) or splitter, optional
+        None trains the gate on predictions of the rows that the estimators were fitted to. Otherwise, as in
+        `MoEStackingRegressor`, predictions are out of fold. Flexible estimators such as trees need this: on their own
+        training rows they confirm the responsibilities with which they began.
+    l1_gate, l2_gate : float, defaults 0.0 and 1e-3
+        Weights of the sum of absolute and of squared coefficients of the gate, whose columns are standardised.
+    n_init : int, default 4
+        Number of starts. The start of highest likelihood counts.
+    max_iter : int, default 100
+        Most iterations of each start.
+    tol : float, default 1e-5
+        Change of the mean log-likelihood per row at which a start has converged.
+    progress : bool, optional
+        Whether to show a progress bar. None shows one if standard error is a terminal.
+    random_state : int, numpy.random.RandomState or None, default None
+        Source of the starts. The estimators have random states of their own.
+
+    Attributes
+    ----------
+    classes_ : numpy.ndarray, (C,)
+        Sorted labels.
+    estimators_ : list
+        The estimators, fitted to all rows by responsibilities.
+    gate_estimator_ : estimator or None
+        The fitted classifier of the gate; None for a gate given by name.
+    shares_ : numpy.ndarray, (K,)
+        Share of the training rows of each expert.
+    log_likelihood_ : float
+        Total over rows of weight * log p(y | x), in the units of y; from out-of-fold predictions if `cv` is given.
+    n_iter_ : int
+        Iterations of the chosen start.
+    converged_ : bool
+        Whether the chosen start converged.
+    model_, params_ : Model and pytree
+        The mixture of `moejax`, for inputs {"predictions": predictions, "gate": what the gate sees}, both standardised.
+
+    See Also
+    --------
+    MoEEnsembleRegressor : The same for a real target, with notes on the iterations.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from moejax.sklearn import MoEEnsembleClassifier
+    >>> X = np.random.default_rng(0).normal(size=(100, 2))
+    >>> models = [("one", LogisticRegression()), ("two", LogisticRegression())]
+    >>> model = MoEEnsembleClassifier(models, gate="constant", n_init=1, tol=0.1, random_state=0).fit(X, X[:, 0] > 0)
+    >>> model.predict_proba(X).shape
+    (100, 2)
     """
 
     def __init__(

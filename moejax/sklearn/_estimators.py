@@ -1,4 +1,4 @@
-"""What all scikit-learn estimators here share: weights, scales, precision, the best of a sweep, and compiled predictions."""
+"""Functions that all scikit-learn estimators here share: weights, scales, precision, best fit, and compiled predictions."""
 
 from __future__ import annotations
 
@@ -16,18 +16,51 @@ from moejax.model import Model
 from moejax.solvers import EMFit, Fit
 from moejax.sweeps import select, sweep
 
-_FEWEST_ROWS = 16  # that predictions are compiled for; then doubled
-_LITTLE_WORK = 2**30  # bytes, of all steps that fits may take
+_FEWEST_ROWS = 16  # the smallest number of rows that predictions are compiled for; larger numbers are powers of two
+_LITTLE_WORK = 2**30  # bytes of work arrays, summed over all steps of all fits
 
 
 def check_choice(name: str, given: Any, wanted: tuple[str, ...]) -> None:
-    """Raise ValueError for what is none of those wanted."""
+    """Raise ValueError if a value is not one of the allowed ones.
+
+    Parameters
+    ----------
+    name : str
+        Name of the argument, for the message.
+    given : object
+        The value.
+    wanted : tuple of str
+        The allowed values.
+
+    Raises
+    ------
+    ValueError
+        If `given` is not in `wanted`.
+    """
     if given not in wanted:
         raise ValueError(f"{name}: {given!r} was given; want one of {list(wanted)}")
 
 
 def row_weights(given: Any, n: int) -> np.ndarray:
-    """Weights of rows as floats, (n,), checked; of 1 for None, so that one program serves both."""
+    """Check the weights of rows and return them as floats.
+
+    Parameters
+    ----------
+    given : array-like, (n,), or None
+        Weights. None means weights of 1, so that one compiled program serves both cases.
+    n : int
+        Number of rows.
+
+    Returns
+    -------
+    numpy.ndarray, (n,)
+        Weights.
+
+    Raises
+    ------
+    ValueError
+        If the shape does not fit, a weight is negative or not finite, or all weights are 0.
+    """
     if given is None:
         return np.ones(n)
     weights = np.asarray(given)
@@ -39,18 +72,41 @@ def row_weights(given: Any, n: int) -> np.ndarray:
 
 
 def moments(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means and population standard deviations of columns in float64; of one that does not vary, its value and 1."""
+    """Return means and population standard deviations of columns, in float64.
+
+    Parameters
+    ----------
+    values : numpy.ndarray, (n,) or (n, d)
+        Rows.
+    weights : numpy.ndarray, (n,)
+        Weights of rows.
+
+    Returns
+    -------
+    mean, sd : numpy.ndarray, () or (d,)
+        For a column that does not vary, its value and 1.
+    """
     rows, weights = np.asarray(values, float)[weights > 0], weights[weights > 0]
     mean = np.average(rows, axis=0, weights=weights)
     sd = np.sqrt(np.average(np.square(rows - mean), axis=0, weights=weights))
-    # Not by sd == 0, which rounding in the mean would hide.
+    # A test of sd == 0 would miss constant columns if the mean has a rounding error.
     constant = np.ptp(rows, axis=0) == 0
     return np.where(constant, rows[0], mean), np.where(constant | (sd == 0), 1.0, sd)
 
 
 @contextlib.contextmanager
 def precision(dtype: Any) -> Iterator[None]:
-    """JAX in float64 for that type and in float32 for others."""
+    """Run JAX in float64 for the type float64, and in float32 for other types.
+
+    Parameters
+    ----------
+    dtype : numpy.dtype
+        Type of the inputs.
+
+    Yields
+    ------
+    None
+    """
     there = jax.enable_x64 if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental").enable_x64
     with there(dtype == np.float64):
         yield
@@ -59,7 +115,35 @@ def precision(dtype: Any) -> Iterator[None]:
 def best_of_starts(
     fit: Any, n_init: int, hyper: dict[str, float], seed: int, x: Any, y: np.ndarray, weights: np.ndarray
 ) -> Fit:
-    """The best admissible fit of a sweep over starts, in NumPy arrays."""
+    """Return the best admissible fit of a sweep over starts.
+
+    Parameters
+    ----------
+    fit : callable
+        A fit of `moejax`.
+    n_init : int
+        Number of starts.
+    hyper : dict of float
+        Weights of penalties, by name.
+    seed : int
+        Seed of the key.
+    x : array or pytree, n rows
+        Inputs.
+    y : numpy.ndarray, (n,)
+        Targets.
+    weights : numpy.ndarray, (n,)
+        Case weights.
+
+    Returns
+    -------
+    Fit
+        The fit of lowest objective, in NumPy arrays.
+
+    Raises
+    ------
+    RuntimeError
+        If no fit is admissible.
+    """
     axes = {"restart": n_init, **{name: [value] for name, value in hyper.items()}}
     grid = sweep(fit, axes, progress=False, optimize=not is_little(fit, n_init, y))
     try:
@@ -69,13 +153,45 @@ def best_of_starts(
 
 
 def is_little(fit: Any, n_init: int, y: np.ndarray) -> bool:
-    """Whether that many fits are so little work that to compile them well takes longer than it saves."""
+    """Tell whether the fits are so little work that compiling with optimisation takes longer than it saves.
+
+    Parameters
+    ----------
+    fit : callable
+        A fit of `moejax`.
+    n_init : int
+        Number of starts.
+    y : numpy.ndarray, (n,)
+        Targets.
+
+    Returns
+    -------
+    bool
+        Whether the total work, in bytes of work arrays over all steps, is at most `_LITTLE_WORK`.
+    """
     steps = fit.max_iter if isinstance(fit, EMFit) else fit.steps
     return fit.work_bytes(y) * n_init * steps <= _LITTLE_WORK
 
 
 def applied(method: str, model: Model, params: Any, *rows: Any) -> np.ndarray:
-    """The model's method of that name for rows of one type, compiled for twice as many rows when there are more."""
+    """Apply a method of the model to rows, compiled for a number of rows that is rounded up to a power of two.
+
+    Parameters
+    ----------
+    method : str
+        Name of the method.
+    model : Model
+        The model.
+    params : pytree
+        Its parameters.
+    *rows : pytrees of numpy.ndarray
+        Arguments of the method, all of one type and with n rows.
+
+    Returns
+    -------
+    numpy.ndarray
+        The result for the n rows.
+    """
     first = jax.tree.leaves(rows)[0]
     n = len(first)
     size = max(_FEWEST_ROWS, 1 << (n - 1).bit_length())
@@ -86,4 +202,5 @@ def applied(method: str, model: Model, params: Any, *rows: Any) -> np.ndarray:
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _applied(method: str, model: Model, params: Any, *rows: Any) -> Any:
+    """Call a method of the model inside a compiled program."""
     return getattr(model, method)(params, *rows)

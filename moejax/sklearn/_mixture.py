@@ -1,4 +1,4 @@
-"""What the estimators of a mixture of experts share."""
+"""The base class of the estimators of a mixture of experts."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ SOLVERS = ("em", "gradient")
 _REFERENCE_GATES = ("softmax", "top1")
 _LINEAR_GATES = (*_REFERENCE_GATES, "hierarchical")
 _PENALTIES = ("l1_experts", "l1_gate", "l2_experts", "l2_gate")
-_LEARNING_RATE = 0.1  # of Adam, for the gate that the accelerated method does not take
-_PATIENCE = 100  # accelerated steps without a gain, relative to the objective, that shows in the last digits
+_LEARNING_RATE = 0.1  # learning rate of Adam, for the gate "top1", which the accelerated method does not support
+_PATIENCE = 100  # accelerated steps without a relative improvement of at least _LEAST_IMPROVEMENT
 _LEAST_IMPROVEMENT = 1e-9
 
 
 class MixtureOfExperts(BaseEstimator):
-    """What both estimators share: the fit itself, and whatever concerns the gate."""
+    """The base class of `MoERegressor` and `MoEClassifier`: the fit itself, and everything that concerns the gate."""
 
     n_experts: int
     gate: Any
@@ -46,11 +46,12 @@ class MixtureOfExperts(BaseEstimator):
     max_iter: int
     tol: float | None
     random_state: Any
-    _target: Callable[[Any, int], np.ndarray]  # y (n,) as the model wants it
+    _target: Callable[[Any, int], np.ndarray]  # method: y (n,) -> the target of the model
 
     # ---- fitting ------------------------------------------------------------------------------------------------
 
     def _check_settings(self) -> None:
+        """Raise ValueError if a setting is not valid or does not fit the others."""
         for name, wanted in (("loss", LOSSES), ("solver", SOLVERS)):
             check_choice(name, getattr(self, name), wanted)
         for name in ("n_experts", "n_init", "max_iter"):
@@ -73,32 +74,33 @@ class MixtureOfExperts(BaseEstimator):
                 raise ValueError(f"gate: {given}; want as many leaves, two or more")
 
     def _configured(self, model: Model) -> Any:
-        """The fit of the library that these settings ask for."""
+        """Return the fit of the library that these settings specify."""
         if self.solver == "em":
             return fit_em(model, max_iter=self.max_iter, tol=self.tol)
         loss = losses.nll() if self.loss == "nll" else losses.squared_error()
         more: dict[str, Any] = {"steps": self.max_iter} | ({} if self.tol is None else {"tol": self.tol})
-        if self.gate == "top1":  # the accelerated method wants an objective that does not jump
+        if self.gate == "top1":  # the accelerated method needs a continuous objective
             return fit_gradient(model, loss, optax.adam, learning_rate=_LEARNING_RATE, proximal=True, **more)
         return fit_gradient(model, loss, "accelerated", patience=_PATIENCE, min_improvement=_LEAST_IMPROVEMENT, **more)
 
     @property
     def _gate_name(self) -> Any:
-        """The kind of gate; a tree stands for a hierarchical one."""
+        """The kind of gate; a tree means "hierarchical"."""
         return "hierarchical" if isinstance(self.gate, list | tuple) else self.gate
 
     def _gate(self, reference: bool) -> Any:
+        """Return the gate of the library."""
         if self._gate_name == "hierarchical":
             halved = self.gate == "hierarchical"
             return Hierarchical(_halved(range(self.n_experts))) if halved else gates.hierarchical(self.gate)
         return getattr(gates, self.gate)(**({"reference": True} if reference else {}))
 
     def _fit(self, x: np.ndarray, y: np.ndarray, weights: np.ndarray, expert: Any, family: Any) -> None:
-        """Fit to y (n,) on the scale of the fit, and set everything that does not depend on its units.
+        """Fit to y (n,) on the scale of the fit, and set everything that does not depend on the units of y.
 
-        Expects `y_scale_` to be set. weights: (n,), checked.
+        `y_scale_` must be set. weights: (n,), checked.
         """
-        # One expert alone has no other to be compared with.
+        # A single expert cannot have a reference.
         reference = bool(self.gate_reference) and self.n_experts > 1
         model = moe(expert, self._gate(reference), self.n_experts, family=family)
         fit = self._configured(model)
@@ -115,12 +117,12 @@ class MixtureOfExperts(BaseEstimator):
         self.model_, self.params_ = _in_order(model, best.params, order, self._gate(False) if reference else None)
         self.gate_reference_ = int(np.argmax(order == self.n_experts - 1)) if reference else None
         self._report()
-        if not (self.converged_ or (self.gate == "top1" and self.solver == "gradient")):  # which never gets there
+        if not (self.converged_ or (self.gate == "top1" and self.solver == "gradient")):  # this fit never converges
             ended = f"{self.max_iter} was given, and the best fit ended {describe(self.status_)}"
             warnings.warn(f"max_iter: {ended}; want more, or a larger tol", ConvergenceWarning, stacklevel=3)
 
     def _keep(self, fit: Fit, share: np.ndarray, rows: Any) -> None:
-        """Set what a fit tells of itself."""
+        """Set the attributes that describe how the fit ended."""
         self.objective_ = float(fit.objective)
         self.log_likelihood_ = float(fit.log_likelihood - rows * np.log(self.y_scale_))
         self.n_iter_ = int(fit.steps)
@@ -142,63 +144,111 @@ class MixtureOfExperts(BaseEstimator):
             self.gate_intercept_ = gate["logits"]
 
     def _unscaled(self, weights: np.ndarray, intercept: np.ndarray, factor: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Coefficients (K, d), or (K, C, d) from weights (K, d, C), and intercepts, for X as it was given."""
+        """Return coefficients (K, d), or (K, C, d) from weights (K, d, C), and intercepts, for X in the user's units."""
         coef = np.moveaxis(np.asarray(weights, float), 1, -1) / self.x_scale_ * factor
         return coef.astype(self._dtype), (intercept * factor - coef @ self.x_mean_).astype(self._dtype)
 
-    # ---- using a fit --------------------------------------------------------------------------------------------
+    # ---- predictions --------------------------------------------------------------------------------------------
 
     y_mean_: float = 0.0
     y_scale_: float = 1.0
 
     def _standardized(self, x: np.ndarray) -> np.ndarray:
+        """Return rows on the scale of the fit."""
         return ((x - self.x_mean_) / self.x_scale_).astype(self._dtype)
 
     def _checked(self, X: Any) -> np.ndarray:
+        """Check X and return it on the scale of the fit."""
         check_is_fitted(self, "params_")
         return self._standardized(validate_data(self, X, dtype=[np.float64, np.float32], reset=False))
 
     def _apply(self, method: str, x: np.ndarray, *y: np.ndarray) -> np.ndarray:
-        """The model's method of that name, for standardised rows."""
+        """Apply the model's method of that name to standardised rows."""
         return applied(method, self.model_, self.params_, x, *(v.astype(self._dtype) for v in y))
 
     def _apply_to_pair(self, method: str, X: Any, y: Any) -> np.ndarray:
+        """Apply the model's method of that name to rows of X and y, or raise ValueError without a likelihood."""
         x = self._checked(X)
         if self.model_.family is None:
             raise ValueError(f"loss: {self.loss!r} was given, under which {method} has no meaning; want loss='nll'")
         return self._apply(method, x, self._target(y, len(x)))
 
     def predict_gate(self, X: Any) -> np.ndarray:
-        """P(expert | x) for each row of X (n, d): (n, K), soft also for a gate that chooses."""
+        """Return P(expert | x) for each row; the probabilities are soft also for a gate that chooses one expert.
+
+        Parameters
+        ----------
+        X : array-like, (n, d)
+            Inputs, in the user's units.
+
+        Returns
+        -------
+        numpy.ndarray, (n, K)
+            Gate probabilities; each row has sum 1.
+        """
         return self._apply("gate_probs", self._checked(X))
 
     def responsibilities(self, X: Any, y: Any) -> np.ndarray:
-        """P(expert | x, y) for each row of X (n, d) and y (n,): (n, K). Raises ValueError for loss="squared_error"."""
+        """Return P(expert | x, y) for each row.
+
+        Parameters
+        ----------
+        X : array-like, (n, d)
+            Inputs, in the user's units.
+        y : array-like, (n,)
+            Targets or labels.
+
+        Returns
+        -------
+        numpy.ndarray, (n, K)
+            Responsibilities; each row has sum 1.
+
+        Raises
+        ------
+        ValueError
+            If loss="squared_error", which has no likelihood.
+        """
         return self._apply_to_pair("responsibilities", X, y)
 
     def score_samples(self, X: Any, y: Any) -> np.ndarray:
-        """log p(y | x) for each row of X (n, d) and y (n,), in the units of y: (n,), by the soft gate.
+        """Return log p(y | x) for each row, in the units of y, by the soft gate.
 
-        Raises ValueError for loss="squared_error", and for a y that the model gives no probability at all.
+        Parameters
+        ----------
+        X : array-like, (n, d)
+            Inputs, in the user's units.
+        y : array-like, (n,)
+            Targets or labels.
+
+        Returns
+        -------
+        numpy.ndarray, (n,)
+            Log densities or log probabilities, in nats.
+
+        Raises
+        ------
+        ValueError
+            If loss="squared_error", which has no likelihood, or y is outside the support of the family.
         """
         return self._apply_to_pair("log_prob", X, y) - np.log(self.y_scale_)
 
 
 def _shares(model: Model, params: Any, x: Any, y: Any, weights: np.ndarray, likelihood: bool) -> np.ndarray:
-    """The share of the rows that each expert has, (K,)."""
+    """Return the share of the rows of each expert, (K,)."""
     sizes = np.asarray(_sizes(model, params, x, y, (weights / weights.sum()).astype(x.dtype), likelihood), float)
     return sizes / sizes.sum()
 
 
 @partial(jax.jit, static_argnums=(0, 5))
 def _sizes(model: Model, params: Any, x: Any, y: Any, weights: Any, likelihood: bool) -> jax.Array:
+    """Return the effective number of rows of each expert, (K,)."""
     return effective_sizes(model, params, Data(model.prepare(x), y), weights, likelihood)
 
 
 def _in_order(model: Model, params: Any, order: np.ndarray, symmetric: Any) -> tuple[Model, Any]:
-    """The same mixture with its experts in another order.
+    """Return the same mixture with its experts in another order.
 
-    symmetric: None, or the gate with a logit for each expert that takes the place of one whose last expert has none.
+    symmetric: None, or a gate with logits for each expert, which replaces a gate whose last expert has none.
     """
     params = jax.tree.map(np.asarray, params)
     gate = params["gate"]
@@ -212,11 +262,11 @@ def _in_order(model: Model, params: Any, order: np.ndarray, symmetric: Any) -> t
 
 
 def _rows(tree: Any, order: np.ndarray) -> Any:
-    """The leaves of a tree by expert in another order; a lone number is that of all experts."""
+    """Return the leaves of a tree by expert in another order; a scalar is shared by all experts."""
     return jax.tree.map(lambda leaf: leaf[order] if leaf.ndim else leaf, tree)
 
 
 def _halved(experts: Any) -> Any:
-    """The numbers of experts as a tree of splits into two, the first half no smaller."""
+    """Return the numbers of experts as a tree of binary splits; the first half is never the smaller one."""
     middle = (len(experts) + 1) // 2
     return (_halved(experts[:middle]), _halved(experts[middle:])) if len(experts) > 1 else experts[0]

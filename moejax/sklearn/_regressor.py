@@ -1,4 +1,4 @@
-"""Mixtures of experts for targets that are numbers."""
+"""Mixtures of experts for real targets and counts."""
 
 from __future__ import annotations
 
@@ -19,39 +19,111 @@ _REAL_LINE = ("gaussian", "student_t")
 class MoERegressor(RegressorMixin, MixtureOfExperts):
     """A mixture of K linear regressions, sparse on request.
 
-    n_experts: K. gate: how experts are weighed: "fixed" (equally), "constant" (proportions that see no input), "softmax",
-    "top1" (a softmax gate whose prediction is the likeliest expert alone), "gaussian" (a density of the inputs for each
-    expert; EM then ascends the joint likelihood), "hierarchical" (soft splits into two, and each half again), or the tree of
-    such a gate, as in `moejax.gates.hierarchical`. family: "gaussian", "student_t" (its degrees of freedom estimated),
-    "poisson" or "gamma" (means exp(x . coef + intercept)). loss: "nll", or "squared_error" of the prediction, which wants
-    solver="gradient" and has no scales. solver: "em"; or "gradient", which is accelerated proximal gradient descent, and for
-    gate="top1" (under squared error alone) Adam with proximal steps, whose objective jumps and which never converges. All
-    make exact zeros; steps of "gradient" are shorter, and want a max_iter of a few thousand.
+    Parameters
+    ----------
+    n_experts : int, default 3
+        Number of experts K.
+    gate : str or tree, default "softmax"
+        How experts are weighted.
 
-    l1_experts, l1_gate, l2_experts, l2_gate: multiply sums over coefficients, and are added to the mean loss. l2_gate
-    is not 0 by default, because inputs that separate the experts leave a gate without it no finite optimum; 1e-3 bounds
-    the logits where they do, and costs little where they do not. gate_reference: one expert's logits are 0, instead of one
-    logit for each of K experts. shared_scale: one scale for all experts.
+        - "fixed": equally.
+        - "constant": by trained proportions that do not depend on the input.
+        - "softmax": by a softmax of linear functions of the input.
+        - "top1": by a softmax gate; the prediction is that of the most probable expert alone.
+        - "gaussian": by a normal density of the inputs for each expert. EM then maximises the joint likelihood of x and y.
+        - "hierarchical": by a soft split into two halves, and a soft split of each half again.
+        - A tree of splits, as in `moejax.gates.hierarchical`.
+    family : {"gaussian", "student_t", "poisson", "gamma"}, default "gaussian"
+        Distribution of y in each expert. The degrees of freedom of "student_t" are estimated. The means of "poisson" and
+        "gamma" are exp(x . coef + intercept).
+    loss : {"nll", "squared_error"}, default "nll"
+        The mean negative log-likelihood, or the mean squared error of the prediction. "squared_error" needs
+        solver="gradient" and family="gaussian", and has no scales.
+    solver : {"em", "gradient"}, default "em"
+        "gradient" is accelerated proximal gradient descent. For gate="top1" it takes only
+        loss="squared_error", and it is Adam with proximal steps; that objective is not continuous, and the fit never
+        converges. Both solvers give exact zeros. Steps of "gradient" are smaller, and need a `max_iter` of a few thousand.
+    l1_experts, l2_experts : float, default 0.0
+        Weights of the sum of absolute and of squared coefficients of the experts, added to the mean loss. Intercepts and
+        scales are not penalised.
+    l1_gate : float, default 0.0
+        Weight of the sum of absolute coefficients of the gate; for "softmax", "top1" and "hierarchical".
+    l2_gate : float, default 1e-3
+        Weight of the sum of squared coefficients of the gate. It is not 0 by default: if the inputs separate the experts, a
+        gate without it has no finite optimum. The default bounds the logits in that case and has little effect otherwise.
+    gate_reference : bool, default False
+        Whether the logits of one expert are fixed at 0. False gives each of the K experts its own logits; only for "softmax"
+        and "top1".
+    shared_scale : bool, default False
+        Whether all experts share one scale (for "gamma", one shape).
+    standardize : bool, default True
+        Whether the columns of X are standardised for the fit.
+    standardize_y : bool, default True
+        Whether y is standardised for the fit; only for "gaussian" and "student_t".
+    n_init : int, default 8
+        Number of starts. The admissible fit of lowest objective counts.
+    max_iter : int, default 500
+        Most iterations of each start.
+    tol : float, optional
+        Largest violation of the optimality (KKT) condition at which a fit has converged. None means 1e-7 for EM in float64,
+        1e-4 for EM in float32, and 1e-5 for "gradient".
+    random_state : int, numpy.random.RandomState or None, default None
+        Source of the starts.
 
-    standardize, standardize_y: see `moejax.sklearn`; the latter only concerns "gaussian" and "student_t". n_init: starts.
-    max_iter: iterations at most, of each. tol: the violation of the optimality condition at which a fit has converged;
-    unless given, 1e-7 for EM in float64, 1e-4 in float32, and 1e-5 for "gradient". random_state: a number, a
-    `numpy.random.RandomState` or None, from which starts are drawn.
+    Attributes
+    ----------
+    coef_ : numpy.ndarray, (K, d)
+        Coefficients of the experts' linear predictors, in the user's units.
+    intercept_ : numpy.ndarray, (K,)
+        Intercepts of the experts' linear predictors, in the user's units.
+    gate_coef_, gate_intercept_ : numpy.ndarray, (K, d) and (K,), or None
+        Coefficients of the gate's logits, in the user's units; None where the gate has none. For a tree they are those of
+        its branches, in the order of `model_.gate.branches`.
+    gate_reference_ : int or None
+        Number of the expert whose logits are 0, a row of zeros in `gate_coef_`. It may be any expert, because a change of
+        the reference would undo the zeros of the others.
+    scale_ : numpy.ndarray, (K,), float or None
+        One scale for each expert, one number if shared, or None without a scale: the standard deviation; the scale of
+        Student's t; for "gamma" the standard deviation divided by the mean.
+    df_ : numpy.ndarray, (K,), float or None
+        Degrees of freedom of Student's t, with the shape of `scale_`; None for other families.
+    shares_ : numpy.ndarray, (K,)
+        Share of the training rows of each expert, by responsibilities (by the gate for squared error).
+    objective_ : float
+        The minimised quantity: mean loss over rows plus penalties, on the scale of the fit.
+    log_likelihood_ : float
+        Total over rows of weight * log p(y | x), in the units of y; NaN for squared error.
+    n_iter_ : int
+        Iterations of the chosen fit.
+    converged_ : bool
+        Whether the chosen fit converged.
+    status_ : Status
+        How the chosen fit ended; `moejax.fit.describe` gives it in words.
+    n_features_in_ : int
+        Number of columns of X.
+    feature_names_in_ : numpy.ndarray, (d,)
+        Names of the columns of X, if X has names that are strings.
+    x_mean_, x_scale_ : numpy.ndarray, (d,)
+        Means and standard deviations that standardise X; 0 and 1 if `standardize` is False.
+    y_mean_, y_scale_ : float
+        Mean and standard deviation that standardise y; 0 and 1 if y is not standardised.
+    model_, params_ : Model and pytree
+        The model of `moejax` and its parameters, for inputs (X - x_mean_) / x_scale_ and targets (y - y_mean_) / y_scale_.
+        The gate has logits for all K experts. All methods of `moejax.Model` can be used.
 
-    After `fit`, experts in the order of falling share of the training rows (by responsibilities, or for squared error by
-    the gate):
+    Notes
+    -----
+    Experts are in the order of falling share of the training rows.
 
-    coef_ (K, d), intercept_ (K,): of the experts' linear predictors. gate_coef_ (K, d), gate_intercept_ (K,): of the
-    gate's logits, None where it has none; of a tree's branches, in the order of `model_.gate.branches`. gate_reference_:
-    which expert's logits are 0, a row of zeros in gate_coef_, or None (it is any of them, for to make it the last one
-    would undo the zeros of the others). scale_: (K,), a number if shared, or None: standard deviations; scales of
-    Student's t; standard deviations over means for "gamma". df_: of Student's t, shaped like scale_, or None. shares_
-    (K,): of the training rows. objective_: what was lowered, a mean over rows. log_likelihood_: the weighted total of
-    log p(y | x) in the units of y, NaN for squared error. n_iter_, converged_, status_ (a `moejax.Status`; in words by
-    `moejax.fit.describe`). n_features_in_, feature_names_in_.
-
-    model_, params_: of moejax, for inputs (X - x_mean_) / x_scale_ and targets (y - y_mean_) / y_scale_; its gate has logits
-    for all K experts. With them, model_ does whatever a `moejax.Model` does.
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from moejax.sklearn import MoERegressor
+    >>> X = np.random.default_rng(0).normal(size=(200, 2))
+    >>> y = np.abs(X[:, 0]) + 0.1 * np.random.default_rng(1).normal(size=200)  # two lines; the sign of x decides
+    >>> model = MoERegressor(n_experts=2, n_init=2, random_state=0).fit(X, y)
+    >>> model.coef_.shape, model.predict_gate(X).shape
+    ((2, 2), (200, 2))
     """
 
     def __init__(
@@ -96,15 +168,39 @@ class MoERegressor(RegressorMixin, MixtureOfExperts):
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.positive_only = self.family not in _REAL_LINE
-        tags.regressor_tags.poor_score = True  # on the few rows for each expert that scikit-learn's checks have
+        tags.regressor_tags.poor_score = True  # scikit-learn's checks have few rows for each expert
         return tags
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Fit to X (n, d) and y (n,). sample_weight: (n,), none below 0; None for equal ones. Returns the estimator.
+        """Fit the mixture.
 
-        Raises ValueError for settings, rows and weights that have no meaning, before anything compiles; and RuntimeError
-        if no start leads to an admissible fit, that is one that did not diverge and in which each expert has more rows than
-        parameters and no scale is held up by its floor.
+        Parameters
+        ----------
+        X : array-like, (n, d)
+            Inputs, in the user's units.
+        y : array-like, (n,)
+            Targets, in the user's units.
+        sample_weight : array-like, (n,), optional
+            Case weights, none below 0: a row of weight 2 counts twice, a row of weight 0 is absent. None means equal
+            weights.
+
+        Returns
+        -------
+        MoERegressor
+            The estimator.
+
+        Raises
+        ------
+        ValueError
+            If a setting, a row or a weight is not valid. The error is raised before anything compiles.
+        RuntimeError
+            If no start leads to an admissible fit: a fit that did not diverge, in which each expert has more rows than
+            parameters, and in which no scale is at its floor.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the chosen fit did not converge.
         """
         self._check_settings()
         family = self._family()
@@ -118,7 +214,7 @@ class MoERegressor(RegressorMixin, MixtureOfExperts):
         return self
 
     def _family(self) -> Any:
-        """The family; None under squared error."""
+        """Return the family; None for squared error."""
         check_choice("family", self.family, FAMILIES)
         if self.loss == "squared_error":
             if self.family != "gaussian":
@@ -134,6 +230,7 @@ class MoERegressor(RegressorMixin, MixtureOfExperts):
         return getattr(families, self.family)(**{name: bool(self.shared_scale)})
 
     def _report_scale(self) -> None:
+        """Set `scale_` and `df_`."""
         self.scale_ = self.df_ = None
         family, phi = self.model_.family, self.params_["family"]
         with precision(self._dtype):
@@ -145,17 +242,43 @@ class MoERegressor(RegressorMixin, MixtureOfExperts):
                 self.scale_ = np.exp(-np.asarray(family.log_shape(phi)) / 2)[()]
 
     def predict(self, X: Any) -> np.ndarray:
-        """E[y | x] for each row of X (n, d), the gate-weighted mean of the experts' means (of one for "top1"): (n,)."""
+        """Return E[y | x] for each row: the mean of the experts' means, weighted by the gate.
+
+        For gate="top1" it is the mean of the most probable expert.
+
+        Parameters
+        ----------
+        X : array-like, (n, d)
+            Inputs, in the user's units.
+
+        Returns
+        -------
+        numpy.ndarray, (n,)
+            Predictions, in the units of y.
+        """
         return self._in_units(self._apply("predict", self._checked(X)))
 
     def predict_experts(self, X: Any) -> np.ndarray:
-        """Each expert's mean for each row of X (n, d): (n, K)."""
+        """Return the mean of each expert for each row.
+
+        Parameters
+        ----------
+        X : array-like, (n, d)
+            Inputs, in the user's units.
+
+        Returns
+        -------
+        numpy.ndarray, (n, K)
+            Means, in the units of y.
+        """
         return self._in_units(self._apply("expert_predictions", self._checked(X)))
 
     def _in_units(self, y: np.ndarray) -> np.ndarray:
+        """Return values on the scale of the fit in the units of y."""
         return y * self.y_scale_ + self.y_mean_
 
     def _target(self, y: Any, n: int) -> np.ndarray:
+        """Return y on the scale of the fit, or raise ValueError for values outside the support of the family."""
         _checks.shape("y", y, (n,), "one for each row of X")
         y = np.asarray(y, float)
         self.model_.family._check_support(y)

@@ -1,4 +1,4 @@
-"""Stacking: estimators that are fitted once, and a gate that is trained on what they predict out of fold."""
+"""Stacking: estimators that are fitted once, and a gate that is trained on their out-of-fold predictions."""
 
 from __future__ import annotations
 
@@ -28,13 +28,12 @@ from moejax.sklearn._targets import Labels
 from moejax.solvers import fit_em, fit_gradient
 
 STACKING_GATES = ("fixed", "constant", "softmax", "gaussian", "confidence")
-_ALPHAS = np.logspace(
-    -1, 5, 13
-)  # of the ridge that forecasts losses, whose noise is larger than most of what there is to see
+# Weights of the ridge that forecasts losses. They are large because losses are mostly noise.
+_ALPHAS = np.logspace(-1, 5, 13)
 
 
 class _Stacking(Combination):
-    """Models fitted once, and a gate on what they predict out of fold."""
+    """Estimators that are fitted once, and a gate that is trained on their out-of-fold predictions."""
 
     loss: str
     sees: str
@@ -42,6 +41,7 @@ class _Stacking(Combination):
     forecaster: Any
 
     def _check_settings(self) -> list[Any]:
+        """Check the settings and return the estimators."""
         models = self._models()
         for name, wanted in (("gate", STACKING_GATES), ("loss", LOSSES), ("sees", SEES)):
             check_choice(name, getattr(self, name), wanted)
@@ -53,33 +53,54 @@ class _Stacking(Combination):
         return models
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
-        """Fit to X (n, d) and y (n,). sample_weight: (n,), for estimators and gate alike. Returns the estimator.
+        """Fit the estimators and the gate.
 
-        Raises ValueError for settings and rows that have no meaning, and for estimators without sample_weight in `fit` where
-        weights are given; RuntimeError if no start of the gate leads to an admissible fit.
+        Parameters
+        ----------
+        X : array-like, (n, d)
+            Inputs, in the user's units.
+        y : array-like, (n,)
+            Targets or labels.
+        sample_weight : array-like, (n,), optional
+            Case weights, none below 0: a row of weight 2 counts twice, a row of weight 0 is absent. None means equal
+            weights. They apply to estimators and gate alike.
+
+        Returns
+        -------
+        estimator
+            The estimator itself.
+
+        Raises
+        ------
+        ValueError
+            If a setting or a row is not valid, or weights are given and the `fit` of an estimator takes no `sample_weight`.
+        RuntimeError
+            If no start of the gate leads to an admissible fit.
         """
         models = self._check_settings()
         X, target, weights = self._checked_rows(X, y, sample_weight)
-        given = None if sample_weight is None else weights
+        given_weights = None if sample_weight is None else weights
         labels = self._folds(X, target)
-        said = stacking.out_of_fold(models, X, target, labels, weights=given)
+        predicted = stacking.out_of_fold(models, X, target, labels, weights=given_weights)
         self.estimators_ = [
-            stacking.fit_copy(m, X, target, given, name) for m, (name, _) in zip(models, self.estimators, strict=True)
+            stacking.fit_copy(m, X, target, given_weights, name)
+            for m, (name, _) in zip(models, self.estimators, strict=True)
         ]
-        self.out_of_fold_ = said
-        seen = self._standardized(self._table(X, said), weights)
+        self.out_of_fold_ = predicted
+        gate_table = self._standardized(self._table(X, predicted), weights)
         if self.gate == "confidence":
-            seen = self._forecasts(seen, stacking.losses(said, target), labels, given)
-        inputs = {"predictions": self.target_.predictors(said), "gate": seen}
+            gate_table = self._forecasts(gate_table, stacking.losses(predicted, target), labels, given_weights)
+        inputs = {"predictions": self.target_.predictors(predicted), "gate": gate_table}
         self._fit_gate(inputs, self.target_.scaled(target), weights)
         return self
 
     def _fit_gate(self, inputs: dict[str, np.ndarray], y: np.ndarray, weights: np.ndarray) -> None:
+        """Fit the gate, and for a likelihood the scales, and set the attributes of that fit."""
         more = {"temperature": float(self.temperature)} if self.gate == "confidence" else {}
         gate = getattr(gates, self.gate)(**more)
         likelihood = self.loss == "nll"
         self.model_ = model_of(gate, len(self.estimators), self.target_.family if likelihood else None)
-        if self.gate in UNTRAINED and not likelihood:  # nor any scale
+        if self.gate in UNTRAINED and not likelihood:  # neither gate nor scales are trained
             with precision(np.dtype(float)):
                 self.params_ = jax.tree.map(np.asarray, self.model_.init(jax.random.key(0), inputs))
                 errors = np.square(np.asarray(self.model_.predict(self.params_, inputs)) - y)
@@ -103,44 +124,98 @@ class _Stacking(Combination):
         self.params_ = jax.tree.map(np.asarray, best.params)
         self.objective_, self.log_likelihood_ = float(best.objective), float(best.log_likelihood)
 
-    def _table(self, X: Any, said: np.ndarray) -> np.ndarray:
-        """What the gate is to see, (n, d), before it is standardised."""
+    def _table(self, X: Any, predicted: np.ndarray) -> np.ndarray:
+        """Return what the gate is to see, (n, d), before it is standardised."""
         inputs = [] if self.sees == "predictions" or self.gate in BLIND else [np.asarray(X, float)]
-        return np.hstack([*inputs, *([] if inputs and self.sees == "inputs" else [self.target_.columns(said)])])
+        return np.hstack([*inputs, *([] if inputs and self.sees == "inputs" else [self.target_.columns(predicted)])])
 
-    def _seen(self, X: Any, said: np.ndarray) -> np.ndarray:
-        table = self._standardized(self._table(X, said))
+    def _seen(self, X: Any, predicted: np.ndarray) -> np.ndarray:
+        """Return what the gate sees for new rows: standardised columns, or forecasts of losses."""
+        table = self._standardized(self._table(X, predicted))
         if self.gate == "confidence":
             return stacking.predictions(self.forecasters_, table)
         return table
 
-    def _forecasts(self, table: np.ndarray, lost: np.ndarray, labels: np.ndarray, weights: Any) -> np.ndarray:
-        """Forecasts of the estimators' losses out of fold, (n, K); keeps forecasters fitted to all rows."""
+    def _forecasts(self, table: np.ndarray, loss_table: np.ndarray, labels: np.ndarray, weights: Any) -> np.ndarray:
+        """Return out-of-fold forecasts of the estimators' losses, (n, K); keep forecasters fitted to all rows."""
         forecaster = RidgeCV(_ALPHAS) if self.forecaster is None else self.forecaster
-        each = list(lost.T)
-        self.forecasters_ = [stacking.fit_copy(forecaster, table, loss, weights, "forecaster") for loss in each]
-        said = [stacking.out_of_fold([forecaster], table, loss, labels, weights=weights) for loss in each]
-        return np.concatenate(said, axis=1)
+        columns = list(loss_table.T)
+        self.forecasters_ = [stacking.fit_copy(forecaster, table, loss, weights, "forecaster") for loss in columns]
+        forecasts = [stacking.out_of_fold([forecaster], table, loss, labels, weights=weights) for loss in columns]
+        return np.concatenate(forecasts, axis=1)
 
 
 class MoEStackingRegressor(Regression, _Stacking):
-    """Stacking whose weights may depend on the input: a gate over regressors, trained on what they predict out of fold.
+    """Stacking with weights that may depend on the input: a gate over regressors, trained on their out-of-fold predictions.
 
-    estimators: (name, estimator) pairs, with `fit` and `predict`. gate: "fixed" (the plain mean), "constant" (weights that
-    see nothing: plain stacking with convex weights, Wolpert 1992, Breiman 1996), "softmax", "gaussian", or "confidence"
-    (forecasts of each estimator's loss, see `moejax.gates.confidence`). sees: what the latter three see: "inputs",
-    "predictions", or "both". cv: how many folds, the fold of each row (n,), or a splitter of scikit-learn that holds out
-    every row once.
+    Parameters
+    ----------
+    estimators : list of (str, estimator)
+        Name and regressor of each expert, with `fit` and `predict`.
+    gate : str, default "softmax"
+        How the predictions are weighted.
 
-    loss: "squared_error" of the prediction; or "nll" of a mixture of normal distributions around the predictions, whose
-    scales, one for each estimator, make the weights those of densities rather than of means. l1_gate, l2_gate: as in
-    `MoERegressor`, with the gate's columns standardised; l2_gate is larger, for rows tell little of which of several good
-    estimators is the better one. temperature, forecaster: of the confidence gate; the forecaster is
-    any regressor, ridge by cross-validation unless given. n_init: starts of the gate. max_iter: iterations at most.
-    random_state: from which starts are drawn; estimators have their own.
+        - "fixed": equally (the plain mean).
+        - "constant": by weights that do not depend on the input: plain stacking with convex weights [1]_ [2]_.
+        - "softmax": by a softmax of linear functions of what the gate sees.
+        - "gaussian": by a normal density, for each estimator, of what the gate sees.
+        - "confidence": by forecasts of the loss of each estimator, see `moejax.gates.confidence`.
+    sees : {"inputs", "predictions", "both"}, default "inputs"
+        What the gates "softmax", "gaussian" and "confidence" see.
+    cv : int, array-like (n,) or splitter, default 5
+        Number of folds, the fold of each row, or a splitter of scikit-learn that holds out every row once.
+    loss : {"squared_error", "nll"}, default "squared_error"
+        The mean squared error of the prediction; or the mean negative log-likelihood of a mixture of normal distributions
+        around the predictions, with one scale for each estimator. Under "nll" the gate weights densities instead of means.
+    l1_gate, l2_gate : float, defaults 0.0 and 0.01
+        Weights of the sum of absolute and of squared coefficients of the gate, whose columns are standardised. `l2_gate` is
+        larger than in `MoERegressor`, because the rows contain little information on which of several good estimators is the
+        better one. `l1_gate` is only for gate="softmax".
+    temperature : float, default 1.0
+        Temperature of the gate "confidence", above 0.
+    forecaster : regressor, optional
+        Regressor that forecasts the losses of the estimators, for the gate "confidence". None means ridge regression with a
+        weight chosen by cross-validation.
+    n_init : int, default 4
+        Number of starts of the gate.
+    max_iter : int, default 500
+        Most iterations of each start.
+    random_state : int, numpy.random.RandomState or None, default None
+        Source of the starts of the gate. The estimators have random states of their own.
 
-    After `fit`: estimators_, fitted to all rows, as are forecasters_; out_of_fold_ (n, K); model_ and params_, of moejax,
-    for {"predictions": (n, K), "gate": what it sees}; objective_; log_likelihood_ (on the scale of the fit, NaN without).
+    Attributes
+    ----------
+    estimators_ : list
+        The estimators, fitted to all rows.
+    forecasters_ : list
+        For gate="confidence", the forecasters of the estimators' losses, fitted to all rows.
+    out_of_fold_ : numpy.ndarray, (n, K)
+        Out-of-fold predictions, in the units of y.
+    model_, params_ : Model and pytree
+        The mixture of `moejax`, for inputs {"predictions": predictions, "gate": what the gate sees}, both standardised.
+    objective_ : float
+        The minimised quantity: mean loss over rows plus penalties, on the scale of the fit.
+    log_likelihood_ : float
+        Total log-likelihood on the scale of the fit; NaN for squared error.
+    gate_mean_, gate_scale_ : numpy.ndarray
+        Means and standard deviations that standardise what the gate sees.
+
+    References
+    ----------
+    .. [1] Wolpert (1992), "Stacked generalization", Neural Networks.
+    .. [2] Breiman (1996), "Stacked regressions", Machine Learning.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.linear_model import LinearRegression
+    >>> from sklearn.tree import DecisionTreeRegressor
+    >>> from moejax.sklearn import MoEStackingRegressor
+    >>> X = np.random.default_rng(0).normal(size=(100, 2))
+    >>> models = [("line", LinearRegression()), ("tree", DecisionTreeRegressor(max_depth=3, random_state=0))]
+    >>> model = MoEStackingRegressor(models, gate="constant", n_init=1, random_state=0).fit(X, np.abs(X[:, 0]))
+    >>> model.predict_gate(X).shape
+    (100, 2)
     """
 
     def __init__(
@@ -174,10 +249,66 @@ class MoEStackingRegressor(Regression, _Stacking):
 
 
 class MoEStackingClassifier(Classification, _Stacking):
-    """Stacking of classifiers: P(class | x) is the gate-weighted mean of theirs, by the likelihood of the labels.
+    """Stacking of classifiers: P(class | x) is the mean of the classifiers' probabilities, weighted by a gate.
 
-    The parameters are those of `MoEStackingRegressor` but for the loss, and estimators have `predict_proba`. A gate that
-    sees predictions sees probabilities. After `fit` also classes_ (C,); out_of_fold_ has log probabilities (n, K, C).
+    The loss is the mean negative log-likelihood of the labels.
+
+    Parameters
+    ----------
+    estimators : list of (str, estimator)
+        Name and classifier of each expert, with `fit` and `predict_proba`.
+    gate : {"fixed", "constant", "softmax", "gaussian", "confidence"}, default "softmax"
+        How the probabilities are weighted; see `MoEStackingRegressor`. A gate that sees predictions sees probabilities.
+    sees : {"inputs", "predictions", "both"}, default "inputs"
+        What the gates "softmax", "gaussian" and "confidence" see.
+    cv : int, array-like (n,) or splitter, default 5
+        Number of folds, the fold of each row, or a splitter of scikit-learn that holds out every row once.
+    l1_gate, l2_gate : float, defaults 0.0 and 0.01
+        Weights of the sum of absolute and of squared coefficients of the gate, whose columns are standardised. `l2_gate` is
+        larger than in `MoERegressor`, because the rows contain little information on which of several good estimators is the
+        better one. `l1_gate` is only for gate="softmax".
+    temperature : float, default 1.0
+        Temperature of the gate "confidence", above 0.
+    forecaster : regressor, optional
+        Regressor that forecasts the losses of the estimators, for the gate "confidence". None means ridge regression with a
+        weight chosen by cross-validation.
+    n_init : int, default 4
+        Number of starts of the gate.
+    max_iter : int, default 500
+        Most iterations of each start.
+    random_state : int, numpy.random.RandomState or None, default None
+        Source of the starts of the gate. The estimators have random states of their own.
+
+    Attributes
+    ----------
+    classes_ : numpy.ndarray, (C,)
+        Sorted labels.
+    estimators_ : list
+        The estimators, fitted to all rows.
+    forecasters_ : list
+        For gate="confidence", the forecasters of the estimators' losses, fitted to all rows.
+    out_of_fold_ : numpy.ndarray, (n, K, C)
+        Out-of-fold log probabilities.
+    model_, params_ : Model and pytree
+        The mixture of `moejax`, for inputs {"predictions": predictions, "gate": what the gate sees}, both standardised.
+    objective_ : float
+        The minimised quantity: mean loss over rows plus penalties, on the scale of the fit.
+    log_likelihood_ : float
+        Total log-likelihood on the scale of the fit; NaN for squared error.
+    gate_mean_, gate_scale_ : numpy.ndarray
+        Means and standard deviations that standardise what the gate sees.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.tree import DecisionTreeClassifier
+    >>> from moejax.sklearn import MoEStackingClassifier
+    >>> X = np.random.default_rng(0).normal(size=(100, 2))
+    >>> models = [("line", LogisticRegression()), ("tree", DecisionTreeClassifier(max_depth=3, random_state=0))]
+    >>> model = MoEStackingClassifier(models, gate="constant", n_init=1, random_state=0).fit(X, X[:, 0] * X[:, 1] > 0)
+    >>> model.predict_proba(X).shape
+    (100, 2)
     """
 
     loss = "nll"

@@ -1,7 +1,7 @@
-"""Sweeps: a fit over a product of named axes, as one compiled program run chunk by chunk.
+"""Sweeps: a fit over a product of named axes, as one compiled program that runs chunk by chunk.
 
-This is the only place that knows of members, chunks, devices, threads, progress and resuming; nothing below it knows that
-it is being swept.
+Members, chunks, devices, threads, progress and checkpoints are known only here. The code on lower floors does not depend on
+whether it runs in a sweep.
 """
 
 from moejax.sweeps._axes import EVERY_ROW as EVERY_ROW

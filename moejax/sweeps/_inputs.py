@@ -1,4 +1,4 @@
-"""What the members of a sweep share: its arrays, and the folds of their rows."""
+"""Inputs that all members of a sweep share: arrays, and the folds of the rows."""
 
 from __future__ import annotations
 
@@ -14,13 +14,32 @@ from moejax.model import floating, leaders
 from moejax.solvers import check_groups, check_key, sequence
 from moejax.sweeps._axes import ROW_AXES
 
-STREAMS = {"fold": 0x666F6C64, "bootstrap": 0x626F6F74}  # of the key, apart from those that a fit draws
+STREAMS = {"fold": 0x666F6C64, "bootstrap": 0x626F6F74}  # streams of the key that no fit uses
 
 
 class Inputs(NamedTuple):
-    """What all members share. start: that of a fit or, for the axis `division`, responsibilities (D, n, K). fold_of_row:
-    the fold in which each row is held out, -1 for none. leader: the first row of each row's group. inner: the values of the
-    axis that the fit takes all at once.
+    """Inputs that all members of a sweep share.
+
+    Attributes
+    ----------
+    key : jax.Array
+        Key of all random draws.
+    x : pytree of arrays
+        Inputs, rows first.
+    y : array or None
+        Targets, (n,) or (n, m).
+    weights : array, (n,), or None
+        Case weights.
+    offset : array or None
+        Offset of the linear predictors.
+    start : pytree or None
+        Start of a fit; with the axis `division`, responsibilities (D, n, K).
+    fold_of_row : array of int, (n,), or None
+        The fold in which each row is held out; -1 for rows that are never held out.
+    leader : array of int, (n,), or None
+        The first row of each row's group.
+    inner : array or None
+        Values of the axis that the fit takes all at once.
     """
 
     key: jax.Array
@@ -37,9 +56,25 @@ class Inputs(NamedTuple):
 def with_sequences(
     fit: Any, axes: dict[str, np.ndarray], inputs: Inputs, more: list[dict[str, Any]]
 ) -> dict[str, np.ndarray]:
-    """The axes, with weights where how many of them were asked for; from all rows, and so the same for all folds.
+    """Replace the number of weights of an axis by an automatic sequence of weights.
 
-    more: the other arguments of a fit, for each start; the weights are those that begin highest.
+    The sequence is computed from all rows and is therefore the same for all folds.
+
+    Parameters
+    ----------
+    fit : callable
+        The fit.
+    axes : dict of numpy.ndarray
+        Values of the axes; an array without dimensions is a number of weights.
+    inputs : Inputs
+        The checked inputs.
+    more : list of dict
+        Further arguments of the fit, one dictionary for each start. The sequence with the largest first weight is used.
+
+    Returns
+    -------
+    dict of numpy.ndarray
+        The axes, with values (V,) everywhere.
     """
     only = {n: v[0] for n, v in axes.items() if n not in ("restart", *ROW_AXES) and v.shape == (1,)}
 
@@ -51,7 +86,25 @@ def with_sequences(
 
 
 def as_inputs(given: Inputs, axes: dict[str, np.ndarray]) -> Inputs:
-    """Inputs as arrays of one precision, with the fold of every row, and the leader of its group where there are groups."""
+    """Check inputs and convert them to arrays of one precision.
+
+    Parameters
+    ----------
+    given : Inputs
+        Inputs as the user passed them; `leader` holds the labels of groups.
+    axes : dict of numpy.ndarray
+        Values of the axes.
+
+    Returns
+    -------
+    Inputs
+        The converted inputs, with the fold of every row and, if there are groups, the first row of each row's group.
+
+    Raises
+    ------
+    ValueError
+        If the key, x, weights, groups or folds are not valid.
+    """
     check_key(given.key)
     x = floating(given.x)
     first = next((leaf for leaf in jax.tree.leaves(x) if leaf.ndim), None)
@@ -62,7 +115,7 @@ def as_inputs(given: Inputs, axes: dict[str, np.ndarray]) -> Inputs:
         check_weights(given.weights, n)
     y, weights, offset = (None if v is None else jnp.asarray(v, dtype) for v in given[2:5])
     leader = None
-    if given.leader is not None:  # labels, as the user has them
+    if given.leader is not None:  # here still the user's labels of groups
         check_groups(given.leader, given.weights, n)
         leader = leaders(given.leader)
     labels = given.fold_of_row
@@ -77,34 +130,65 @@ def as_inputs(given: Inputs, axes: dict[str, np.ndarray]) -> Inputs:
 
 
 def _drawn_folds(key: jax.Array, n: int, folds: int, leader: Any) -> np.ndarray:
+    """Draw the fold of every row from the key; sizes differ by at most one row, or one group."""
     unit = np.arange(n) if leader is None else np.unique(np.asarray(leader), return_inverse=True)[1].ravel()
     units, what = int(unit.max()) + 1, "row" if leader is None else "group"
     if folds > units:
-        raise ValueError(f"axes['fold']: {folds} folds were given for {units} {what}s; want at most one for each {what}")
+        raise ValueError(
+            f"axes['fold']: {folds} folds were given for {units} {what}s; want at most one fold for each {what}"
+        )
     return np.random.default_rng([*key_words(key), STREAMS["fold"]]).permutation(units)[unit] % folds
 
 
 def _check_folds(labels: np.ndarray, folds: np.ndarray, weights: Any, leader: Any) -> None:
-    if leader is not None and (apart := labels != labels[np.asarray(leader)]).any():
-        row = int(np.argmax(apart))
+    """Raise ValueError unless every fold has rows to train on and to test on, and holds whole groups."""
+    if leader is not None and (split := labels != labels[np.asarray(leader)]).any():
+        row = int(np.argmax(split))
         raise ValueError(
             f"axes['fold']: row {row} is in fold {labels[row]} and row {int(leader[row])} of its group in fold "
             f"{labels[int(leader[row])]}; want whole groups in each fold"
         )
-    counted = np.ones(len(labels), bool) if weights is None else np.asarray(weights) > 0
+    positive = np.ones(len(labels), bool) if weights is None else np.asarray(weights) > 0
     for fold in folds:
-        held = counted & (np.asarray(labels) == fold)
-        if not held.any() or held.sum() == counted.sum():
-            which = "no row of positive weight is held out" if not held.any() else "every row is held out"
-            raise ValueError(f"axes['fold']: in fold {fold} {which}; want rows to train on and rows to test on")
+        held = positive & (np.asarray(labels) == fold)
+        if not held.any() or held.sum() == positive.sum():
+            problem = "no row of positive weight is held out" if not held.any() else "every row is held out"
+            raise ValueError(f"axes['fold']: in fold {fold} {problem}; want rows to train on and rows to test on")
 
 
 def key_words(key: jax.Array) -> list[int]:
+    """Return the words of a key as integers.
+
+    Parameters
+    ----------
+    key : jax.Array
+        The key.
+
+    Returns
+    -------
+    list of int
+        The words.
+    """
     data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
     return [int(word) for word in np.ravel(np.asarray(data))]
 
 
 def typed(values: dict[str, np.ndarray], inputs: Inputs) -> dict[str, jax.Array]:
-    """Values of axes as the program wants them. To be called where the sweep was: threads do not inherit `enable_x64`."""
+    """Convert the values of axes to the types that the program takes.
+
+    Call this function in the thread that called the sweep: other threads do not inherit `enable_x64`.
+
+    Parameters
+    ----------
+    values : dict of numpy.ndarray
+        Values by axis.
+    inputs : Inputs
+        Inputs that all members share; numbers get the type of x.
+
+    Returns
+    -------
+    dict of jax.Array
+        The converted values.
+    """
     dtype = jax.tree.leaves(inputs.x)[0].dtype
     return {n: jnp.asarray(v, jnp.int32 if n in ("restart", *ROW_AXES) else dtype) for n, v in values.items()}

@@ -12,22 +12,39 @@ import numpy as np
 from moejax.sweeps._axes import ROW_AXES
 from moejax.sweeps._inputs import STREAMS, Inputs, typed
 
-# XLA groups reductions into library calls, which suits some of these programs (a constant gate loses a fifth of its speed
-# without, EM a tenth) and harms others (a softmax gate's gradient steps gain a little, a top-1 gate's half as much again,
-# and these are the ones that take long); and its vectors are half as wide as many processors'. A version that lacks one of
-# these options runs without them.
+# By default XLA groups reductions into library calls. Without this grouping a constant gate loses a fifth of its speed and
+# EM a tenth; the gradient steps of a softmax gate gain a little, and those of a top-1 gate gain half as much again. The
+# programs that gain take the longest, so the grouping is off. XLA's default vectors are half as wide as those of many
+# processors. An XLA version that lacks one of these options compiles without all of them.
 _CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "", "xla_cpu_prefer_vector_width": 512}
-# Without optimisation programs compile in a fraction of the time and run several times as long; what that comes to by the
-# number of rows, benchmarks/first_fit.py prints.
+# Without optimisation programs compile several times faster and run several times slower. benchmarks/first_fit.py prints the
+# total time by the number of rows.
 _QUICK_OPTIONS = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-# By kind of device, what the work arrays of a chunk should fit into (a core's cache; a part of an accelerator's memory),
-# and the least and most members that it may have. Of fits that end at different times a chunk runs half at once, and at
-# the end waits for the last: it is better small.
+# By kind of device: the bytes that the work arrays of a chunk should fit into (a core's cache; a part of an accelerator's
+# memory), and the least and the largest number of members. If fits end at different times, half of a chunk's members run at
+# once, and the chunk waits for the last member. Small chunks are then better.
 _CHUNK_BYTES = {"cpu": (2**20, 8, 128), "cpu uneven": (2**20, 2, 32), "other": (2**32, 1, 1024)}
 
 
 def fit_member(fit: Callable[..., Any], values: dict[str, jax.Array], shared: Inputs) -> tuple[Any, Any]:
-    """One fit, and its loss on the rows that it did not see."""
+    """Fit one member and compute its loss on the rows that it did not train on.
+
+    Parameters
+    ----------
+    fit : callable
+        The fit.
+    values : dict of jax.Array
+        The value of the member on each axis, scalars.
+    shared : Inputs
+        Inputs that all members share.
+
+    Returns
+    -------
+    result : pytree
+        The result of the fit.
+    held_out : jax.Array or None
+        The mean loss on the held-out rows, without penalties; None without the axis `fold` or without a `score` of the fit.
+    """
     weights, held = shared.weights, None
     if "fold" in values:
         held = weights * (shared.fold_of_row == values["fold"])
@@ -47,19 +64,21 @@ def fit_member(fit: Callable[..., Any], values: dict[str, jax.Array], shared: In
 
 
 def _bootstrap_counts(key: jax.Array, sample: jax.Array, weights: jax.Array, leader: jax.Array | None) -> jax.Array:
-    """How often each row is drawn, among those of positive weight and as many times as there are such rows.
+    """Return how often each row of positive weight is drawn; there are as many draws as such rows.
 
-    leader: the first row of each row's group, where groups are drawn in the place of rows.
+    leader: the first row of each row's group, if groups are drawn instead of rows.
     """
     counts = _drawn_counts(key, sample, weights, weights > 0 if leader is None else _first(leader) & (weights > 0))
     return counts if leader is None else counts[leader]
 
 
 def _first(leader: jax.Array) -> jax.Array:
+    """Tell which rows are the first of their group, (n,)."""
     return leader == jnp.arange(leader.shape[0])
 
 
 def _drawn_counts(key: jax.Array, sample: jax.Array, weights: jax.Array, there: jax.Array) -> jax.Array:
+    """Draw with replacement among the rows marked by `there`, as many times as there are such rows; return counts (n,)."""
     key = jax.random.fold_in(jax.random.fold_in(key, STREAMS["bootstrap"]), sample)
     n = weights.shape[0]
     rank = jax.random.randint(key, (n,), 0, there.sum(), jnp.int32)
@@ -72,13 +91,37 @@ _KEPT_PROGRAMS = 64
 
 
 def _remember(known: Any, executable: Any) -> None:
+    """Keep an executable, and drop the oldest ones above the limit."""
     while len(_executables) >= _KEPT_PROGRAMS:
         _executables.pop(next(iter(_executables)), None)
     _executables[known] = executable
 
 
 class Program:
-    """The compiled program of one chunk on one device, with the inputs that all members share laid there."""
+    """The compiled program of one chunk on one device, with the shared inputs on that device.
+
+    Parameters
+    ----------
+    fit : callable
+        The fit.
+    names : tuple of str
+        Names of the axes.
+    inputs : Inputs
+        Inputs that all members share.
+    chunk : int
+        Number of members of a chunk.
+    device : jax.Device
+        The device.
+    optimize : bool
+        Whether the program is compiled with optimisation.
+
+    Attributes
+    ----------
+    shared : Inputs
+        The shared inputs on the device.
+    executable : callable
+        The compiled program.
+    """
 
     def __init__(
         self, fit: Callable[..., Any], names: tuple[str, ...], inputs: Inputs, chunk: int, device: Any, optimize: bool
@@ -90,7 +133,7 @@ class Program:
         known: Any = (fit, names, device, _signature((example, self.shared)), modes, optimize)
         try:
             executable = _executables.get(known)
-        except TypeError:  # a function that cannot be hashed is compiled for each call
+        except TypeError:  # a fit that cannot be hashed is compiled at each call
             executable = known = None
         if executable is None:
             jitted = jax.jit(
@@ -103,36 +146,81 @@ class Program:
 
     @property
     def structure(self) -> Any:
-        """The tree that a call returns."""
+        """Structure of the pytree that a call returns."""
         return self.executable.out_tree
 
     def __call__(self, values: dict[str, jax.Array]) -> Any:
-        """The results of one chunk, as NumPy arrays."""
+        """Run one chunk.
+
+        Parameters
+        ----------
+        values : dict of jax.Array
+            For each axis the values of the members, (chunk,).
+
+        Returns
+        -------
+        pytree of numpy.ndarray
+            Results of the members, with the members leading.
+        """
         return jax.tree.map(np.asarray, self.executable(jax.device_put(values, self.device), self.shared))
 
 
 def _signature(tree: Any) -> Any:
+    """Return the structure of a pytree with the shapes and types of its leaves."""
     leaves, structure = jax.tree.flatten(tree)
     return structure, tuple((leaf.shape, str(leaf.dtype)) for leaf in map(jnp.asarray, leaves))
 
 
 def _is_uneven(fit: Any) -> bool:
-    """Whether members end at different times, unlike those that all take as many steps."""
+    """Tell whether members may stop after different numbers of steps."""
     return getattr(fit, "uneven", False)
 
 
 def compile_for(lowered: Any, device: Any, uneven: bool = False, optimize: bool = True) -> Any:
-    """The executable of a lowered program, compiled as the programs of sweeps on that device are."""
+    """Compile a lowered program with the options that sweeps use on a device.
+
+    Parameters
+    ----------
+    lowered : jax.stages.Lowered
+        The lowered program.
+    device : jax.Device
+        The device.
+    uneven : bool, default False
+        Whether members may stop after different numbers of steps.
+    optimize : bool, default True
+        On a CPU, False compiles faster and runs slower.
+
+    Returns
+    -------
+    jax.stages.Compiled
+        The executable. If the compiler does not know an option, no options are used.
+    """
     options = {} if device.platform != "cpu" else _QUICK_OPTIONS if not optimize else {} if uneven else _CPU_OPTIONS
     try:
         return lowered.compile(compiler_options=options)
-    except Exception as error:  # jaxlib's own type of error has moved between versions
+    except Exception as error:  # the type of this error differs between versions of jaxlib
         if "compile option" not in str(error):
             raise
         return lowered.compile()
 
 
 def default_chunk_size(fit: Any, inputs: Inputs, platform: str) -> int:
+    """Return the number of members of a chunk such that its work arrays fit the memory meant for them.
+
+    Parameters
+    ----------
+    fit : callable
+        The fit. Its method `work_bytes` gives the memory of one member; without this method the size is fixed.
+    inputs : Inputs
+        Inputs that all members share.
+    platform : str
+        Kind of device, as "cpu".
+
+    Returns
+    -------
+    int
+        A power of two within the limits of `_CHUNK_BYTES`.
+    """
     if not hasattr(fit, "work_bytes"):
         return 32 if platform == "cpu" else 1024
     kind = "other" if platform != "cpu" else "cpu uneven" if _is_uneven(fit) else "cpu"

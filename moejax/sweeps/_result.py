@@ -22,7 +22,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """How a sweep was run. seconds: "compile" and "run", by the wall clock. chunk_size: results depend on it bit by bit."""
+    """A record of how a sweep was run.
+
+    Attributes
+    ----------
+    chunk_size : int
+        Members of one call of the program. Results depend on it in their last bits.
+    devices : tuple of str
+        The devices.
+    threads : int
+        Chunks that ran at once on each device.
+    seconds : mapping
+        Wall-clock seconds: "compile" and "run".
+    """
 
     chunk_size: int
     devices: tuple[str, ...]
@@ -32,12 +44,25 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """The labelled result of a sweep: arrays whose leading axes are the sweep's axes, in their order.
+    """The labelled result of a sweep: arrays whose leading axes are the axes of the sweep, in their order.
 
-    axes: the values by the name of each axis. fits: what the fit returned, in NumPy arrays with the axes leading.
-    held_out: each member's loss, without penalties, on the rows that it did not train on (a mean over them); None without
-    an axis `fold` or a `score` of the fit. sweeper, inputs, run: what was run, on what, and how. fixed: values that
-    `sel` and `isel` took, by axis.
+    Attributes
+    ----------
+    axes : dict of numpy.ndarray
+        The values of each axis, by name.
+    fits : pytree of numpy.ndarray
+        Results of the fit, with the axes of the sweep leading.
+    held_out : numpy.ndarray or None
+        The mean loss of each member, without penalties, over the rows that it did not train on. None without the axis `fold`
+        or without a `score` of the fit.
+    sweeper : Sweeper
+        The configured sweep.
+    inputs : Inputs
+        The inputs of the sweep.
+    run : Run
+        How the sweep was run.
+    fixed : mapping
+        Values that `sel` and `isel` selected, by axis.
     """
 
     axes: dict[str, np.ndarray]
@@ -50,31 +75,66 @@ class Sweep:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The number of values on each axis."""
+        """Number of values on each axis."""
         return tuple(len(v) for v in self.axes.values())
 
     def sel(self, **at: Any) -> Sweep:
-        """The members at the given values, as in `result.sel(l1_experts=0.01, restart=3)`; these axes go.
+        """Select members by values on axes, as in `result.sel(l1_experts=0.01, restart=3)`.
 
-        Raises KeyError for a name that is no axis, and for a value that is not on it (to a relative 1e-6).
+        Parameters
+        ----------
+        **at : number or str
+            One value for each named axis. Numbers match to a relative 1e-6.
+
+        Returns
+        -------
+        Sweep
+            The selected members, without these axes.
+
+        Raises
+        ------
+        KeyError
+            If a name is not an axis, or a value is not on its axis.
         """
         return self.isel(**{name: self._position(name, value) for name, value in at.items()})
 
     def isel(self, **at: int) -> Sweep:
-        """The members at the given positions along axes; these axes go.
+        """Select members by positions along axes, as in `result.isel(restart=0)`.
 
-        Raises KeyError for a name that is no axis, TypeError for a position that is no whole number, and IndexError for
-        one beyond the axis.
+        Parameters
+        ----------
+        **at : int
+            One position for each named axis. Negative positions count from the end.
+
+        Returns
+        -------
+        Sweep
+            The selected members, without these axes.
+
+        Raises
+        ------
+        KeyError
+            If a name is not an axis.
+        TypeError
+            If a position is not an integer.
+        IndexError
+            If a position is beyond the axis.
         """
         fixed = {**self.fixed, **{name: self._axis(name)[operator.index(i)] for name, i in at.items()}}
         index = tuple(at.get(name, slice(None)) for name in self.axes)
-        left = {name: values for name, values in self.axes.items() if name not in at}
+        axes = {name: values for name, values in self.axes.items() if name not in at}
         fits = jax.tree.map(lambda v: v[index], self.fits)
         held_out = None if self.held_out is None else self.held_out[index]
-        return dataclasses.replace(self, axes=left, fits=fits, held_out=held_out, fixed=fixed)
+        return dataclasses.replace(self, axes=axes, fits=fits, held_out=held_out, fixed=fixed)
 
     def table(self) -> dict[str, np.ndarray]:
-        """Columns with a row for each member: its place on the axes, each field of a fit that is one number, `held_out`."""
+        """Return one row for each member, as columns.
+
+        Returns
+        -------
+        dict of numpy.ndarray
+            Columns by name: the values on the axes, each field of the fit that is one number, and `held_out`.
+        """
         grid = np.meshgrid(*self.axes.values(), indexing="ij")
         columns = {name: values.ravel() for name, values in zip(self.axes, grid, strict=True)}
         fields = self.fits._asdict() if hasattr(self.fits, "_asdict") else self.fits
@@ -86,7 +146,13 @@ class Sweep:
         return columns
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write `table` to a file, statuses in words."""
+        """Write `table` to a CSV file, with statuses in words.
+
+        Parameters
+        ----------
+        path : str or path
+            The file.
+        """
         columns = self.table()
         if isinstance(self.fits, Fit):
             columns["status"] = np.asarray([describe(s) for s in columns["status"]])
@@ -96,11 +162,13 @@ class Sweep:
             writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
 
     def _axis(self, name: str) -> np.ndarray:
+        """Return the values of an axis, or raise KeyError."""
         if name not in self.axes:
             raise KeyError(f"{name!r} is no axis of this sweep; want one of {list(self.axes)}")
         return self.axes[name]
 
     def _position(self, name: str, value: Any) -> int:
+        """Return the position of a value on an axis, or raise KeyError."""
         values = self._axis(name)
         if values.dtype.kind == "U":
             if value not in values:

@@ -1,4 +1,4 @@
-"""Chunks on devices and threads."""
+"""The run of chunks on devices and threads."""
 
 from __future__ import annotations
 
@@ -19,6 +19,18 @@ from moejax.sweeps._store import Store
 
 
 def threads_per_device(devices: Sequence[Any]) -> int:
+    """Return the default number of chunks that run at once on each device.
+
+    Parameters
+    ----------
+    devices : sequence of jax.Device
+        The devices, all of one kind.
+
+    Returns
+    -------
+    int
+        The cores divided by the number of devices on a CPU; 1 elsewhere.
+    """
     if devices[0].platform != "cpu":
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -34,7 +46,30 @@ def run_chunks(
     store: Store | None,
     progress: bool | None,
 ) -> list[Any]:
-    """The results of all chunks, in order; whichever device is free takes the next one."""
+    """Run all chunks; a free device takes the next chunk.
+
+    Parameters
+    ----------
+    programs : list of Program
+        One program for each device.
+    threads : int
+        Chunks that run at once on each device.
+    members : dict of numpy.ndarray
+        The value of every member on every axis.
+    chunk : int
+        Number of members of a chunk.
+    starts : sequence of int
+        The first member of each chunk.
+    store : Store or None
+        Where finished chunks are kept.
+    progress : bool or None
+        Whether to show a progress bar. None shows one if standard error is a terminal.
+
+    Returns
+    -------
+    list of pytrees
+        The results of the chunks, in order.
+    """
     from tqdm import tqdm
 
     free: queue.SimpleQueue[Program] = queue.SimpleQueue()
@@ -65,6 +100,18 @@ def run_chunks(
 
 
 def refuse_if_all_diverged(fits: Any) -> None:
+    """Raise an error if every member diverged.
+
+    Parameters
+    ----------
+    fits : pytree
+        Results of the sweep. Only results of type `Fit` are checked.
+
+    Raises
+    ------
+    FloatingPointError
+        If every fit has the status `DIVERGED`.
+    """
     if isinstance(fits, Fit) and (fits.status & int(Status.DIVERGED)).all():
         count = fits.status.size
         raise FloatingPointError(

@@ -1,8 +1,8 @@
-"""Selection: from a sweep to one model. It reads what a sweep returned and fits once more, on all rows.
+"""Selection: the choice of one model from a sweep, and its refit on all rows.
 
-Restarts compete by their training objective, for the best of them on held-out rows would reward luck; what the penalties
-(and other numbers) are compared by is the held-out loss, which for a likelihood is minus the mean held-out log-likelihood,
-or an information criterion, or any number of one's own. Only admissible fits take part.
+Restarts are compared by their training objective. A choice of restarts by held-out loss would reward luck. Penalties and
+other numbers are compared by held-out loss (for a likelihood, minus the mean held-out log-likelihood), by an information
+criterion, or by a user's own criterion. Only admissible fits take part.
 """
 
 from __future__ import annotations
@@ -26,16 +26,39 @@ Criterion = str | Callable[[Fit], Any]
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """What `select` chose.
+    """The result of `select`.
 
-    params: of the chosen model. chosen: the chosen values by axis. fit: the `Fit` that params belong to, on all rows if
-    there was a refit. restart: the number of its start. table: columns with a row for each combination of values: the
-    values, `held_out` (a mean over the held-out rows) and `standard_error` (of that mean, over folds; NaN for fewer than
-    two), `difference` (how much higher `held_out` is than the lowest) and `difference_se` (its standard error, from the
-    differences within folds), `objective` and `restart` of the best admissible restart (the mean objective over folds, and
-    the restart of the last), `admissible` (the share of its fits), for a likelihood `degrees_of_freedom` and
-    `log_likelihood` of the best admissible restart (means over folds) and, without folds, its `aic`, `bic` and `icl`;
-    `criterion` of that restart, where it was a function; and `chosen`. refit: the sweep on all rows, or None.
+    Attributes
+    ----------
+    params : pytree
+        Parameters of the chosen model.
+    chosen : dict
+        The chosen value of each axis.
+    fit : Fit
+        The fit with these parameters; after a refit, the fit on all rows.
+    restart : int
+        Number of the start of this fit.
+    table : dict of numpy.ndarray
+        Columns with one row for each combination of values; see Notes.
+    refit : Sweep or None
+        The sweep on all rows; None without a refit.
+
+    Notes
+    -----
+    The columns of `table` are:
+
+    - the values on the axes;
+    - `held_out`: mean loss over the held-out rows, from the best admissible restart of each fold;
+    - `standard_error`: standard error of this mean, over folds; NaN for fewer than two folds;
+    - `difference`: `held_out` minus its lowest value;
+    - `difference_se`: standard error of `difference`, from the differences within folds;
+    - `objective`: objective of the best admissible restart, as a mean over folds;
+    - `restart`: number of the best admissible restart, in the last fold;
+    - `admissible`: share of admissible fits;
+    - for a likelihood, `degrees_of_freedom` and `log_likelihood` of the best admissible restart, as means over folds, and,
+      without folds, its `aic`, `bic` and `icl`;
+    - `criterion` of the best admissible restart, if the criterion is a function;
+    - `chosen`: whether the combination was chosen.
     """
 
     params: Any
@@ -47,27 +70,66 @@ class Selection:
 
 
 def select(result: Sweep, *, refit: bool = True, criterion: Criterion = "held_out", rule: str = "best") -> Selection:
-    """Choose from a sweep: restarts by training objective, everything else by a criterion; then refit on all rows.
+    """Choose restarts by training objective and everything else by a criterion; then refit on all rows.
 
-    result: from a sweep of fits that return a `Fit`, over any axes. refit: fit the chosen combination on all rows, from
-    every restart, and return the best by training objective; if False, that of the sweep's only fold, trained without its
-    held-out rows. criterion, which is lowest for what is chosen:
+    Parameters
+    ----------
+    result : Sweep
+        The result of a sweep over any axes except `bootstrap`, of fits that return a `Fit`.
+    refit : bool, default True
+        Whether to fit the chosen combination on all rows, from every restart, and to return the best of these fits by
+        training objective. False returns the fit of the only fold, which was trained without the held-out rows.
+    criterion : {"held_out", "aic", "bic", "icl"} or callable, default "held_out"
+        The number that is lowest for the chosen combination.
 
-    - "held_out": the mean loss over all held-out rows, each from the best restart of its fold; for a likelihood this takes
-      the highest held-out log-likelihood. Wants the axis `fold`, unless there is nothing but restarts to choose from;
-    - "aic", "bic", "icl": of the best restart (see `Fit`). Want a likelihood and no axis `fold`; nothing is refitted, for
-      the fits are on all rows already;
-    - a function of `result.fits`, whose arrays have the sweep's axes leading, to an array of the sweep's shape, NaN where it
-      has no value. Wants no axis `fold`, as above.
+        - "held_out": the mean loss over all held-out rows, from the best restart of each fold. For a likelihood this chooses
+          the highest held-out log-likelihood. It needs the axis `fold`, unless restarts are the only candidates.
+        - "aic", "bic", "icl": the criterion of the best restart (see `Fit`). They need a likelihood and a sweep without the
+          axis `fold`. There is no refit, because the fits are on all rows.
+        - A function that takes `result.fits`, whose arrays have the axes of the sweep leading, and returns an array of the
+          shape of the sweep, NaN where there is no value. It needs a sweep without the axis `fold`, and there is no refit.
+    rule : {"best", "one_standard_error"}, default "best"
+        How held-out loss decides. "best" chooses the lowest loss. "one_standard_error" chooses the simplest combination
+        whose loss exceeds the lowest by at most one standard error of this difference.
 
-    rule, for held-out loss: "best" takes the lowest; "one_standard_error" (Breiman, Friedman, Olshen and Stone 1984) the
-    simplest combination whose loss is higher than the lowest by at most one standard error of this difference, which
-    is taken within folds, for they share what makes a fold hard. The simplest has the fewest degrees of freedom (a mean
-    over folds); where fits have none, the largest weights of penalties and the fewest experts, the first of these axes
-    first. Of equals, that of lower loss.
+    Returns
+    -------
+    Selection
+        The chosen model and a table of all combinations.
 
-    Raises ValueError where there is nothing to choose by, for a function whose numbers are not one for each fit, and for a
-    bootstrap (its members are no candidates); and RuntimeError if no fit is admissible.
+    Raises
+    ------
+    ValueError
+        If `result` is not a sweep of such fits; if it has the axis `bootstrap`, whose members are not candidates; if the
+        criterion or the rule does not apply to it; or if a criterion function does not return one number for each fit.
+    RuntimeError
+        If no fit is admissible, if no combination has an admissible fit in every fold, or if no fit on all rows is
+        admissible.
+
+    Notes
+    -----
+    One-standard-error rule [1]_: the standard error is that of the paired difference within folds, because combinations
+    share what makes a fold difficult. The simplest combination has the fewest degrees of freedom, as a mean over folds. If
+    the fits have no degrees of freedom, it has the largest weights of penalties and the fewest experts, compared axis by
+    axis in the order of the axes. Between equally simple combinations, the lower loss decides.
+
+    References
+    ----------
+    .. [1] Breiman, Friedman, Olshen and Stone (1984), "Classification and Regression Trees".
+
+    Examples
+    --------
+    >>> import jax
+    >>> import moejax
+    >>> problem, rows = moejax.datasets.notebook()
+    >>> x, y = problem.x[rows.train], problem.y[rows.train]
+    >>> model = moejax.moe(moejax.experts.linear(), moejax.gates.softmax(), n_experts=3)
+    >>> grid = moejax.sweep(moejax.fit_gradient(model, steps=20), {"l1_experts": [0.0, 0.01], "restart": 2, "fold": 2})
+    >>> best = moejax.select(grid(jax.random.key(0), x, y))
+    >>> list(best.chosen)
+    ['l1_experts']
+    >>> best.table["held_out"].shape
+    (2,)
     """
     if not callable(criterion):
         _check_choice("criterion", criterion, CRITERIA)
@@ -80,19 +142,21 @@ def select(result: Sweep, *, refit: bool = True, criterion: Criterion = "held_ou
         raise RuntimeError(f"no fit is admissible: {_reasons(result)}; want other penalties, more restarts or fewer experts")
     competing = np.where(admissible, objective, np.inf)
     best = competing.argmin(axis=-1)
-    own = _laid_out(result, tuned, _own(result, criterion)) if callable(criterion) else None
-    table = _table(result, tuned, competing, held_out, admissible, best, own)
+    criterion_values = _laid_out(result, tuned, _criterion_values(result, criterion)) if callable(criterion) else None
+    table = _table(result, tuned, competing, held_out, admissible, best, criterion_values)
     by = table["criterion" if callable(criterion) else criterion]
     losses = np.where(np.isfinite(by), by, np.inf)
     if not np.isfinite(losses).any():
         if callable(criterion):
-            raise RuntimeError("criterion: it has a finite value for no admissible fit; want one that has")
+            raise RuntimeError(
+                "criterion: its value is not finite for any admissible fit; want a finite value for at least one"
+            )
         raise RuntimeError(f"no combination has an admissible fit in every fold: {_reasons(result)}; want more restarts")
     position = int(losses.argmin())
     if rule == "one_standard_error":
         position = _simplest(table, losses, simplicity)
     table["chosen"] = np.arange(losses.size) == position
-    if result.held_out is None:  # nothing was held out, and an objective is no substitute
+    if result.held_out is None:  # without held-out rows, `_ordered` put the objective in these columns
         for name in ("held_out", "difference"):
             table[name] = np.full_like(table[name], np.nan)
     at = dict(zip(tuned, (int(i) for i in np.unravel_index(position, competing.shape[:-2])), strict=True))
@@ -107,12 +171,13 @@ def select(result: Sweep, *, refit: bool = True, criterion: Criterion = "held_ou
 
 
 def _check_choice(name: str, given: str, wanted: tuple[str, ...]) -> None:
+    """Raise ValueError if the given name is not one of the wanted names."""
     if given not in wanted:
         raise ValueError(f"{name}: {given!r} was given; want one of {list(wanted)}")
 
 
-def _own(result: Sweep, criterion: Callable[[Fit], Any]) -> np.ndarray:
-    """The numbers that a criterion of the user's has for the fits, in the shape of the sweep."""
+def _criterion_values(result: Sweep, criterion: Callable[[Fit], Any]) -> np.ndarray:
+    """Return the values of a user's criterion, in the shape of the sweep."""
     values = np.asarray(criterion(result.fits))
     if values.dtype.kind not in "fiu" or values.shape != result.shape:
         what = f"{values.dtype} numbers of shape {values.shape} were returned"
@@ -120,17 +185,25 @@ def _own(result: Sweep, criterion: Callable[[Fit], Any]) -> np.ndarray:
     return values.astype(float)
 
 
-def _told(criterion: Criterion) -> str:
+def _criterion_name(criterion: Criterion) -> str:
+    """Return the name of a criterion for error messages."""
     return "a function" if callable(criterion) else repr(criterion)
 
 
 def _check_axes(result: Sweep, refit: bool, criterion: Criterion) -> None:
+    """Raise ValueError if nothing can be chosen from this sweep by this criterion."""
     if not isinstance(result, Sweep):
-        raise ValueError(f"result: {type(result).__name__} was given; want what a sweep returns once it is called with data")
+        raise ValueError(
+            f"result: {type(result).__name__} was given; want the Sweep that sweep(fit, axes)(key, x, y) returns"
+        )
     if not (hasattr(result.fits, "objective") and hasattr(result.fits, "status")):
-        raise ValueError(f"result: a sweep of {type(result.fits).__name__} was given; want one whose fits are of type Fit")
+        raise ValueError(
+            f"result: a sweep of {type(result.fits).__name__} was given; want a sweep of fits that return a Fit"
+        )
     if "bootstrap" in result.axes:
-        raise ValueError("result: it has the axis 'bootstrap', whose members are no candidates; want a sweep without it")
+        raise ValueError(
+            "result: it has the axis 'bootstrap', and fits to samples cannot be chosen; want a sweep without this axis"
+        )
     if criterion != "held_out":
         _check_information(result, criterion)
     elif "fold" not in result.axes:
@@ -138,14 +211,17 @@ def _check_axes(result: Sweep, refit: bool, criterion: Criterion) -> None:
         if several:
             raise ValueError(f"result: {several} cannot be chosen without held-out rows; want the axis 'fold' in the sweep")
     elif result.held_out is None:
-        raise ValueError("result: its fit has no `score`, so nothing is held out to choose by; want a fit that has one")
+        raise ValueError("result: its fit has no `score`, so there is no held-out loss; want a fit with a `score`")
     elif not refit and len(result.axes["fold"]) > 1:
         raise ValueError(f"refit: False was given for {len(result.axes['fold'])} folds; want True, or a single fold")
 
 
 def _check_information(result: Sweep, criterion: Criterion) -> None:
+    """Raise ValueError unless the fits are on all rows and, for an information criterion, have a likelihood."""
     if "fold" in result.axes or "fold" in result.fixed:
-        raise ValueError(f"criterion: {_told(criterion)} was given for fits by fold; want a sweep without the axis 'fold'")
+        raise ValueError(
+            f"criterion: {_criterion_name(criterion)} was given for fits by fold; want a sweep without the axis 'fold'"
+        )
     if not (callable(criterion) or _has_likelihood(result)):
         raise ValueError(
             f"criterion: {criterion!r} was given for fits without a likelihood; want losses.nll(), or criterion='held_out'"
@@ -153,39 +229,47 @@ def _check_information(result: Sweep, criterion: Criterion) -> None:
 
 
 def _has_likelihood(result: Sweep) -> bool:
+    """Tell whether the fits have a log-likelihood and degrees of freedom."""
     values = [getattr(result.fits, name, None) for name in ("log_likelihood", "degrees_of_freedom", "classified", "rows")]
     return not any(v is None or np.isnan(v).all() for v in values)
 
 
 def _check_rule(result: Sweep, tuned: list[str], criterion: Criterion) -> list[tuple[str, int]]:
-    """The columns by which combinations are the simpler the lower these are, with a sign; the first counts first."""
+    """Return the columns that measure simplicity, each with a sign; lower is simpler, and the first column decides first."""
     if criterion != "held_out" or len(result.axes.get("fold", ())) < 2:
-        what = f"criterion={_told(criterion)}" if criterion != "held_out" else f"{len(result.axes.get('fold', ()))} folds"
+        what = (
+            f"criterion={_criterion_name(criterion)}"
+            if criterion != "held_out"
+            else f"{len(result.axes.get('fold', ()))} folds"
+        )
         raise ValueError(f"rule: 'one_standard_error' was given with {what}; want held-out loss in at least two folds")
     if _has_likelihood(result):
         return [("degrees_of_freedom", 1)]
     weights = [penalty.name for penalty in getattr(result.sweeper.fit, "penalties", ())]
     axes = [(name, -1 if name in weights else 1) for name in tuned if name in (*weights, "n_experts")]
     if tuned and not axes:
-        raise ValueError(f"rule: 'one_standard_error' knows no simplest of {tuned}; want fits that have degrees of freedom")
+        raise ValueError(
+            f"rule: 'one_standard_error' cannot order {tuned} by simplicity; want fits that have degrees of freedom"
+        )
     return axes
 
 
 def _simplest(table: dict[str, np.ndarray], losses: np.ndarray, simplicity: list[tuple[str, int]]) -> int:
+    """Return the position of the simplest combination within one standard error of the lowest loss."""
     near = np.flatnonzero(np.isfinite(losses) & (table["difference"] <= table["difference_se"]))
     keys = [losses, *(sign * table[name] for name, sign in reversed(simplicity))]
     return int(near[np.lexsort([key[near] for key in keys])[0]])
 
 
 def _ordered(result: Sweep, tuned: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Objective, held-out loss (or else objective) and admissibility, laid out."""
+    """Return objective, held-out loss (or else objective) and admissibility, with the axes of `_laid_out`."""
     held_out = result.fits.objective if result.held_out is None else result.held_out
     a, b, c = (_laid_out(result, tuned, v) for v in (result.fits.objective, held_out, _selectable(result)))
     return a, b, c
 
 
 def _laid_out(result: Sweep, tuned: list[str], values: Any) -> np.ndarray:
-    """Values of all members with axes (tuned ..., fold, restart), each of length 1 where absent."""
+    """Return the values of all members with axes (tuned ..., fold, restart), each of length 1 if absent."""
     names = list(result.axes)
     order = [names.index(n) for n in (*tuned, "fold", "restart") if n in names]
     shape = [len(result.axes[n]) for n in tuned] + [len(result.axes.get(n, [0])) for n in ("fold", "restart")]
@@ -193,6 +277,7 @@ def _laid_out(result: Sweep, tuned: list[str], values: Any) -> np.ndarray:
 
 
 def _selectable(result: Sweep) -> np.ndarray:
+    """Tell which fits are admissible and have a finite objective."""
     return result.fits.admissible & np.isfinite(result.fits.objective)
 
 
@@ -203,13 +288,14 @@ def _table(
     held_out: np.ndarray,
     admissible: np.ndarray,
     best: np.ndarray,
-    own: np.ndarray | None = None,
+    criterion_values: np.ndarray | None = None,
 ) -> dict[str, np.ndarray]:
-    there = np.isfinite(competing.min(axis=-1))
+    """Return the columns of `Selection.table`."""
+    available = np.isfinite(competing.min(axis=-1))
 
     def of_best(values: np.ndarray) -> np.ndarray:
         """Those of the best restart in each fold, NaN where no restart is admissible."""
-        return np.where(there, np.take_along_axis(values, best[..., None], axis=-1)[..., 0], np.nan)
+        return np.where(available, np.take_along_axis(values, best[..., None], axis=-1)[..., 0], np.nan)
 
     losses, shares = of_best(held_out), _fold_shares(result)
     grid = np.meshgrid(*(result.axes[n] for n in tuned), indexing="ij")
@@ -228,8 +314,8 @@ def _table(
     if _has_likelihood(result):
         names = ("degrees_of_freedom", "log_likelihood", *(CRITERIA[1:] if "fold" not in result.axes else ()))
         columns |= {name: of_best(_laid_out(result, tuned, getattr(result.fits, name))).mean(axis=-1) for name in names}
-    if own is not None:
-        columns["criterion"] = of_best(own).mean(axis=-1)
+    if criterion_values is not None:
+        columns["criterion"] = of_best(criterion_values).mean(axis=-1)
     return {
         **{name: values.ravel() for name, values in zip(tuned, grid, strict=True)},
         **{name: values.ravel() for name, values in columns.items()},
@@ -237,7 +323,7 @@ def _table(
 
 
 def _mean_and_error(values: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean over folds, the last axis, weighted by their shares, and its standard error (NaN for fewer than two)."""
+    """Return the weighted mean over folds, the last axis, and its standard error (NaN for fewer than two folds)."""
     mean, folds = values @ shares, values.shape[-1]
     if folds < 2:
         return mean, np.full_like(mean, np.nan)
@@ -245,7 +331,7 @@ def _mean_and_error(values: np.ndarray, shares: np.ndarray) -> tuple[np.ndarray,
 
 
 def _fold_shares(result: Sweep) -> np.ndarray:
-    """The share of the held-out rows that each fold has, by weight."""
+    """Return the share of the held-out rows in each fold, by weight."""
     if "fold" not in result.axes:
         return np.ones(1)
     weights, labels = np.asarray(result.inputs.weights, float), np.asarray(result.inputs.fold_of_row)
@@ -254,22 +340,25 @@ def _fold_shares(result: Sweep) -> np.ndarray:
 
 
 def _refit(result: Sweep, chosen: dict[str, Any]) -> Sweep:
-    """The chosen values on all rows, from every restart of the sweep, by the program that it compiled."""
-    one = {**result.fixed, **chosen, "fold": EVERY_ROW}
-    axes = {name: np.asarray([one[name]]) if name in one else values for name, values in result.sweeper.axes.items()}
+    """Fit the chosen values on all rows, from every restart, with the compiled program of the sweep."""
+    chosen_values = {**result.fixed, **chosen, "fold": EVERY_ROW}
+    axes = {
+        name: np.asarray([chosen_values[name]]) if name in chosen_values else values
+        for name, values in result.sweeper.axes.items()
+    }
     inner = getattr(result.sweeper.fit, "inner_axis", None)
-    if inner is not None:  # all its values again, for each is fitted from those before
+    if inner is not None:  # all values of the inner axis, because each fit starts from the one before
         axes[inner] = result.sweeper.axes[inner]
     sweeper = dataclasses.replace(result.sweeper, axes=axes, checkpoint=None, chunk_size=result.run.chunk_size)
     try:
         again = sweeper.run(result.inputs)
     except FloatingPointError as error:
         raise RuntimeError(f"no fit on all rows is admissible: {error}") from error
-    return again.isel(**{n: int(np.argmax(values == one[n])) for n, values in axes.items() if n in one})
+    return again.isel(**{n: int(np.argmax(values == chosen_values[n])) for n, values in axes.items() if n in chosen_values})
 
 
 def _winner(again: Sweep) -> tuple[Fit, int]:
-    """The best admissible fit of a sweep over restarts alone (or over nothing), and the number of its start."""
+    """Return the best admissible fit of a sweep over restarts alone (or over nothing), and the number of its start."""
     objective = np.where(_selectable(again), again.fits.objective, np.inf)
     if not np.isfinite(objective).any():
         raise RuntimeError(f"no fit on all rows is admissible: {_reasons(again)}; want more restarts or fewer experts")
@@ -279,10 +368,12 @@ def _winner(again: Sweep) -> tuple[Fit, int]:
 
 
 def _restart_number(result: Sweep, position: Any) -> int:
+    """Return the number of the start at a position."""
     return int(result.axes["restart"][position] if "restart" in result.axes else result.fixed.get("restart", 0))
 
 
 def _reasons(result: Sweep) -> str:
+    """Return how many fits are inadmissible, by reason, in words."""
     status = np.ravel(result.fits.status)
     counts = {name_of(flag): int((status & int(flag) != 0).sum()) for flag in Status if flag & INADMISSIBLE}
     counts["not finite in the objective"] = int((~np.isfinite(result.fits.objective) & result.fits.admissible).sum())

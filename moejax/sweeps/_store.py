@@ -1,4 +1,4 @@
-"""Finished chunks in a folder, from which a sweep that was cut off goes on."""
+"""A store of finished chunks in a folder, from which an interrupted sweep continues."""
 
 from __future__ import annotations
 
@@ -21,7 +21,27 @@ if TYPE_CHECKING:
 
 
 class Store:
-    """A folder of finished chunks, each a file that appears whole or not at all, beside what they are chunks of."""
+    """A folder of finished chunks, beside a description of the sweep.
+
+    Each chunk is one file, written atomically.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+    identity : str
+        Digest of the sweep; see `identity_of`.
+
+    Attributes
+    ----------
+    chunk_size : int or None
+        Chunk size of the sweep in the folder; None if the folder is empty.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds chunks of another sweep.
+    """
 
     def __init__(self, folder: Path, identity: str):
         self.folder = folder
@@ -29,44 +49,90 @@ class Store:
         manifest = folder / "sweep.json"
         self.chunk_size: int | None = None
         if manifest.exists():
-            kept = json.loads(manifest.read_text())
-            if kept["identity"] != self.identity:
-                raise ValueError(f"checkpoint: {folder} holds chunks of another sweep; want its own folder for each")
-            self.chunk_size = kept["chunk_size"]
+            description = json.loads(manifest.read_text())
+            if description["identity"] != self.identity:
+                raise ValueError(
+                    f"checkpoint: {folder} holds chunks of another sweep; want a separate folder for each sweep"
+                )
+            self.chunk_size = description["chunk_size"]
 
     def begin(self, chunk_size: int) -> None:
-        """Lay out the folder."""
+        """Create the folder and write the description of the sweep.
+
+        Parameters
+        ----------
+        chunk_size : int
+            Number of members of a chunk.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         self._write("sweep.json", json.dumps({"identity": self.identity, "chunk_size": chunk_size}).encode())
 
     def load(self, start: int, structure: Any) -> Any:
-        """The results of the chunk that begins with that member, or None where it is not finished yet."""
+        """Load the results of a chunk.
+
+        Parameters
+        ----------
+        start : int
+            The first member of the chunk.
+        structure : PyTreeDef
+            Structure of the results.
+
+        Returns
+        -------
+        pytree or None
+            The results; None if the chunk is not finished or its file is damaged.
+        """
         try:
             with np.load(self._path(start)) as kept:
                 return jax.tree.unflatten(structure, [kept[str(i)] for i in range(len(kept.files))])
-        except (FileNotFoundError, EOFError, ValueError, KeyError, zipfile.BadZipFile):  # all but the first: a disk's fault
+        except (FileNotFoundError, EOFError, ValueError, KeyError, zipfile.BadZipFile):  # a missing file, or a damaged one
             return None
 
     def save(self, start: int, result: Any) -> None:
-        """Keep the results of that chunk."""
+        """Save the results of a chunk.
+
+        Parameters
+        ----------
+        start : int
+            The first member of the chunk.
+        result : pytree
+            The results.
+        """
         file = io.BytesIO()
         np.savez(file, **{str(i): leaf for i, leaf in enumerate(jax.tree.leaves(result))})
         self._write(self._path(start).name, file.getvalue())
 
     def _path(self, start: int) -> Path:
+        """Return the file of a chunk."""
         return self.folder / f"chunk-{start:09d}.npz"
 
     def _write(self, name: str, content: bytes) -> None:
+        """Write a file atomically."""
         temporary = self.folder / f".{name}.{os.getpid()}.part"
         temporary.write_bytes(content)
         os.replace(temporary, self.folder / name)
 
 
 def identity_of(sweeper: Sweeper, inputs: Inputs, platform: str) -> str:
-    """A digest of all that the results depend on, but for the chunk size, which is kept beside it."""
+    """Return a digest of everything that the results depend on, except the chunk size, which is stored beside it.
+
+    Parameters
+    ----------
+    sweeper : Sweeper
+        The configured sweep.
+    inputs : Inputs
+        The inputs of the sweep.
+    platform : str
+        Kind of device, as "cpu".
+
+    Returns
+    -------
+    str
+        A SHA-256 digest in hexadecimal.
+    """
     inner = getattr(sweeper.fit, "inner_axis", None)
     one = typed({name: values[0] for name, values in sweeper.coded(sweeper.axes).items() if name != inner}, inputs)
-    # The program itself, for the names of functions do not tell one optimizer, closure or version of the code from another.
+    # The digest includes the program itself: names do not distinguish optimizers, closures or versions of the code.
     program = jax.jit(lambda values, shared: fit_member(sweeper.fit, values, shared)).lower(one, inputs).as_text()
     parts = [jax.__version__, platform, program, repr(key_words(inputs.key)), str(sweeper.optimize)]
     parts += [f"{name}={values.tolist()}" for name, values in sweeper.axes.items()]

@@ -1,4 +1,4 @@
-"""A sweep as a user has it: configured by `sweep`, then called like a fit."""
+"""The user's side of a sweep: `sweep` configures it, and the result is called like a fit."""
 
 from __future__ import annotations
 
@@ -26,10 +26,30 @@ from moejax.sweeps._store import Store, identity_of
 
 @dataclass(frozen=True, eq=False)
 class Sweeper:
-    """A sweep, configured by `sweep`; call it with what a single fit is called with.
+    """A configured sweep, from `sweep`; call it with the arguments of a single fit.
 
-    axes: the values by name; where a number of weights was asked for, that number, of no dimension, until it is called.
-    divisions: those of the axis of that name, by the values that stand for them there.
+    Attributes
+    ----------
+    fit : callable
+        The fit.
+    axes : dict of numpy.ndarray
+        Values of each axis, by name. A number of weights is an array without dimensions until the sweep is called.
+    divisions : dict
+        Divisions of the axis `division`, by the names or numbers on that axis.
+    fold_of_row : numpy.ndarray or None
+        Labels of folds, (n,), if labels were given.
+    chunk_size : int or None
+        Members of one call of the program; None means automatic.
+    devices : tuple or None
+        The devices; None means all local devices.
+    threads : int or None
+        Chunks that run at once on each device; None means automatic.
+    progress : bool or None
+        Whether to show a progress bar; None means if standard error is a terminal.
+    checkpoint : Path or None
+        Folder of finished chunks.
+    optimize : bool
+        Whether programs are compiled with optimisation.
     """
 
     fit: Callable[..., Any]
@@ -54,36 +74,76 @@ class Sweeper:
         groups: Any = None,
         start: Any = None,
     ) -> Sweep:
-        """Fit every member of the product of the axes; all of them share these arguments, which are those of a fit.
+        """Fit every member of the product of the axes.
 
-        The rows of a group share their expert, and so are held out together and drawn together.
+        Parameters
+        ----------
+        key : jax.Array
+            Key of all random draws.
+        x : array or pytree, (n, d)
+            Inputs, shared by all members.
+        y : array, (n,) or (n, m)
+            Targets.
+        weights : array, (n,), optional
+            Case weights. None means equal weights.
+        offset : array, optional
+            Offset of the linear predictors, as in a fit.
+        groups : array of int, (n,), optional
+            Group of each row. The rows of a group share their expert; they are held out together and drawn together.
+        start : optional
+            Start of every member, as in a fit. It excludes the axis `division` and an axis `restart` of several values.
 
-        Raises ValueError, before the sweep compiles, for what a fit refuses, for a fold without rows and for one that holds
-        a part of a group; and FloatingPointError if every member diverged.
+        Returns
+        -------
+        Sweep
+            The labelled result.
+
+        Raises
+        ------
+        ValueError
+            If the fit refuses an argument, a fold has no rows to train on or to test on, or a fold holds a part of a group.
+            The error is raised before the sweep compiles.
+        FloatingPointError
+            If every member diverged.
         """
         if start is not None and self.divisions:
-            raise ValueError("start: given beside the axis 'division', whose members start from theirs; want one of them")
+            raise ValueError(
+                "start: given beside the axis 'division', which sets the start of every member; want only one of the two"
+            )
         if start is not None and len(self.axes.get("restart", ())) > 1:
-            raise ValueError("start: params were given beside the axis 'restart', whose members would all start there")
-        begins = self._resolved(x) if self.divisions else [start]
+            raise ValueError(
+                "start: params given beside the axis 'restart' would make all restarts the same; want only one of the two"
+            )
+        starts = self._resolved(x) if self.divisions else [start]
         if hasattr(self.fit, "check_data"):
-            for begin in begins:
-                self.fit.check_data(x, y, weights, offset, groups, begin)
+            for one_start in starts:
+                self.fit.check_data(x, y, weights, offset, groups, one_start)
         if callable(start):
-            begins = [_division.resolved("start", start, x, n_experts(self.fit))]
-        laid = jnp.stack([jnp.asarray(begin) for begin in begins]) if self.divisions else begins[0]
-        inputs = as_inputs(Inputs(key, x, y, weights, offset, laid, self.fold_of_row, groups), self.axes)
-        more = [{"weights": weights, "offset": offset, "groups": groups, "start": begin} for begin in begins]
+            starts = [_division.resolved("start", start, x, n_experts(self.fit))]
+        shared_start = jnp.stack([jnp.asarray(one_start) for one_start in starts]) if self.divisions else starts[0]
+        inputs = as_inputs(Inputs(key, x, y, weights, offset, shared_start, self.fold_of_row, groups), self.axes)
+        more = [{"weights": weights, "offset": offset, "groups": groups, "start": one_start} for one_start in starts]
         axes = with_sequences(self.fit, self.axes, inputs, more)
         return dataclasses.replace(self, axes=axes).run(inputs)
 
     def _resolved(self, x: Any) -> list[Any]:
-        """The responsibilities (n, K) of each division. Raises ValueError where they are none."""
+        """Return the responsibilities (n, K) of each division, or raise ValueError."""
         count, named = n_experts(self.fit), self.divisions.items()
         return [_division.resolved(f"axes['division'][{name!r}]", given, x, count) for name, given in named]
 
     def coded(self, axes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Values of axes as numbers: those of divisions by their place."""
+        """Return the values of axes as numbers; a division becomes its position.
+
+        Parameters
+        ----------
+        axes : dict of numpy.ndarray
+            Values of the axes.
+
+        Returns
+        -------
+        dict of numpy.ndarray
+            Numbers.
+        """
         places = {name: place for place, name in enumerate(self.divisions)}
         return {
             name: np.asarray([places[v] for v in values.tolist()]) if name == "division" else values
@@ -91,7 +151,23 @@ class Sweeper:
         }
 
     def run(self, inputs: Inputs) -> Sweep:
-        """The sweep on inputs that were checked before."""
+        """Run the sweep on checked inputs.
+
+        Parameters
+        ----------
+        inputs : Inputs
+            Inputs from `as_inputs`.
+
+        Returns
+        -------
+        Sweep
+            The labelled result.
+
+        Raises
+        ------
+        FloatingPointError
+            If every member diverged.
+        """
         inner = getattr(self.fit, "inner_axis", None)
         if inner is not None:
             inputs = inputs._replace(inner=typed({inner: self.axes[inner]}, inputs)[inner])
@@ -112,7 +188,7 @@ class Sweeper:
         outputs = run_chunks(programs, threads, members, chunk, starts, store, self.progress)
         seconds = {"compile": compiled - started, "run": time.perf_counter() - compiled}
         fits, held_out = jax.tree.map(lambda *v: np.concatenate(v)[:count].reshape(shape + v[0].shape[1:]), *outputs)
-        if inner is not None:  # it leads the result of each member, and goes to its place among the axes
+        if inner is not None:  # the inner axis leads each member's result; move it to its position among the axes
             place = list(self.axes).index(inner)
             fits, held_out = jax.tree.map(lambda v: np.moveaxis(v, len(shape), place), (fits, held_out))
         refuse_if_all_diverged(fits)
@@ -131,45 +207,86 @@ def sweep(
     checkpoint: str | os.PathLike[str] | None = None,
     optimize: bool = True,
 ) -> Sweeper:
-    """A fit over the product of named axes, compiled once.
+    """Configure a fit over the product of named axes, compiled once.
 
-    fit: from `fit_em`, `fit_gradient` or `path`, or any pure function fit(key, x, y, hyper, **more) -> pytree of arrays,
-    where more are the
-    `weights`, `offset`, `groups` and `start` that the sweep has. One that has an `inner_axis`, like those of `path`, takes
-    all values of that axis at once, and its results have them leading; in the sweep it is an axis like the others, with
-    the default of `hyper` where it is not given. axes, by name:
+    Parameters
+    ----------
+    fit : callable
+        A fit from `fit_em`, `fit_gradient` or `path`, or any pure function fit(key, x, y, hyper, **more) -> pytree of
+        arrays. The keyword arguments are those of `weights`, `offset`, `groups` and `start` that the sweep has. A fit with
+        an `inner_axis`, as from `path`, takes all values of that axis at once, and its results have that axis leading. In
+        the sweep it is an axis like the others; if it is not given, it has the default of `hyper`.
+    axes : mapping
+        Values by the name of each axis.
 
-    - any field of the fit's `hyper`: a sequence of numbers, which reach the fit in the type of x (`restart`, the number
-      of a start, is whole and may be given as how many; every penalty then has the same starts). The weight of a penalty
-      may be given as how many, at least 2: from a weight at which on all rows all its coefficients are 0 (see
-      `moejax.solvers.sequence`) down to a thousandth of it (or to the ratio of the path), the same for all members. Other
-      fields count there with their only value, or their default;
-    - `fold`: how many folds (drawn from the key, of sizes that differ by at most 1), or (n,) whole numbers: the fold in
-      which each row is held out, -1 for rows that never are. Members train on the other rows, by weights;
-    - `bootstrap`: how many samples with replacement (Efron 1979), as weights;
-    - `division`: what members are given as `start` (see `moejax.division`): a mapping from names to responsibilities (n, K)
-      or functions of x, or a sequence of them, which are then numbered. An automatic sequence of weights serves all of them.
+        - A field of the fit's `hyper`: a sequence of numbers, converted to the type of x. `restart`, the number of a start,
+          is an integer and may be given as a number of starts; the same starts serve all other values. The weight of a
+          penalty may be given as a number of weights, at least 2. The sequence then runs from a weight at which, on all
+          rows, all coefficients of the penalty are 0 (see `moejax.solvers.sequence`) down to a thousandth of that weight (or
+          to the ratio of the path). It is the same for all members. To compute it, each other field has its only value or
+          its default.
+        - `fold`: a number of folds, drawn from the key, whose sizes differ by at most 1; or integers (n,), the fold in which
+          each row is held out, with -1 for rows that are never held out. A member trains on the other rows, by weights.
+        - `bootstrap`: a number of samples with replacement [1]_, as weights.
+        - `division`: the `start` of the members (see `moejax.division`): a mapping from names to responsibilities (n, K) or
+          to functions of x, or a sequence of these, which are then numbered. An automatic sequence of weights serves all
+          divisions.
+    chunk_size : int, optional
+        Members of one call of the program; the last call is padded. None chooses it from the number of rows, never from the
+        number of members.
+    devices : sequence of jax.Device, optional
+        Devices, each of which gets whole chunks. None means all local devices.
+    threads : int, optional
+        Chunks that run at once on each device. None divides the cores among the devices on a CPU, and means 1 elsewhere.
+    progress : bool, optional
+        Whether to show a progress bar over chunks. None shows one if standard error is a terminal.
+    checkpoint : str or path, optional
+        A folder that keeps every finished chunk. An interrupted sweep continues from there, with its first chunk size.
+    optimize : bool, default True
+        False, on a CPU, makes compilation several times faster and the run several times slower. This suits few members and
+        few rows.
 
-    Where rows come in groups, whole groups are held out and drawn in the place of rows.
+    Returns
+    -------
+    Sweeper
+        A function (key, x, y, *, weights=None, offset=None, groups=None, start=None) -> Sweep.
 
-    chunk_size: members a call of the program, the last call padded; chosen from the number of rows, never from that of
-    members, unless given. devices: JAX devices, each of which gets whole chunks; all local ones unless given. threads:
-    chunks that run at once on each device; unless given, the cores divided among the devices on a CPU, and 1 elsewhere.
-    progress: a progress bar over chunks; unless given, where standard error is a terminal. checkpoint: a folder that keeps
-    every finished chunk; a sweep that was cut off goes on from there, in chunks of the size that it began with. optimize:
-    False, on a CPU, compiles in a fraction of the time what then runs several times as long: for few members of few rows.
+    Raises
+    ------
+    ValueError
+        If `fit` is not a function, an axis is empty, unknown or has a value that it cannot have, or `chunk_size`, `threads`
+        or `devices` is not valid.
+
+    Notes
+    -----
+    If rows come in groups, whole groups are held out and drawn.
 
     The same key, versions, kind of device, chunk size and `optimize` give the same bits for a member, whatever the order and
-    number of members, devices or threads. (Keys of JAX's `rbg` implementation do not draw alike under `vmap`, and are
-    excepted.)
+    number of members, devices or threads. Keys of JAX's `rbg` implementation are an exception: their draws differ under
+    `vmap`.
 
-    Returns a function (key, x, y, *, weights=None, offset=None, groups=None, start=None) -> Sweep. Raises ValueError for an
-    axis that is empty, unknown, or has values it cannot have.
+    References
+    ----------
+    .. [1] Efron (1979), "Bootstrap methods: another look at the jackknife", Annals of Statistics.
+
+    Examples
+    --------
+    >>> import jax
+    >>> import moejax
+    >>> problem, rows = moejax.datasets.notebook()
+    >>> x, y = problem.x[rows.train], problem.y[rows.train]
+    >>> model = moejax.moe(moejax.experts.linear(), moejax.gates.softmax(), n_experts=3)
+    >>> grid = moejax.sweep(moejax.fit_gradient(model, steps=20), {"l1_experts": [0.0, 0.01], "restart": 2})
+    >>> result = grid(jax.random.key(0), x, y)
+    >>> result.fits.objective.shape
+    (2, 2)
+    >>> result.sel(l1_experts=0.01).shape
+    (2,)
     """
     if not callable(fit):
-        trained = hasattr(fit, "fit")  # an estimator
+        trained = hasattr(fit, "fit")  # a scikit-learn estimator
         why = (
-            " (a sweep compiles, and an estimator is trained on the host: see GridSearchCV in scikit-learn)"
+            " (a sweep compiles the fit, and an estimator is trained on the host: see GridSearchCV in scikit-learn)"
             if trained
             else ""
         )
@@ -181,7 +298,7 @@ def sweep(
     if threads is not None:
         _checks.count("threads", threads)
     if devices is not None and not len(devices):
-        raise ValueError("devices: none were given; want at least one, or None for all local ones")
+        raise ValueError("devices: none were given; want at least one, or None for all local devices")
     inner = getattr(fit, "inner_axis", None)
     if inner is not None and inner not in axes:
         axes = {**axes, inner: fit.hyper[inner]}  # type: ignore[attr-defined]

@@ -241,7 +241,7 @@ MISTAKES = {
     "nothing to see": (stacking(sees="rows"), "sees: 'rows' was given; want one of"),
     "one class": (
         lambda: MoEStackingClassifier([("l", LogisticRegression())]).fit(LX, np.ones(N, int)),
-        "y: 1 alone was given, among rows that count; want more than one class",
+        "y: all rows of positive weight have the label 1; want more than one class",
     ),
 }
 

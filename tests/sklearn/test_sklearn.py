@@ -265,7 +265,7 @@ def test_logistic_regression():
     assert model.predict_experts(X).shape == (N, 1, 2)
     np.testing.assert_allclose(model.predict_experts(X)[:, 0], model.predict_proba(X))
     np.testing.assert_allclose(model.score_samples(X, y), np.log(model.predict_proba(X)[np.arange(N), y.astype(int)]))
-    with pytest.raises(ValueError, match="y: False alone was given, among rows that count"):
+    with pytest.raises(ValueError, match="y: all rows of positive weight have the label False"):
         clone(model).fit(X, y, sample_weight=~y)
 
 
@@ -436,7 +436,7 @@ def test_rows_without_a_meaning():
         regressor().fit(X, Y, sample_weight=np.ones(3))
     with pytest.raises(ValueError, match=r"sample_weight: -1\.0 was given"):
         regressor().fit(X, Y, sample_weight=-np.ones(N))
-    with pytest.raises(ValueError, match="y: 'a' alone was given, among rows that count; want more than one class"):
+    with pytest.raises(ValueError, match="y: all rows of positive weight have the label 'a'; want more than one class"):
         MoEClassifier().fit(X, ["a"] * N)
     with pytest.raises(ValueError, match="y: shape"):
         fitted().score_samples(X, Y[:3])

@@ -115,7 +115,7 @@ GAP = np.eye(K)[LABELS] * (np.arange(N) != 7)[:, None]
         (lambda: moejax.fit_em(HELD.model, losses.complete_nll(joint=True)), "loss: .*EM lowers"),
         (lambda: swept({}), "axes.*division.*want at least one division"),
         (lambda: swept(SHARES), "axes.*division.*ndarray was given"),
-        (lambda: swept({1: SHARES}), "axes.*division.*want words"),
+        (lambda: swept({1: SHARES}), "axes.*division.*want strings"),
         (lambda: swept({"a": SHARES, "b": None}), r"axes\['division'\]\['b'\]: NoneType was given"),
         (lambda: swept({"a": SHARES}, start=SHARES), "start: given beside the axis 'division'"),
         (lambda: swept({"a": SHARES, "b": np.ones((N, 3)) / 3}), r"axes\['division'\]\['b'\]: shape \(60, 3\)"),

@@ -339,7 +339,12 @@ REFUSED = [
         ValueError,
         "^rule: .*1 folds; want .*at least two",
     ),
-    (lambda: made(TUNED, 1.0, 1.0), {"rule": "one_standard_error"}, ValueError, "^rule: .*no simplest of .'l1'"),
+    (
+        lambda: made(TUNED, 1.0, 1.0),
+        {"rule": "one_standard_error"},
+        ValueError,
+        "^rule: .*cannot order .'l1'.* by simplicity",
+    ),
     (lambda: made({"l1": [0.1, 0.2], "restart": 2}, 1.0), {}, ValueError, "'l1'.*want the axis 'fold'"),
     (lambda: made({"bootstrap": 2, "restart": 2}, 1.0), {}, ValueError, "bootstrap"),
     (lambda: made({"bootstrap": 2, "fold": 3}, 1.0, 1.0), {}, ValueError, "bootstrap"),
