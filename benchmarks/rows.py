@@ -7,10 +7,13 @@ columns with three experts, and 10^6 x 50 with eight; each size in a process of 
 
 An iteration is the slope of the time of a fit over max_iter, at tol=0. The floor is what it cannot do without, by NumPy in
 the same process: the matrix product of the weights of the rows for the curvature of experts and gate (2 K of them) with the
-products of all pairs of columns, intercept included, in blocks of 10,000 rows. The start is what is left of a fit of one
-iteration. Memory is the peak of the process in its first fit of all rows, to compile it and the library's own copies
-included, above what the process holds before it: after a fit of 1,000 rows, with the table loaded. Beside it stands the
-peak in a second fit of all rows, which compiles nothing, above the same. Both at 10^6 rows alone, in bytes of x and y.
+products of all pairs of columns, intercept included, in blocks of 10,000 rows; on all cores or on one, whichever takes less
+(on a busy machine, NumPy's threads wait for each other for much longer than they work). The start is what is left of a fit
+of one iteration.
+
+Memory is the peak of the process in its first fit of all rows, to compile it and the library's own copies included, above
+what the process holds before it: after a fit of 1,000 rows, with the table loaded. Beside it stands the peak in a second
+fit of all rows, which compiles nothing, above the same. Both at 10^6 rows alone, in bytes of x and y.
 
 Prints a table and writes `rows.json` and `rows.png` to DIR. OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE, where they are set, slow
 NumPy, and are unset for it. --quick, to see that it runs, takes one small size and compiles without optimisation.
@@ -34,6 +37,7 @@ from typing import Any
 
 import numpy as np
 from lambda_grid import panels, run_command, write_json
+from threadpoolctl import threadpool_limits
 
 SLOWING = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 BLOCK = 10_000  # rows of the floor's products
@@ -87,7 +91,7 @@ def seconds(call: Callable[[], Any]) -> float:
 
 
 def floor_of(size: Size) -> Callable[[], None]:
-    """The matrix products alone of one iteration."""
+    """The matrix products alone of one iteration, on as many cores as NumPy takes."""
     width, block = size.columns + 1, min(BLOCK, size.rows)
     rng = np.random.default_rng(0)
     weights = rng.random((2 * size.experts, block), np.float32)
@@ -98,6 +102,12 @@ def floor_of(size: Size) -> Callable[[], None]:
             weights @ pairs
 
     return products
+
+
+def on_one_core(call: Callable[[], Any]) -> float:
+    """Seconds of a call in which NumPy has one thread."""
+    with threadpool_limits(1, user_api="blas"):
+        return seconds(call)
 
 
 def status(name: str) -> int | None:
@@ -127,7 +137,7 @@ def peak_above(held: int | None, call: Callable[[], Any]) -> int | None:
 
 
 def measured(size: Size, rounds: int) -> dict[str, Any]:
-    """Seconds of the floor and of fits of 1, few and many iterations, in turn, and the peaks of memory."""
+    """Seconds of the floor (on all cores and on one) and of fits of 1, few and many iterations, in turn; peaks of memory."""
     import jax
 
     import moejax
@@ -147,8 +157,18 @@ def measured(size: Size, rounds: int) -> dict[str, Any]:
     floor = floor_of(size)
     floor()
     steps = [int(fit(count).steps) for count in counts]
-    times = [[seconds(floor), *(seconds(lambda count=count: fit(count)) for count in counts)] for _ in range(rounds)]
-    return {"times": times, "steps": steps, "table": x.nbytes + y.nbytes, "peak": first, "peak_compiled": again}
+    floors, times = [], []
+    for _ in range(rounds):
+        floors.append([seconds(floor), on_one_core(floor)])
+        times.append([seconds(lambda count=count: fit(count)) for count in counts])
+    return {
+        "floors": floors,
+        "times": times,
+        "steps": steps,
+        "table": x.nbytes + y.nbytes,
+        "peak": first,
+        "peak_compiled": again,
+    }
 
 
 # ---- all sizes ------------------------------------------------------------------------------------------------------
@@ -172,9 +192,10 @@ def summary(size: Size, found: dict[str, Any]) -> dict[str, Any]:
     """An iteration in floors, the start in iterations and memory in tables, from medians over rounds."""
     if found["steps"] != [1, *size.counts]:
         raise RuntimeError(f"{size}: fits ended after {found['steps']} iterations; want {[1, *size.counts]}")
-    floor, once, few, many = (median(times) for times in zip(*found["times"], strict=True))
+    once, few, many = medians(found["times"])
+    floor = min(medians(found["floors"]))
     iteration = (many - few) / (size.counts[1] - size.counts[0])
-    each = [(t[3] - t[2]) / (size.counts[1] - size.counts[0]) / t[0] for t in found["times"]]
+    each = [(t[2] - t[1]) / (size.counts[1] - size.counts[0]) / floor for t in found["times"]]
     return {
         **dataclasses.asdict(size),
         "iteration_in_floors": iteration / floor,
@@ -184,8 +205,14 @@ def summary(size: Size, found: dict[str, Any]) -> dict[str, Any]:
         "memory_in_tables_compiled": of_table(size, found, "peak_compiled"),
         "want": {"iteration_in_floors": size.floors, "start_in_iterations": START, "memory_in_tables": MEMORY},
         "bytes": {name: found[name] for name in ("table", "peak", "peak_compiled")},
-        "seconds": {"floor": floor, "iteration": iteration, "one_iteration": once, "rounds": found["times"]},
+        "seconds": {"floor": floor, "iteration": iteration, "one_iteration": once},
+        "rounds": {"seconds": found["times"], "seconds_floor": found["floors"]},
     }
+
+
+def medians(rounds: Sequence[Sequence[float]]) -> list[float]:
+    """Of each part over rounds, whose parts are in order."""
+    return [median(part) for part in zip(*rounds, strict=True)]
 
 
 def of_table(size: Size, found: dict[str, Any], name: str) -> float | None:

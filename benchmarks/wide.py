@@ -350,8 +350,8 @@ def draw(results: Sequence[dict[str, Any]], grown: dict[str, Any]) -> Any:
     iterations.axhline(MOST, color="#888888", linewidth=1, linestyle="--", label="most allowed")
     iterations.set_ylabel("iterations of each start")
     times.set_ylabel("time of all starts (s)")
+    iterations.set_yscale("log")
     for ax in (iterations, times):
-        ax.set_yscale("log")
         ax.set_xticks(range(len(results)), labels, rotation=40, ha="right", rotation_mode="anchor", fontsize=8)
         ax.set_xlabel("rank, table, L1 weight of the experts")
     widths, milliseconds = np.array(grown["columns"], float), 1e3 * np.array(grown["seconds_iteration"])
@@ -364,9 +364,9 @@ def draw(results: Sequence[dict[str, Any]], grown: dict[str, Any]) -> Any:
     columns.minorticks_off()
     columns.set_xlabel("columns")
     columns.set_ylabel("time of an iteration (ms)")
-    for ax in (iterations, times, columns):
+    for ax in (iterations, times, columns):  # with room for the legend
         low, high = ax.get_ylim()
-        ax.set_ylim(low, high * (high / low) ** 0.35)  # room for the legend
+        ax.set_ylim(low, 1.35 * high if ax is times else high * (high / low) ** 0.35)
         ax.legend(fontsize=8, loc="upper left")
     return figure
 

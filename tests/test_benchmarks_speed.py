@@ -154,7 +154,8 @@ def test_many_rows_are_timed_in_a_process_of_their_own(tmp_path, capsys):
 
 def test_an_iteration_is_a_slope_and_the_start_is_what_is_left():
     size = rows.Size(1_000_000, 10, 3, 3.0, (10, 30))
-    found = {"times": [[0.1, 1.0, 3.0, 7.0]] * 2, "steps": [1, 10, 30], "table": 100, "peak": 150, "peak_compiled": None}
+    times = {"floors": [[9.0, 0.1]] * 2, "times": [[1.0, 3.0, 7.0]] * 2}  # threads of NumPy that wait for each other
+    found = {**times, "steps": [1, 10, 30], "table": 100, "peak": 150, "peak_compiled": None}
     told = rows.summary(size, found)
     assert told["iteration_in_floors"] == pytest.approx(2.0)
     assert told["start_in_iterations"] == pytest.approx(4.0)
