@@ -17,7 +17,6 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import accuracy  # noqa: E402
-import first_fit  # noqa: E402
 import lambda_grid  # noqa: E402
 
 HOUSING = ROOT.parent / "shared" / "cases" / "housing.csv"
@@ -541,20 +540,3 @@ def test_programs_are_kept_where_the_user_says(tmp_path, monkeypatch):
     finally:
         jax.config.update("jax_compilation_cache_dir", before[0])
         jax.config.update("jax_persistent_cache_min_compile_time_secs", before[1])
-
-
-@pytest.mark.parametrize("worse", [0.0, 0.1])
-def test_first_fits_are_compared_where_they_reach_the_same(tmp_path, monkeypatch, capsys, worse):
-    told = {True: (8.0, 0.1, 1.0), False: (2.0, 0.3, 1.0 + worse)}  # seconds of the first call and the second, objective
-    monkeypatch.setattr(first_fit, "swept", lambda x, y, number, optimize: told[optimize])
-    command = ["--rows", "60", "50000", "--rounds", "2", "--out", str(tmp_path)]
-    if worse:
-        with pytest.raises(RuntimeError, match="best objectives"):
-            first_fit.main(command)
-        return
-    first_fit.main(command)
-    few, many = json.loads((tmp_path / "first_fit.json").read_text())["rows"]
-    assert few["first_optimized_over_quick"] == 4
-    assert few["later_quick_over_optimized"] == pytest.approx(3)
-    assert (few["estimator_optimizes"], many["estimator_optimizes"]) == (False, True)
-    assert capsys.readouterr().out.splitlines()[-1].split() == ["50000", "4.00", "3.00", "optimised"]
