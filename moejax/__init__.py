@@ -9,6 +9,7 @@
 """
 
 from moejax import datasets, division, experts, families, gates, handwritten, losses, metrics, penalties, pooling, stacking
+from moejax._cache import cache
 from moejax.em import fit_em
 from moejax.fit import Fit, Status
 from moejax.gradient import fit_gradient
@@ -23,6 +24,7 @@ __all__ = [
     "Model",
     "Status",
     "Usage",
+    "cache",
     "datasets",
     "division",
     "experts",

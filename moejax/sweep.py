@@ -19,6 +19,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import _check, division
+from moejax import _cache, _check, _keys, division
 from moejax.fit import Fit, Status, check_groups, check_key, check_weights, describe
 from moejax.model import floating, leaders
 from moejax.path import is_count, sequence
@@ -554,7 +555,9 @@ class _Program:
             jitted = jax.jit(
                 jax.vmap(lambda values, shared: _member(fit, values, shared), in_axes=(0, None), axis_size=chunk)
             )
-            executable = compile_for(jitted.lower(example, self.shared), device, _is_uneven(fit), optimize)
+            parts = _keys.parts("sweep", fit, names, chunk, optimize, arguments=(example, self.shared))
+            lowering = partial(jitted.lower, example, self.shared)
+            executable = compile_for(lowering, device, _is_uneven(fit), optimize, parts)
             if known is not None:
                 _remember(known, executable)
         self.executable = executable
@@ -585,15 +588,17 @@ def _is_uneven(fit: Any) -> bool:
     return getattr(fit, "uneven", False)
 
 
-def compile_for(lowered: Any, device: Any, uneven: bool = False, optimize: bool = True) -> Any:
-    """The executable of a lowered program, compiled as the programs of sweeps on that device are."""
+def compile_for(
+    lowered: Any, device: Any, uneven: bool = False, optimize: bool = True, parts: tuple[str, ...] | None = None
+) -> Any:
+    """The executable of a lowered program, compiled as the programs of sweeps on that device are.
+
+    lowered: the program, or a function that lowers it, which is not called where a program of these `parts` is kept (see
+    `moejax._cache`).
+    """
     options = {} if device.platform != "cpu" else _QUICK_OPTIONS if not optimize else {} if uneven else _CPU_OPTIONS
-    try:
-        return lowered.compile(compiler_options=options)
-    except Exception as error:  # jaxlib's own type of error has moved between versions
-        if "compile option" not in str(error):
-            raise
-        return lowered.compile()
+    build = lowered if callable(lowered) else lambda: lowered
+    return _cache.program(parts, build, options, device=device, name="the program of a sweep")
 
 
 def _chunk_size(fit: Any, inputs: Inputs, platform: str) -> int:
