@@ -15,6 +15,7 @@ from moejax import gradient as gradient
 from moejax import selection as selection
 from moejax import starts as starts
 from moejax import tied as tied
+from moejax._cache import cache
 from moejax.model import Model, moe
 from moejax.predict import Usage, usage
 from moejax.solvers import Fit, Status, fit_em, fit_gradient, path
@@ -25,6 +26,7 @@ __all__ = [
     "Model",
     "Status",
     "Usage",
+    "cache",
     "datasets",
     "division",
     "experts",

@@ -3,10 +3,13 @@
 import contextlib
 import gc
 import importlib
+import os
 from pathlib import Path
 
 import jax
 import pytest
+
+os.environ["MOEJAX_CACHE"] = "off"  # the user's folder is none of the tests'
 
 # What runs longer than it compiles, or is about what users run.
 AS_USERS_COMPILE = {
@@ -29,7 +32,9 @@ def quickly_compiled():
     """Programs compiled quickly, which takes most of the time of most tests."""
     module = importlib.import_module("moejax.sweeps._program")
     there = module.compile_for
-    module.compile_for = lambda lowered, device, uneven=False, optimize=True: there(lowered, device, uneven, False)
+    module.compile_for = lambda lowered, device, uneven=False, optimize=True, *more: there(
+        lowered, device, uneven, False, *more
+    )
     jax.config.update("jax_disable_most_optimizations", True)
     try:
         yield

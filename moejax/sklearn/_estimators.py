@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from moejax import _checks
+from moejax import _cache, _checks
 from moejax.model import Model
 from moejax.solvers import EMFit, Fit
 from moejax.sweeps import select, sweep
@@ -147,7 +147,8 @@ def best_of_starts(
     axes = {"restart": n_init, **{name: [value] for name, value in hyper.items()}}
     grid = sweep(fit, axes, progress=False, optimize=not is_little(fit, n_init, y))
     try:
-        return select(grid(jax.random.key(seed), x, y, weights=weights)).fit
+        with _cache.of_estimators():
+            return select(grid(jax.random.key(seed), x, y, weights=weights)).fit
     except FloatingPointError as error:
         raise RuntimeError(f"no fit is admissible: {error}") from error
 
@@ -196,11 +197,11 @@ def applied(method: str, model: Model, params: Any, *rows: Any) -> np.ndarray:
     n = len(first)
     size = max(_FEWEST_ROWS, 1 << (n - 1).bit_length())
     padded = jax.tree.map(lambda v: np.pad(v, [(0, size - n)] + [(0, 0)] * (v.ndim - 1), "edge"), rows)
-    with precision(first.dtype):
+    with precision(first.dtype), _cache.of_estimators():
         return np.asarray(_applied(method, model, params, *padded))[:n]
 
 
-@partial(jax.jit, static_argnums=(0, 1))
+@partial(_cache.jit, n_static=2)
 def _applied(method: str, model: Model, params: Any, *rows: Any) -> Any:
     """Call a method of the model inside a compiled program."""
     return getattr(model, method)(params, *rows)

@@ -16,7 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from moejax import _checks, gates, losses
+from moejax import _cache, _checks, gates, losses
 from moejax.gates import Hierarchical
 from moejax.model import Data, Model, moe
 from moejax.sklearn._estimators import applied, best_of_starts, check_choice, moments, precision
@@ -235,12 +235,13 @@ class MixtureOfExperts(BaseEstimator):
 
 def _shares(model: Model, params: Any, x: Any, y: Any, weights: np.ndarray, likelihood: bool) -> np.ndarray:
     """Return the share of the rows of each expert, (K,)."""
-    sizes = np.asarray(_sizes(model, params, x, y, (weights / weights.sum()).astype(x.dtype), likelihood), float)
+    with _cache.of_estimators():
+        sizes = np.asarray(_sizes(model, likelihood, params, x, y, (weights / weights.sum()).astype(x.dtype)), float)
     return sizes / sizes.sum()
 
 
-@partial(jax.jit, static_argnums=(0, 5))
-def _sizes(model: Model, params: Any, x: Any, y: Any, weights: Any, likelihood: bool) -> jax.Array:
+@partial(_cache.jit, n_static=2)
+def _sizes(model: Model, likelihood: bool, params: Any, x: Any, y: Any, weights: Any) -> jax.Array:
     """Return the effective number of rows of each expert, (K,)."""
     return effective_sizes(model, params, Data(model.prepare(x), y), weights, likelihood)
 

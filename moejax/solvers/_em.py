@@ -15,13 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from moejax import _checks, _rows, losses, penalties
+from moejax import _cache, _checks, _rows, losses, penalties
 from moejax._ops import choose, where
 from moejax._rows import Rows
 from moejax.families import Target
@@ -243,7 +242,7 @@ def _null(part: Any, params: Any, *more: Any) -> Any:
     return part.null(params, *more) if hasattr(part, "null") else params
 
 
-@partial(jax.jit, static_argnums=0)
+@_cache.jit
 def _compiled(fit: EMFit, *arguments: Any) -> Fit:
     return fit._fit(*arguments)
 

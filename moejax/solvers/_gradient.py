@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from moejax import _checks, losses, penalties
+from moejax import _cache, _checks, losses, penalties
 from moejax._trees import merge, split
 from moejax.families import target_of
 from moejax.model import PARTS, Data, Model, hashable
@@ -355,7 +355,7 @@ _ORDER, _NOISE = 0x6F726465, 0x6E6F6973  # streams of the key apart from those o
 _START_STEPS = 100  # that make params of given responsibilities: linear experts are then next to their optimum
 
 
-@partial(jax.jit, static_argnums=0)
+@_cache.jit
 def _compiled(fit: GradientFit, *arguments: Any) -> Fit:
     return fit._fit(*arguments)
 

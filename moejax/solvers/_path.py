@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import _checks
+from moejax import _cache, _checks
 from moejax._trees import chosen, merge, replaced, split
 from moejax.model import PARTS, Data, floating, leaders
 from moejax.solvers import _division, _lanes, _shared, _starts
@@ -283,7 +283,7 @@ def _ahead(step: jax.Array, numbers: jax.Array, slope: jax.Array) -> jax.Array:
     return jnp.where(jnp.sign(moved) == jnp.sign(numbers), moved, numbers)
 
 
-@partial(jax.jit, static_argnums=0)
+@_cache.jit
 def _compiled(path: Path, *arguments: Any) -> Fit:
     return path._along(*arguments)
 

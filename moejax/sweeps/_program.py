@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from moejax import _cache, _keys
 from moejax.sweeps._axes import ROW_AXES
 from moejax.sweeps._inputs import STREAMS, Inputs, typed
 
@@ -139,7 +141,9 @@ class Program:
             jitted = jax.jit(
                 jax.vmap(lambda values, shared: fit_member(fit, values, shared), in_axes=(0, None), axis_size=chunk)
             )
-            executable = compile_for(jitted.lower(example, self.shared), device, _is_uneven(fit), optimize)
+            parts = _keys.parts("sweep", fit, names, chunk, optimize, arguments=(example, self.shared))
+            lowering = partial(jitted.lower, example, self.shared)
+            executable = compile_for(lowering, device, _is_uneven(fit), optimize, parts)
             if known is not None:
                 _remember(known, executable)
         self.executable = executable
@@ -176,19 +180,23 @@ def _is_uneven(fit: Any) -> bool:
     return getattr(fit, "uneven", False)
 
 
-def compile_for(lowered: Any, device: Any, uneven: bool = False, optimize: bool = True) -> Any:
-    """Compile a lowered program with the options that sweeps use on a device.
+def compile_for(
+    lowered: Any, device: Any, uneven: bool = False, optimize: bool = True, parts: tuple[str, ...] | None = None
+) -> Any:
+    """Compile a lowered program with the options that sweeps use on a device, or load it from disk.
 
     Parameters
     ----------
-    lowered : jax.stages.Lowered
-        The lowered program.
+    lowered : jax.stages.Lowered or callable
+        The lowered program, or a function that lowers it. The function is not called if a program of these `parts` is kept.
     device : jax.Device
         The device.
     uneven : bool, default False
         Whether members may stop after different numbers of steps.
     optimize : bool, default True
         On a CPU, False compiles faster and runs slower.
+    parts : tuple of str, optional
+        Everything that the program depends on (see `moejax._keys`); None if that cannot be told in words.
 
     Returns
     -------
@@ -196,12 +204,8 @@ def compile_for(lowered: Any, device: Any, uneven: bool = False, optimize: bool 
         The executable. If the compiler does not know an option, no options are used.
     """
     options = {} if device.platform != "cpu" else _QUICK_OPTIONS if not optimize else {} if uneven else _CPU_OPTIONS
-    try:
-        return lowered.compile(compiler_options=options)
-    except Exception as error:  # the type of this error differs between versions of jaxlib
-        if "compile option" not in str(error):
-            raise
-        return lowered.compile()
+    build = lowered if callable(lowered) else lambda: lowered
+    return _cache.program(parts, build, options, device=device, name="the program of a sweep")
 
 
 def default_chunk_size(fit: Any, inputs: Inputs, platform: str) -> int:
