@@ -1,7 +1,7 @@
 """Rows of data, and the one way to go over them: sums over blocks.
 
-Small data are one block, and a sum over rows is one call. Larger data are many blocks of equal size, whose work arrays fit a
-core's cache, and a sum over rows is a loop over them. Rows that fill up the last block copy a real row and have weight 0.
+Small data are one block, and a sum over rows is one call. Larger data are many blocks of equal size, with work arrays that fit a
+core's cache, and a sum over rows is a loop over them. Rows that fill up a block copy a real row and have weight 0.
 """
 
 from __future__ import annotations
@@ -11,9 +11,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from moejax import _checks
 
 _ONE_BLOCK = 2**25  # bytes of work arrays up to which all rows are one block
 _BLOCK = 2**21  # bytes of a block's work arrays
+_ALIGNED = 64  # bytes, at which XLA takes an array of NumPy's as it is
+_FEWEST = 16  # rows that a program is compiled for
 
 
 class Block(NamedTuple):
@@ -21,7 +26,7 @@ class Block(NamedTuple):
 
     x: like the inputs of a fit, rows leading; a table (m, d) is a transposed view. y: (m,) or (m, q). weights: (m,).
     offset: like y, or None. leader: (m,), for each row the number of the first row of its group, or None. division: (K, m),
-    responsibilities that were given, or None. number: (m,), of the rows.
+    responsibilities that were given, or None. number: (m,), of the rows, where they come in groups.
     """
 
     x: Any
@@ -34,12 +39,15 @@ class Block(NamedTuple):
 
     @property
     def units(self) -> jax.Array:
-        """Weights of what has one expert of its own: each row, or each group, whose first row stands for it."""
+        """Weights of what has one expert of its own: each row, or each group, represented by its first row."""
         return self.weights if self.leader is None else jnp.where(self.leader == self.number, self.weights, 0)
 
 
 class Rows(NamedTuple):
-    """All rows of a fit, in B blocks of m. Every array of `blocks` has B leading; tables are stored transposed, (B, d, m)."""
+    """All rows of a fit, in B blocks of m rows.
+
+    Every array of `blocks` has B leading; tables are stored transposed, (B, d, m). None of them has a `number`.
+    """
 
     blocks: Block
 
@@ -50,74 +58,152 @@ class Rows(NamedTuple):
 
     @property
     def size(self) -> int:
-        """How many rows there are, those included that only fill up the last block."""
+        """How many rows there are, with those that only fill up the last block."""
         return self.blocks.y.shape[0] * self.blocks.y.shape[1]
 
-    def block(self, stored: Block) -> Block:
+    def block(self, stored: Block, index: Any = 0) -> Block:
         """One block as parts see it, of stored arrays without the leading axis."""
-        return stored._replace(x=jax.tree.map(lambda v: v.T if v.ndim == 2 else v, stored.x))
+        block = stored._replace(x=jax.tree.map(lambda v: v.T if v.ndim == 2 else v, stored.x))
+        if block.leader is None:
+            return block
+        m = block.y.shape[0]
+        return block._replace(number=index * m + jnp.arange(m, dtype=jnp.int32))
+
+    @property
+    def first(self) -> Block:
+        """The first block."""
+        return self.block(jax.tree.map(lambda v: v[0], self.blocks))
 
     def sum(self, function: Callable[[Block], Any]) -> Any:
         """The sum over blocks of a function's pytree of sums over rows."""
         if self.count == 1:
-            return function(self.block(jax.tree.map(lambda v: v[0], self.blocks)))
-        like = jax.eval_shape(lambda blocks: function(self.block(jax.tree.map(lambda v: v[0], blocks))), self.blocks)
+            return function(self.first)
+        like = jax.eval_shape(lambda: function(self.first))
         zeros = jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), like)
 
-        def add(total: Any, stored: Block) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, function(self.block(stored))), None
+        def add(total: Any, each: Any) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, function(self.block(*each))), None
 
-        return jax.lax.scan(add, zeros, self.blocks)[0]
+        return jax.lax.scan(add, zeros, (self.blocks, jnp.arange(self.count, dtype=jnp.int32)))[0]
 
-    def map(self, function: Callable[[Block], Any]) -> Any:
-        """What a function says of each block's rows, rows last (..., m), stored with blocks leading."""
+    def map(self, function: Callable[..., Any], *more: Any) -> Any:
+        """What a function returns for each block, B leading. more: arrays with B leading, for its other arguments."""
         if self.count == 1:
-            return jax.tree.map(lambda v: v[None], function(self.block(jax.tree.map(lambda v: v[0], self.blocks))))
-        return jax.lax.map(lambda stored: function(self.block(stored)), self.blocks)
+            return jax.tree.map(lambda v: v[None], function(self.first, *(v[0] for v in more)))
+        numbers = jnp.arange(self.count, dtype=jnp.int32)
+        return jax.lax.map(lambda each: function(self.block(*each[:2]), *each[2:]), (self.blocks, numbers, *more))
 
 
 def lay(
-    x: Any, y: Any, weights: Any, offset: Any = None, leader: Any = None, division: Any = None, block: int | None = None
+    x: Any, y: Any, weights: Any = None, offset: Any = None, leader: Any = None, division: Any = None, block: int = 0
 ) -> Rows:
-    """Rows of arrays with n leading (division: (K, n)).
+    """Rows of arrays with n leading; NumPy's stay NumPy's, and are copies, padded to a size that other tables share.
 
-    weights: (n,). block: rows of a block; n unless given.
+    weights: (n,), None for equal ones. division: (n, K). block: rows of a block; all rows are one unless given.
     """
+    is_numpy = all(isinstance(v, np.ndarray) for v in jax.tree.leaves((x, y, weights, offset)))
+    is_numpy = is_numpy and not any(_checks.is_traced(v) for v in (leader, division))
+    if is_numpy:
+        leader, division = (None if v is None else np.asarray(v) for v in (leader, division))
     n = y.shape[0]
-    m = n if block is None else block
-    count = -(-n // m)
-    full = count * m
-
-    def cut(v: Any) -> Any:
-        if full > n:
-            v = jnp.concatenate([v, jnp.broadcast_to(v[:1], (full - n, *v.shape[1:]))])
-        return v.reshape(count, m, *v.shape[1:])
-
-    def table(v: Any) -> Any:
-        return jnp.swapaxes(cut(v), 1, 2) if v.ndim == 2 else cut(v)
-
-    number = jnp.arange(full, dtype=jnp.int32).reshape(count, m)
-    counted = cut(weights)
-    counted = jnp.where(number < n, counted, 0) if full > n else counted
+    total = padded_size(n) if is_numpy else n
+    m = block or total
+    count = -(-total // m)
+    cut = _NumPyCut(n, count, m) if is_numpy else _Cut(n, count, m)
+    number = np.arange(count * m, dtype=np.int32).reshape(count, m)
+    if weights is None:
+        weights = (np.ones if is_numpy else jnp.ones)(n, y.dtype)
     return Rows(
         Block(
-            jax.tree.map(table, x),
+            jax.tree.map(lambda v: cut.turned(v) if v.ndim == 2 else cut(v), x),
             cut(y),
-            counted,
+            cut.zeroed(weights),
             None if offset is None else cut(offset),
-            None if leader is None else jnp.where(number < n, cut(leader), number),  # a group of its own
-            None if division is None else jnp.swapaxes(cut(division.T), 1, 2),
-            number,
+            None if leader is None else cut.numbered(leader, number),  # a row that fills up is a group of its own
+            None if division is None else cut.turned(division),
         )
     )
 
 
-def block_size(n: int, columns: int, arrays: int, dtype: Any) -> int | None:
-    """Rows of a block for tables of so many columns and so many work arrays; None where all rows are one block.
+class _Cut:
+    """Arrays of n rows made into blocks, with copies of the first row to fill up the last one."""
+
+    def __init__(self, n: int, count: int, m: int):
+        self.n, self.count, self.m = n, count, m
+
+    def __call__(self, v: Any) -> Any:
+        """(n, ...) as (count, m, ...)."""
+        more = self.count * self.m - self.n
+        if more:
+            v = jnp.concatenate([v, jnp.broadcast_to(v[:1], (more, *v.shape[1:]))])
+        return v.reshape(self.count, self.m, *v.shape[1:])
+
+    def turned(self, v: Any) -> Any:
+        """(n, d) as (count, d, m)."""
+        return jnp.swapaxes(self(v), 1, 2)
+
+    def zeroed(self, v: Any) -> Any:
+        """The same with 0 to fill up."""
+        return self(v) if self.count * self.m == self.n else jnp.where(self._is_real, self(v), 0)
+
+    def numbered(self, v: Any, number: np.ndarray) -> Any:
+        """The same with their own numbers to fill up."""
+        return jnp.where(self._is_real, self(v), number)
+
+    @property
+    def _is_real(self) -> np.ndarray:
+        return (np.arange(self.count * self.m) < self.n).reshape(self.count, self.m)
+
+
+class _NumPyCut(_Cut):
+    """The same by NumPy, in memory that XLA need not copy."""
+
+    def __call__(self, v: Any) -> Any:
+        found = _aligned((self.count * self.m, *v.shape[1:]), v.dtype)
+        found[: self.n], found[self.n :] = v, v[:1]
+        return found.reshape(self.count, self.m, *v.shape[1:])
+
+    def turned(self, v: Any) -> Any:
+        found = _aligned((self.count, v.shape[1], self.m), v.dtype)
+        for block, start in zip(found, range(0, self.n, self.m), strict=False):
+            rows = v[start : start + self.m]
+            block[:, : len(rows)] = rows.T
+        beyond = np.arange(self.count * self.m).reshape(self.count, self.m) >= self.n
+        for block, fills in zip(found, beyond, strict=True):
+            if fills.any():
+                block[:, fills] = v[0][:, None]
+        return found
+
+    def zeroed(self, v: Any) -> Any:
+        found = self(v)
+        found.reshape(-1)[self.n :] = 0
+        return found
+
+    def numbered(self, v: Any, number: np.ndarray) -> Any:
+        return np.where(self._is_real, self(v), number).astype(np.int32)
+
+
+def _aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = np.empty(size + _ALIGNED, np.uint8)
+    start = -memory.ctypes.data % _ALIGNED
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def padded_size(n: int) -> int:
+    """The number of rows that programs for n rows are compiled for: a few sizes a factor of two, at most a quarter above n."""
+    if n <= _FEWEST:
+        return _FEWEST
+    step = 1 << max((n - 1).bit_length() - 3, 0)
+    return -(-n // step) * step
+
+
+def block_size(n: int, columns: int, arrays: int, dtype: Any) -> int:
+    """Rows of a block, for tables of so many columns and so many work arrays; 0 where all rows are one block.
 
     A function of shapes and type alone, for results depend on it bit by bit.
     """
     row = (columns * (columns + 1) // 2 + 2 * columns + arrays) * jnp.dtype(dtype).itemsize
     if n * row <= _ONE_BLOCK:
-        return None
+        return 0
     return max(128, _BLOCK // row // 64 * 64)

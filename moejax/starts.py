@@ -9,7 +9,7 @@ from moejax.solvers._starts import check_responsibilities as check_responsibilit
 from moejax.solvers._starts import draw as draw
 from moejax.solvers._starts import kmeans as kmeans
 from moejax.solvers._starts import residuals as residuals
-from moejax.solvers._starts import shared_out as shared_out
+from moejax.solvers._starts import shared_rows as shared_rows
 from moejax.solvers._starts import standardized as standardized
 
 __all__ = [
@@ -22,6 +22,6 @@ __all__ = [
     "draw",
     "kmeans",
     "residuals",
-    "shared_out",
+    "shared_rows",
     "standardized",
 ]

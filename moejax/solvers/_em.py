@@ -27,7 +27,7 @@ from moejax.families import Target
 from moejax.model import PARTS, Data, Model
 from moejax.solvers import _lanes, _shared, _starts
 from moejax.solvers._iterations import EM, State, Task
-from moejax.solvers._result import Fit, normalized, total_weight
+from moejax.solvers._result import Fit
 from moejax.solvers._sums import column_means, prepared, target_moments
 
 Hyper = dict[str, Any]
@@ -80,7 +80,8 @@ class EMFit:
         that the family cannot have, weights below 0 or all 0, more experts than distinct rows, and names in `hyper` that
         mean nothing here or values they cannot have. Returns a `Fit`; once running, nothing raises and its `status` tells.
         """
-        return _compiled(self, *_shared.arguments(self, key, x, y, hyper, weights, offset, groups, start))
+        given = _shared.arguments(self, key, x, y, hyper, weights, offset, groups, start)
+        return _compiled(self, given[0], given[3], *self.laid(*given[1:3], *given[4:]))
 
     def resumed(
         self,
@@ -100,32 +101,29 @@ class EMFit:
 
         For compiled code, where all that is checked in a call is known to be right; leader as `moejax.model.leaders` has it.
         """
-        return self._fit(key, x, y, hyper, weights, offset, leader, start, (params, warm))
+        return self._fit(key, x, y, hyper, weights, offset, leader, start, resume=(params, warm))
 
-    def descent(
-        self,
-        key: Any,
-        x: Any,
-        y: Any,
-        hyper: Hyper,
-        weights: Any = None,
-        offset: Any = None,
-        leader: Any = None,
-        start: Any = None,
-        resume: Any = None,
-    ) -> tuple[EM, Task]:
-        """The iterations of this fit and what they are given, for compiled code that runs them itself; see `resumed`.
+    def laid(self, x: Any, y: Any, weights: Any, offset: Any, leader: Any, start: Any) -> tuple[Rows, Any]:
+        """Rows in blocks, and params to start from, or None. The blocks hold responsibilities to start from."""
+        is_params = isinstance(start, dict)
+        division = None if is_params or start is None else start.astype(y.dtype)
+        return _rows.lay(x, y, weights, offset, leader, division, self._block(x, y)), start if is_params else None
 
-        resume: None, or params and whether to begin there.
+    def descent(self, key: Any, hyper: Hyper, rows: Rows, start: Any = None, resume: Any = None) -> tuple[EM, Task]:
+        """The iterations of this fit and what they are given, for compiled code that runs them itself.
+
+        rows: of raw weights. start: params to start from, or None. resume: params, and whether to begin there, or None.
         """
         model, number = self.model, hyper.get("restart", jnp.zeros((), jnp.int32))
-        weights, total = normalized(weights, y), total_weight(weights, y)
-        is_params = isinstance(start, dict)
+        dtype, leader = rows.blocks.y.dtype, rows.blocks.leader
+        total = rows.blocks.weights.sum()
+        weights = rows.blocks.weights / rows.blocks.weights.max()  # the sum of which then cannot overflow
+        rows = Rows(rows.blocks._replace(weights=weights / weights.sum()))
+        is_params = start is not None
         key = jax.random.fold_in(key, number)
-        drawn = model.init(key, x)
+        drawn = model.init(key, rows.first.x)
         active = model.active(model.with_hyper(drawn, hyper))
-        division = None if start is None or is_params else _starts.shared_out(start, active, leader, weights.dtype)
-        rows = _rows.lay(x, y, weights, offset, leader, division, self._block(x, y))
+        division = rows.blocks.division
         target = target_moments(rows)
         if is_params:
             params = self._given_params(start, drawn, hyper)
@@ -138,12 +136,14 @@ class EMFit:
             params = model.with_hyper(null, hyper)
             if division is None:
                 alike = any(jax.tree.leaves(model.trainable(drawn)["experts"]))
-                division = _starts.draw(self.init, number, key, rows, model.table, active, alike)
-                if leader is not None:
-                    whole = jnp.moveaxis(division, 1, 0).reshape(len(active), -1)
-                    division = jnp.moveaxis(whole[:, rows.blocks.leader], 0, 1)
-                rows = Rows(rows.blocks._replace(division=division))
-        sizes = self._sizes(weights.dtype)
+                division = _starts.draw(self.init, number, key, rows, model.table, active, alike, self._chunk(rows))
+            else:
+                division = _starts.shared_out(division, active)
+            if leader is not None:
+                whole = jnp.moveaxis(division, 1, 0).reshape(len(active), -1)
+                division = jnp.moveaxis(whole[:, leader], 0, 1)
+            rows = Rows(rows.blocks._replace(division=division))
+        sizes = self._sizes(dtype)
         kind = "gradient" if sizes else "exact" if getattr(model.family, "is_quadratic", False) else "approximate"
         given = jnp.asarray(0 if is_params or self.loss.complete else _START_STEPS[kind], jnp.int32)
         if resume is not None:
@@ -190,8 +190,12 @@ class EMFit:
 
     # ---- inside the compiled program ----------------------------------------------------------------------------
 
-    def _fit(self, key: Any, x: Any, y: Any, hyper: Hyper, *more: Any) -> Fit:
-        solver, task = self.descent(key, x, y, hyper, *more)
+    def _fit(self, key: Any, x: Any, y: Any, hyper: Hyper, *more: Any, resume: Any = None) -> Fit:
+        return self.solve(key, hyper, *self.laid(x, y, *more), resume)
+
+    def solve(self, key: Any, hyper: Hyper, rows: Rows, start: Any = None, resume: Any = None) -> Fit:
+        """Fit once, inside compiled code; see `descent`."""
+        solver, task = self.descent(key, hyper, rows, start, resume)
 
         def step(task: Task, state: State) -> _lanes.Turn:
             state = solver.step(task, state)
@@ -201,12 +205,20 @@ class EMFit:
         ends = _lanes.run(_lanes.Loop(solver.init, step, 1), task)
         return solver.finish(task, jax.tree.map(lambda v: v[0], ends))
 
-    def _block(self, x: Any, y: jax.Array) -> int | None:
+    def _block(self, x: Any, y: Any) -> int:
         if self.block_size is not None:
             return min(self.block_size, y.shape[0])
+        return _rows.block_size(y.shape[0], *self._widths(x, y), y.dtype)
+
+    def _chunk(self, rows: Rows) -> int:
+        """How many rows draw their noise from one key: those of a block, were the data large."""
+        first = rows.first
+        return self.block_size or _rows.block_size(2**40, *self._widths(first.x, first.y), first.y.dtype)
+
+    def _widths(self, x: Any, y: Any) -> tuple[int, int]:
+        """Columns of the widest table, and work arrays of an iteration."""
         wide = max((v.shape[1] + 1 for v in jax.tree.leaves(x) if v.ndim == 2), default=1)
-        outputs = y.size // y.shape[0]
-        return _rows.block_size(y.shape[0], wide, _WORK_ARRAYS * self.model.n_experts * outputs, y.dtype)
+        return wide, _WORK_ARRAYS * self.model.n_experts * (y.size // y.shape[0])
 
     def tolerance(self, dtype: Any) -> float:
         """The violation of the optimality condition at which a fit has converged."""
@@ -244,7 +256,7 @@ def _null(part: Any, params: Any, *more: Any) -> Any:
 
 @_cache.jit
 def _compiled(fit: EMFit, *arguments: Any) -> Fit:
-    return fit._fit(*arguments)
+    return fit.solve(*arguments)
 
 
 def fit_em(

@@ -246,7 +246,7 @@ class GradientFit:
         divided = start is not None and not isinstance(start, dict)
         state = self.init_state(key, x, hyper, None if divided else start)
         if divided:
-            division = _starts.shared_out(start, self.model.active(state.params), leader, y.dtype)
+            division = _starts.shared_rows(start, self.model.active(state.params), leader, y.dtype)
             state = self.init_state(key, x, hyper, self._suited(state.params, division, data, weights, hyper))
             data = data._replace(division=division if getattr(self.loss, "complete", False) else None)
         if resume is not None:

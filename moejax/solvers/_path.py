@@ -196,7 +196,7 @@ class Path:
         own, all paths would wait at each for the slowest.
         """
         rest = (more.get(name) for name in ("weights", "offset", "groups", "start"))
-        descent, task = self.fit.descent(key, x, y, {**hyper, self.name: values[0]}, *rest)
+        descent, task = self.fit.descent(key, {**hyper, self.name: values[0]}, *self.fit.laid(x, y, *rest))
         walk = _Walk(self, descent)
         ends = _lanes.run(_lanes.Loop(walk.begin, walk.step, len(values)), (task, values))
         return jax.lax.map(lambda each: descent.finish(walk.at(task, each[1]), each[0]), (ends, values))
@@ -397,7 +397,7 @@ def critical(
     data = Data(fit.model.prepare(x), y, offset, leader, total_weight(weights, y), hyper=hyper)
     if getattr(fit.loss, "complete", False):
         given = _division.resolved("start", start, x, fit.model.n_experts)
-        data = data._replace(division=_starts.shared_out(given, fit.model.active(params), data.leader, dtype))
+        data = data._replace(division=_starts.shared_rows(given, fit.model.active(params), data.leader, dtype))
     trained, rest = split(params, fit.model.trainable(params))
     slope = jax.grad(lambda t: fit.loss.value(fit.model, merge(t, rest), data, normalized(weights, y)))
     gradient = merge(slope(trained), jax.tree.map(jnp.zeros_like, rest))

@@ -29,7 +29,14 @@ _SAMPLE = 4096  # rows at most in which clusters are looked for
 
 
 def draw(
-    init: str, number: jax.Array, key: jax.Array, rows: Rows, see: Callable[[Any], Any], active: jax.Array, alike: bool = True
+    init: str,
+    number: jax.Array,
+    key: jax.Array,
+    rows: Rows,
+    see: Callable[[Any], Any],
+    active: jax.Array,
+    alike: bool = True,
+    chunk: int = 0,
 ) -> jax.Array:
     """Responsibilities (B, K, m) of the kind `init`, or for "mixed" of the kind whose turn it is at that number of a start.
 
@@ -39,13 +46,13 @@ def draw(
     (K,), which experts there are. alike: whether nothing but a start tells experts apart; where they differ by themselves,
     number 0 of "random" is equal, and equal is the first of "mixed".
     """
-    kinds = _turns(init, is_table(see(_first(rows).x)), alike)
+    kinds = _turns(init, is_table(see(rows.first.x)), alike)
     turn, dtype = number % len(kinds), rows.blocks.y.dtype
-    noise = _noise(key, len(active), rows, dtype)
     sizes = [_SPREAD if kind == "random" else 0.0 for kind in kinds]
     spread = jnp.asarray(sizes, dtype)[turn] if len(kinds) > 1 else sizes[0]
     if init == "random" and not alike:
         spread = where(number == 0, 0.0, jnp.asarray(spread, dtype))
+    noise = _noise(key, len(active), rows, dtype, chunk)
     even = jax.nn.softmax(where(active[:, None], spread * noise, -jnp.inf), axis=-2)
     if not set(kinds) & set(_LLOYD_STEPS):
         return even
@@ -59,7 +66,7 @@ def _clusters(
 ) -> jax.Array:
     """1 for the cluster of each row and 0 for the others, (B, K, m)."""
     sample, turn, dtype = _sample(rows), number % len(kinds), rows.blocks.y.dtype
-    features, widths = _features(sample, see if is_table(see(_first(rows).x)) else None)
+    features, widths = _features(sample, see if is_table(see(rows.first.x)) else None)
     wanted = {"kmeans": (1, 0), "centres": (1, 0), "residuals": (0, 1)}
     mask = jnp.asarray(np.stack([np.repeat(wanted.get(kind, (0, 0)), widths) for kind in kinds]), dtype)[turn]
     # The same clusters would come out again and again: from the second round on, every column has a weight of its own.
@@ -74,24 +81,28 @@ def _clusters(
     return rows.map(lambda block: _nearest(features(block) * scale[:, None], centres, active))
 
 
-def _first(rows: Rows) -> Block:
-    return rows.block(jax.tree.map(lambda v: v[0], rows.blocks))
-
-
 def _sample(rows: Rows) -> Block:
     """All rows of one block; of many blocks some rows of each."""
     if rows.count == 1:
-        return _first(rows)
+        return rows.first
     each = max(1, _SAMPLE // rows.count)
     taken = rows.blocks._replace(division=None, leader=None)
     some = jax.vmap(lambda stored: jax.tree.map(lambda v: v[:each], rows.block(stored)))(taken)
     return jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), some)
 
 
-def _noise(key: jax.Array, n_experts: int, rows: Rows, dtype: Any) -> jax.Array:
-    """Uniform numbers (B, K, m); those of a row depend on its number alone."""
-    noise = jax.random.uniform(key, (rows.size, n_experts), dtype)
-    return jnp.swapaxes(noise.reshape(rows.count, -1, n_experts), 1, 2)
+def _noise(key: jax.Array, n_experts: int, rows: Rows, dtype: Any, chunk: int) -> jax.Array:
+    """Uniform numbers (B, K, m). Those of a row depend on its number alone: so many rows draw from one key."""
+    chunk = chunk or rows.size
+    keys = key[None] if chunk >= rows.size else jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(-(-rows.size // chunk)))
+    size = min(chunk, rows.size)
+    noise = jax.lax.map(lambda k: jax.random.uniform(k, (size, n_experts), dtype).T, keys) if len(keys) > 1 else (
+        jax.random.uniform(key, (size, n_experts), dtype).T[None]
+    )
+    if size == rows.blocks.y.shape[1]:
+        return noise
+    whole = jnp.moveaxis(noise, 1, 0).reshape(n_experts, -1)[:, : rows.size]
+    return jnp.moveaxis(whole.reshape(n_experts, rows.count, -1), 0, 1)
 
 
 def _features(sample: Block, see: Callable[[Any], Any] | None) -> tuple[Callable[[Block], jax.Array], list[int]]:
@@ -199,14 +210,16 @@ def _nearest(columns: jax.Array, centres: jax.Array, active: jax.Array) -> jax.A
     distances = jnp.square(centres).sum(axis=1)[:, None] - 2 * dot(centres, columns)  # but for what all have in common
     distances = where(active[:, None], distances, jnp.inf)
     return (distances.argmin(axis=0) == np.arange(len(active))[:, None]).astype(columns.dtype)
-def shared_out(given: Any, active: jax.Array, leader: jax.Array | None, dtype: Any) -> jax.Array:
-    """Responsibilities (n, K) as solvers want them, (K, n): of the experts that take part, and one for all rows of a group.
+def shared_out(given: jax.Array, active: jax.Array) -> jax.Array:
+    """Responsibilities (..., K, m) of the experts that take part; rows of those that do not are shared by the others alike."""
+    r = where(active[:, None], given, 0.0)
+    total = r.sum(axis=-2, keepdims=True)
+    return where(total > 0, r / where(total > 0, total, 1.0), (active / active.sum()).astype(r.dtype)[:, None])
 
-    Rows of those that do not are shared by the others alike.
-    """
-    r = where(active[:, None], jnp.asarray(given, dtype).T, 0)
-    total = r.sum(axis=0)
-    r = where(total > 0, r / where(total > 0, total, 1), (active / active.sum())[:, None])
+
+def shared_rows(given: Any, active: jax.Array, leader: jax.Array | None, dtype: Any) -> jax.Array:
+    """Responsibilities (n, K) as losses want them, (K, n): of the experts that take part, one for all rows of a group."""
+    r = shared_out(jnp.asarray(given, dtype).T, active)
     return r if leader is None else r[:, leader]
 
 
