@@ -26,9 +26,7 @@ class Constant:
         """Nothing: logits without inputs are intercepts."""
         return {"logits": False}
 
-    def statistics(
-        self, params: Params, x: Any, probs: Any, responsibilities: jax.Array, weights: jax.Array
-    ) -> jax.Array:
+    def statistics(self, params: Params, x: Any, probs: Any, responsibilities: jax.Array, weights: jax.Array) -> jax.Array:
         """Each expert's share of the rows, (K,)."""
         return (responsibilities * weights).sum(axis=1)  # a product would round otherwise in some lanes of a sweep
 

@@ -68,9 +68,7 @@ class Gaussian:
         whitening, log_diagonal = _whitening(params)
         return -self.ridge * (0.5 * jnp.square(whitening).sum() - log_diagonal.sum())
 
-    def statistics(
-        self, params: Params, x: Table, probs: jax.Array, responsibilities: jax.Array, weights: jax.Array
-    ) -> Ask:
+    def statistics(self, params: Params, x: Table, probs: jax.Array, responsibilities: jax.Array, weights: jax.Array) -> Ask:
         """Moments of weight * responsibility."""
         return Ask(responsibilities * weights, responsibilities[:0])
 

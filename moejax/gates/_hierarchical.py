@@ -148,9 +148,7 @@ class Hierarchical:
         none = jnp.zeros_like(branches[:1])
         return jnp.concatenate([branches, none])[self.layout.ways].sum(axis=1)
 
-    def statistics(
-        self, params: Params, x: Table, probs: jax.Array, responsibilities: jax.Array, weights: jax.Array
-    ) -> Ask:
+    def statistics(self, params: Params, x: Table, probs: jax.Array, responsibilities: jax.Array, weights: jax.Array) -> Ask:
         """Moments of weight * responsibility that reaches the split * curvature, and of weight * slope, of each branch.
 
         The curvature of a branch of share g is 2 g (1 - g), as in `Softmax.statistics`.

@@ -55,9 +55,7 @@ class Softmax:
             logits = jnp.concatenate([logits, jnp.zeros_like(logits[:1])])
         return logits
 
-    def statistics(
-        self, params: Params, x: Table, probs: jax.Array, responsibilities: jax.Array, weights: jax.Array
-    ) -> Ask:
+    def statistics(self, params: Params, x: Table, probs: jax.Array, responsibilities: jax.Array, weights: jax.Array) -> Ask:
         """Moments of weight * curvature and of weight * slope, of each logit.
 
         The curvature diag(g) - g g' of the softmax couples experts. 2 g (1 - g), less g times the reference's, is diagonal

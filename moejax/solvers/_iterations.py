@@ -276,7 +276,11 @@ class EM:
             kkt,
             jnp.ones((), dtype) if sums.unsure is None else sums.unsure,
         )
-        value = report.objective if sums.expected is None else where(first, (extra - sums.expected).astype(dtype), report.objective)
+        value = (
+            report.objective
+            if sums.expected is None
+            else where(first, (extra - sums.expected).astype(dtype), report.objective)
+        )
         # Near the optimum, rounding alone moves the objective.
         slack = 4 * jnp.finfo(dtype).eps * jnp.maximum(1, jnp.abs(state.value))
         accepted = (state.trial == _SURE) | switch | ((value <= state.value + slack) & jnp.isfinite(value))
@@ -421,8 +425,7 @@ class EM:
         return new, expert.expected(new, old, sums.experts) - expert.expected(old, old, sums.experts)
 
     def _quadratic_steps(self, task: Task, params: Any, problems: dict[str, Quadratic]) -> list[Any]:
-        """For each part that is linear: its name, coefficients, and by how much its quadratics rose. Parts of equally many columns are solved in one call.
-        """
+        """For each part that is linear: its name, coefficients, and by how much its quadratics rose. Parts of equally many columns are solved in one call."""
         terms = {name: _shared.used(self.fit, task.hyper, name) for name in problems}
         apart = [name for name in problems if not all(hasattr(p, "separable") for p, _ in terms[name])]
         together: dict[int, list[str]] = {}
@@ -435,7 +438,9 @@ class EM:
             found.append((name, *coupled_step(problems[name], terms[name], part, params[name])))
         for names in together.values():
             counts = [len(problems[name].b) for name in names]
-            stack = [jnp.concatenate(v) if len(v) > 1 else v[0] for v in zip(*(problems[name] for name in names), strict=True)]
+            stack = [
+                jnp.concatenate(v) if len(v) > 1 else v[0] for v in zip(*(problems[name] for name in names), strict=True)
+            ]
             weights = (_weights([terms[name] for name in names], counts, i, task.squares.dtype) for i in range(2))
             moved = quadratic_step(Quadratic(*stack), *weights)
             ends = np.cumsum(counts)

@@ -128,7 +128,9 @@ def finished(
         classified=classified,
         effective=_sizes(share, weights),
         objective=objective,
-        finite=jnp.stack([jnp.isfinite(v).all() for v in jax.tree.leaves(params) if jnp.issubdtype(v.dtype, jnp.inexact)]).all(),
+        finite=jnp.stack(
+            [jnp.isfinite(v).all() for v in jax.tree.leaves(params) if jnp.issubdtype(v.dtype, jnp.inexact)]
+        ).all(),
         **more,
     )
 

@@ -94,10 +94,16 @@ def _sample(rows: Rows) -> Block:
 def _noise(key: jax.Array, n_experts: int, rows: Rows, dtype: Any, chunk: int) -> jax.Array:
     """Uniform numbers (B, K, m). Those of a row depend on its number alone: so many rows draw from one key."""
     chunk = chunk or rows.size
-    keys = key[None] if chunk >= rows.size else jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(-(-rows.size // chunk)))
+    keys = (
+        key[None]
+        if chunk >= rows.size
+        else jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(-(-rows.size // chunk)))
+    )
     size = min(chunk, rows.size)
-    noise = jax.lax.map(lambda k: jax.random.uniform(k, (size, n_experts), dtype).T, keys) if len(keys) > 1 else (
-        jax.random.uniform(key, (size, n_experts), dtype).T[None]
+    noise = (
+        jax.lax.map(lambda k: jax.random.uniform(k, (size, n_experts), dtype).T, keys)
+        if len(keys) > 1
+        else (jax.random.uniform(key, (size, n_experts), dtype).T[None])
     )
     if size == rows.blocks.y.shape[1]:
         return noise
@@ -210,6 +216,8 @@ def _nearest(columns: jax.Array, centres: jax.Array, active: jax.Array) -> jax.A
     distances = jnp.square(centres).sum(axis=1)[:, None] - 2 * dot(centres, columns)  # but for what all have in common
     distances = where(active[:, None], distances, jnp.inf)
     return (distances.argmin(axis=0) == np.arange(len(active))[:, None]).astype(columns.dtype)
+
+
 def shared_out(given: jax.Array, active: jax.Array) -> jax.Array:
     """Responsibilities (..., K, m) of the experts that take part; rows of those that do not are shared by the others alike."""
     r = where(active[:, None], given, 0.0)

@@ -157,7 +157,9 @@ class Asker(NamedTuple):
         expert, gate, slopes = self.model.expert, self.model.gate, {}
         if not (hasattr(expert, "quadratic") or hasattr(expert, "expected")):
             trained, rest = split(params["experts"], self.trainable["experts"])
-            slopes["experts"] = jax.vjp(lambda trained: expert.apply(merge(trained, rest), data.x.expert), trained)[1](slope)[0]
+            slopes["experts"] = jax.vjp(lambda trained: expert.apply(merge(trained, rest), data.x.expert), trained)[1](
+                slope
+            )[0]
         if not (hasattr(gate, "quadratic") or hasattr(gate, "gradient")):
             trained, rest = split(params["gate"], self.trainable["gate"])
 
