@@ -52,13 +52,16 @@ def draw(
     spread = jnp.asarray(sizes, dtype)[turn] if len(kinds) > 1 else sizes[0]
     if init == "random" and not alike:
         spread = where(number == 0, 0.0, jnp.asarray(spread, dtype))
-    noise = _noise(key, len(active), rows, dtype, chunk)
-    even = jax.nn.softmax(where(active[:, None], spread * noise, -jnp.inf), axis=-2)
+
+    def even(noise: jax.Array) -> jax.Array:
+        return jax.nn.softmax(where(active[:, None], spread * noise, -jnp.inf), axis=-2)
+
     if not set(kinds) & set(_LLOYD_STEPS):
-        return even
+        return _noise(key, len(active), rows, dtype, chunk, even)
+    noise = _noise(key, len(active), rows, dtype, chunk)
     near = _clusters(kinds, number, key, noise, rows, see, active)
     softness = jnp.asarray([_SOFTNESS if kind in _LLOYD_STEPS else 1.0 for kind in kinds], dtype)[turn]
-    return (1 - softness) * near + softness * even
+    return (1 - softness) * near + softness * even(noise)
 
 
 def _clusters(
@@ -91,20 +94,24 @@ def _sample(rows: Rows) -> Block:
     return jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), some)
 
 
-def _noise(key: jax.Array, n_experts: int, rows: Rows, dtype: Any, chunk: int) -> jax.Array:
-    """Uniform numbers (B, K, m). Those of a row depend on its number alone: so many rows draw from one key."""
-    chunk = chunk or rows.size
-    keys = (
-        key[None]
-        if chunk >= rows.size
-        else jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(-(-rows.size // chunk)))
-    )
-    size = min(chunk, rows.size)
-    noise = (
-        jax.lax.map(lambda k: jax.random.uniform(k, (size, n_experts), dtype).T, keys)
-        if len(keys) > 1
-        else (jax.random.uniform(key, (size, n_experts), dtype).T[None])
-    )
+def _noise(
+    key: jax.Array, n_experts: int, rows: Rows, dtype: Any, chunk: int, function: Callable[..., Any] = lambda noise: noise
+) -> jax.Array:
+    """A function of uniform numbers (..., K, m), in blocks (B, K, m).
+
+    The numbers of a row depend on the key and on the number of the row: so many rows as a chunk draw from a key of their own.
+    """
+    size = min(chunk or rows.size, rows.size)
+
+    def draw(key: jax.Array) -> jax.Array:
+        return function(jax.random.uniform(key, (size, n_experts), dtype).T)
+
+    count = -(-rows.size // size)
+    if count == 1:
+        noise = draw(key)[None]
+    else:
+        others = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(1, count))
+        noise = jax.lax.map(draw, jnp.concatenate([key[None], others]))
     if size == rows.blocks.y.shape[1]:
         return noise
     whole = jnp.moveaxis(noise, 1, 0).reshape(n_experts, -1)[:, : rows.size]
