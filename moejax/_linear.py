@@ -267,20 +267,19 @@ def collinear(gram: jax.Array, used: jax.Array) -> jax.Array:
     pivots of Gaussian elimination. gram: (A, p, p).
     """
     p = gram.shape[1]
-    free = used | (np.arange(p) == p - 1)
-    scale = jnp.sqrt(diagonals(gram))
-    scale = where(scale > 0, scale, 1.0)
-    system = where(free[:, :, None] & free[:, None], gram / (scale[:, :, None] * scale[:, None]), 0.0)
-    system = system + where(free, 0.0, 1.0).astype(gram.dtype)[..., None] * np.eye(p, dtype=gram.dtype)
+    scale = where(used | (np.arange(p) == p - 1), jax.lax.rsqrt(jnp.maximum(diagonals(gram), jnp.finfo(gram.dtype).tiny)), 0.0)
+    system = gram * scale[:, :, None] * scale[:, None]
+    system = system + where(scale > 0, 0.0, 1.0).astype(gram.dtype)[..., None] * np.eye(p, dtype=gram.dtype)
 
-    def step(j: jax.Array, a: jax.Array) -> jax.Array:
+    def step(j: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        a, least = carry  # the Schur complement of the unknowns so far
         row = jax.lax.dynamic_slice(a, (0, j, 0), (len(a), 1, p))
         pivot = jax.lax.dynamic_slice(row, (0, 0, j), (len(a), 1, 1))
-        below = np.arange(p)[:, None] > j
-        return a - where(below & (pivot > 0), jnp.swapaxes(row, 1, 2) * row / where(pivot > 0, pivot, 1.0), 0.0)
+        share = where(pivot > 0, 1 / pivot, 0.0)
+        return a - jnp.swapaxes(row, 1, 2) * row * share, jnp.minimum(least, pivot[:, 0, 0])
 
-    pivots = diagonals(jax.lax.fori_loop(0, p, step, system))
-    dependent = pivots.min(axis=1) < 10 * p * float(jnp.finfo(gram.dtype).eps)
+    _, least = jax.lax.fori_loop(0, p, step, (system, jnp.ones(len(gram), gram.dtype)))
+    dependent = least < 10 * p * float(jnp.finfo(gram.dtype).eps)
     return dependent & (gram[:, -1, -1] > 0)  # no rows, no columns
 
 

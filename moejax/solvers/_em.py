@@ -120,8 +120,8 @@ class EMFit:
         weights = rows.blocks.weights / rows.blocks.weights.max()  # the sum of which then cannot overflow
         rows = Rows(rows.blocks._replace(weights=weights / weights.sum()))
         is_params = start is not None
-        key = jax.random.fold_in(key, number)
-        drawn = model.init(key, rows.first.x)
+        own_key = jax.random.fold_in(key, number)
+        drawn = model.init(own_key, rows.first.x)
         active = model.active(model.with_hyper(drawn, hyper))
         division = rows.blocks.division
         target = target_moments(rows)
@@ -136,7 +136,7 @@ class EMFit:
             params = model.with_hyper(null, hyper)
             if division is None:
                 alike = any(jax.tree.leaves(model.trainable(drawn)["experts"]))
-                division = _starts.draw(self.init, number, key, rows, model.table, active, alike, self._chunk(rows))
+                division = _starts.draw(self.init, number, key, rows, model.table, active, alike)
             else:
                 division = _starts.shared_out(division, active)
             if leader is not None:
@@ -153,7 +153,7 @@ class EMFit:
         params = self.bounded(params, target)
         squares = rows.sum(lambda block: jnp.square(block.weights).sum())
         means = column_means(rows)
-        task = Task(params, rows, means, target, total, squares, given, key, hyper, sizes)
+        task = Task(params, rows, means, target, total, squares, given, own_key if hasattr(model.expert, "begin") else key, hyper, sizes)
         if rows.count == 1:
             task = task._replace(inputs=rows.sum(lambda block: prepared(model, block.x, means, keep=True)))
         return EM(self, params), task
@@ -209,11 +209,6 @@ class EMFit:
         if self.block_size is not None:
             return min(self.block_size, y.shape[0])
         return _rows.block_size(y.shape[0], *self._widths(x, y), y.dtype)
-
-    def _chunk(self, rows: Rows) -> int:
-        """How many rows draw their noise from one key: those of a block, were the data large."""
-        first = rows.first
-        return self.block_size or _rows.block_size(2**40, *self._widths(first.x, first.y), first.y.dtype)
 
     def _widths(self, x: Any, y: Any) -> tuple[int, int]:
         """Columns of the widest table, and work arrays of an iteration."""

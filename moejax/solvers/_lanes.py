@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.extend.core
 import jax.numpy as jnp
-from jax.interpreters import ad, batching, mlir
+from jax.interpreters import ad, batching, mlir, partial_eval
 
 _SHARE = 2  # members for each lane
 
@@ -70,8 +70,14 @@ def run(loop: Loop, given: Any) -> Any:
     step = jax.make_jaxpr(stepped)(given, like)
     closed_over = len(begin.consts), len(step.consts)
     operands = *begin.consts, *step.consts, *jax.tree.leaves(given)
-    ends = lanes_p.bind(*operands, begin=begin.jaxpr, step=step.jaxpr, closed_over=closed_over, places=loop.places)
+    programs = {"begin": _needed(begin.jaxpr), "step": _needed(step.jaxpr)}
+    ends = lanes_p.bind(*operands, **programs, closed_over=closed_over, places=loop.places)
     return jax.vmap(kept.unpacked)(ends)
+
+
+def _needed(jaxpr: Any) -> Any:
+    """The same program without what nothing comes of, which JAX does not look for inside of loops."""
+    return partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars), instantiate=True)[0]
 
 
 class _Packing:

@@ -36,7 +36,6 @@ def draw(
     see: Callable[[Any], Any],
     active: jax.Array,
     alike: bool = True,
-    chunk: int = 0,
 ) -> jax.Array:
     """Responsibilities (B, K, m) of the kind `init`, or for "mixed" of the kind whose turn it is at that number of a start.
 
@@ -56,9 +55,9 @@ def draw(
     def even(noise: jax.Array) -> jax.Array:
         return jax.nn.softmax(where(active[:, None], spread * noise, -jnp.inf), axis=-2)
 
+    noise = _noise(key, number, len(active), rows, dtype)
     if not set(kinds) & set(_LLOYD_STEPS):
-        return _noise(key, len(active), rows, dtype, chunk, even)
-    noise = _noise(key, len(active), rows, dtype, chunk)
+        return even(noise)
     near = _clusters(kinds, number, key, noise, rows, see, active)
     softness = jnp.asarray([_SOFTNESS if kind in _LLOYD_STEPS else 1.0 for kind in kinds], dtype)[turn]
     return (1 - softness) * near + softness * even(noise)
@@ -94,28 +93,25 @@ def _sample(rows: Rows) -> Block:
     return jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), some)
 
 
-def _noise(
-    key: jax.Array, n_experts: int, rows: Rows, dtype: Any, chunk: int, function: Callable[..., Any] = lambda noise: noise
-) -> jax.Array:
-    """A function of uniform numbers (..., K, m), in blocks (B, K, m).
+def _noise(key: jax.Array, number: jax.Array, n_experts: int, rows: Rows, dtype: Any) -> jax.Array:
+    """Uniform numbers (B, K, m). Those of a row depend on the key and on the number of the row alone.
 
-    The numbers of a row depend on the key and on the number of the row: so many rows as a chunk draw from a key of their own.
+    They are hashes of a counter (the finalizer of MurmurHash3, Appleby 2011), for to tell experts apart takes no more: those of
+    `jax.random` are several times as much to compile, and depend on how many there are.
     """
-    size = min(chunk or rows.size, rows.size)
+    data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+    counter = jnp.arange(rows.size, dtype=jnp.uint32).reshape(rows.count, 1, -1) * np.uint32(n_experts)
+    seed = jnp.append(data.ravel(), number.astype(jnp.uint32))
+    seed = jnp.bitwise_xor.reduce(_mixed(seed + np.arange(1, len(seed) + 1, dtype=np.uint32) * np.uint32(0x9E3779B9)))
+    words = _mixed(_mixed(counter + np.arange(n_experts, dtype=np.uint32)[:, None]) + seed)
+    return (words >> 8).astype(dtype) * 2.0**-24
 
-    def draw(key: jax.Array) -> jax.Array:
-        return function(jax.random.uniform(key, (size, n_experts), dtype).T)
 
-    count = -(-rows.size // size)
-    if count == 1:
-        noise = draw(key)[None]
-    else:
-        others = jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(1, count))
-        noise = jax.lax.map(draw, jnp.concatenate([key[None], others]))
-    if size == rows.blocks.y.shape[1]:
-        return noise
-    whole = jnp.moveaxis(noise, 1, 0).reshape(n_experts, -1)[:, : rows.size]
-    return jnp.moveaxis(whole.reshape(n_experts, rows.count, -1), 0, 1)
+def _mixed(words: jax.Array) -> jax.Array:
+    """Whole numbers of 32 bits, each made into another one that shows nothing of it."""
+    words = (words ^ (words >> 16)) * np.uint32(0x85EBCA6B)
+    words = (words ^ (words >> 13)) * np.uint32(0xC2B2AE35)
+    return words ^ (words >> 16)
 
 
 def _features(sample: Block, see: Callable[[Any], Any] | None) -> tuple[Callable[[Block], jax.Array], list[int]]:
