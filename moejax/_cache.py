@@ -32,6 +32,8 @@ from moejax import _files, _keys
 
 logger = logging.getLogger("moejax")
 
+# On a CPU, programs without optimisation compile several times faster and run several times slower.
+QUICK_OPTIONS = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 _SLOW = 2.0  # seconds, after which a line says what is being compiled
 _KEPT_IN_MEMORY = 256  # executables of each function
 _MAGIC = "moejax program 1"
@@ -144,8 +146,11 @@ def program(
         return executable
 
 
-def jit(function: Callable[..., Any], n_static: int = 1) -> Callable[..., Any]:
-    """`jax.jit` of a function of this library whose first arguments are static, by `program` where programs are kept."""
+def jit(function: Callable[..., Any], n_static: int = 1, quick: bool = False) -> Callable[..., Any]:
+    """`jax.jit` of a function of this library whose first arguments are static, by `program` where programs are kept.
+
+    quick: whether a program takes less time to compile, and more to run.
+    """
     jitted = jax.jit(function, static_argnums=tuple(range(n_static)))
     known: dict[Any, Any] = {}
 
@@ -153,7 +158,8 @@ def jit(function: Callable[..., Any], n_static: int = 1) -> Callable[..., Any]:
     def call(*arguments: Any) -> Any:
         leaves, structure = jax.tree.flatten(arguments[n_static:])
         traced = any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
-        device = None if traced or folder() is None or _keys.setting("disable_jit") else _device_of(leaves)
+        plain = folder() is None and not quick
+        device = None if traced or plain or _keys.setting("disable_jit") else _device_of(leaves)
         if device is None:
             return jitted(*arguments)
         like = tuple((jax.typeof(leaf), _keys.is_bound(leaf)) for leaf in leaves)
@@ -164,7 +170,8 @@ def jit(function: Callable[..., Any], n_static: int = 1) -> Callable[..., Any]:
             what = f"{function.__module__}.{function.__qualname__}"
             ours = what.startswith("moejax.")
             parts = _keys.parts(what, *arguments[:n_static], arguments=arguments[n_static:]) if ours else None
-            executable = program(parts, lambda: jitted.lower(*arguments), device=device, name=what)
+            options = QUICK_OPTIONS if quick and device.platform == "cpu" else None
+            executable = program(parts, lambda: jitted.lower(*arguments), options, device=device, name=what)
             while len(known) >= _KEPT_IN_MEMORY:
                 known.pop(next(iter(known)), None)
             known[this] = executable

@@ -9,10 +9,7 @@ from moejax.solvers._gradient import GradientFit as GradientFit
 from moejax.solvers._gradient import Optimizer as Optimizer
 from moejax.solvers._gradient import fit_gradient as fit_gradient
 from moejax.solvers._path import Path as Path
-from moejax.solvers._path import critical as critical
-from moejax.solvers._path import is_count as is_count
 from moejax.solvers._path import path as path
-from moejax.solvers._path import sequence as sequence
 from moejax.solvers._result import INADMISSIBLE as INADMISSIBLE
 from moejax.solvers._result import Fit as Fit
 from moejax.solvers._result import Status as Status
@@ -23,6 +20,9 @@ from moejax.solvers._result import finished as finished
 from moejax.solvers._result import name_of as name_of
 from moejax.solvers._result import normalized as normalized
 from moejax.solvers._result import total_weight as total_weight
+from moejax.solvers._sequence import critical as critical
+from moejax.solvers._sequence import is_count as is_count
+from moejax.solvers._sequence import sequence as sequence
 from moejax.solvers._training import TrainState as TrainState
 
 __all__ = [

@@ -176,7 +176,7 @@ class GradientFit:
     def check_hyper(self, hyper: Hyper) -> None:
         """Raise ValueError for a name that means nothing here, or a number that it cannot have (any shape is taken)."""
         _shared.check_hyper(self, hyper)
-        if self.proximal or self._is_accelerated:
+        if self.has_exact_zeros:
             penalties.check_order([p for p, _ in _shared.used(self, hyper)])
 
     def check_data(
@@ -190,6 +190,11 @@ class GradientFit:
             raise ValueError("groups: given beside batch_size, whose batches would tear them; want batch_size=None")
         if self.batch_size is not None and self.batch_size > n:
             raise ValueError(f"batch_size: {self.batch_size} was given for {n} rows; want at most that many")
+
+    @property
+    def has_exact_zeros(self) -> bool:
+        """Whether coefficients come to be exactly 0: by proximal steps, but not by those along subgradients."""
+        return self.proximal or self._is_accelerated
 
     # ---- inside the compiled program ----------------------------------------------------------------------------
 

@@ -12,7 +12,6 @@ have been told apart stay so, and beyond the critical weight of the null fit too
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -23,16 +22,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _cache, _checks
-from moejax._trees import chosen, merge, replaced, split
-from moejax.model import PARTS, Data, floating, leaders
-from moejax.solvers import _division, _lanes, _shared, _starts
+from moejax.solvers import _division, _lanes, _sequence, _shared
 from moejax.solvers._arguments import check_key
-from moejax.solvers._gradient import GradientFit
-from moejax.solvers._result import Fit, Status, normalized, total_weight
+from moejax.solvers._result import Fit, Status
+from moejax.solvers._sequence import COUNT, RATIO, given, is_count, parts_of
 
-COUNT, RATIO = 50, 1e-3  # of an automatic sequence: how many weights, and the smallest over the largest
-_DOUBLINGS = 7  # of the critical weight, in search of one at which a path that comes from below has no coefficients
-_HUGE = 1e10  # a weight beyond any critical one, small enough that its multiples are finite in float32
 _FACE = ("hyper", "check_hyper", "check_data", "score", "work_bytes", "model", "penalties", "loss")
 
 
@@ -101,7 +95,7 @@ class Path:
         for name, value in hyper.items():
             if name != self.name:
                 _checks.shape(f"hyper[{name!r}]", value, (), "one number; `sweep` takes many")
-        start = _parts(start)
+        start = parts_of(start)
         self.check_data(x, y, weights, offset, groups, start)
         if callable(start):
             start = _division.resolved("start", start, x, self.model.n_experts)
@@ -109,12 +103,19 @@ class Path:
         values = hyper.get(self.name, COUNT)
         if is_count(values):
             more = {"weights": weights, "offset": offset, "groups": groups, "start": start}
-            values = sequence(self, self.name, values, key, x, y, rest, **more)
-        hyper = {**rest, self.name: values}
-        x, y, hyper, weights, offset, leader, start = _shared.arrays(x, y, hyper, weights, offset, groups, start)
-        values, rest = hyper.pop(self.name), hyper
-        more = {"weights": weights, "offset": offset, "groups": leader, "start": start}
-        return _compiled(self, key, x, y, values, rest, _given(more))
+            if _sequence.is_shared(self):
+                values = _sequence.automatic(self, values, key, x, y, rest, int(values), **more)
+            else:
+                values = _sequence.sequence(self, self.name, values, key, x, y, rest, **more)
+        return self.along(values, *_shared.arrays(x, y, rest, weights, offset, groups, start), key=key)
+
+    def along(
+        self, values: Any, x: Any, y: Any, hyper: Any, weights: Any, offset: Any, leader: Any, start: Any, *, key: jax.Array
+    ) -> Fit:
+        """The fits at these values, of arguments that are checked, as `moejax.solvers._shared.arrays` returns them."""
+        more = given({"weights": weights, "offset": offset, "groups": leader, "start": start})
+        dtype = jax.tree.leaves(x)[0].dtype
+        return _compiled(self, key, x, y, _shared.array(values, dtype), hyper, more)
 
     def score(
         self, params: Any, x: Any, y: jax.Array, weights: jax.Array, offset: Any = None, groups: Any = None
@@ -137,7 +138,7 @@ class Path:
             raise ValueError(f"hyper: {hyper!r} was given; want a mapping from names to numbers")
         values = hyper.get(self.name)
         if is_count(values):
-            _check_count(f"hyper[{self.name!r}]", values)
+            _sequence.check_count(f"hyper[{self.name!r}]", values)
             hyper = {name: value for name, value in hyper.items() if name != self.name}
         elif values is not None:
             _checks.shape(f"hyper[{self.name!r}]", values, (None,), "the values of a path, or how many")
@@ -148,7 +149,7 @@ class Path:
         self, x: Any, y: Any, weights: Any = None, offset: Any = None, groups: Any = None, start: Any = None
     ) -> None:
         """Raise ValueError as the fit does."""
-        self.fit.check_data(x, y, weights, offset, groups, _parts(start))
+        self.fit.check_data(x, y, weights, offset, groups, parts_of(start))
 
     # ---- inside the compiled program ----------------------------------------------------------------------------
 
@@ -165,7 +166,7 @@ class Path:
 
         def after(fit: Fit) -> tuple[Any, jax.Array]:
             warm = (fit.status & int(Status.DIVERGED)) == 0
-            return jax.tree.map(partial(jnp.where, warm), _parts(fit.params), origin), warm
+            return jax.tree.map(partial(jnp.where, warm), parts_of(fit.params), origin), warm
 
         def step(at: tuple[Any, jax.Array], value: jax.Array) -> tuple[Any, Fit]:
             params, warm = at
@@ -207,7 +208,7 @@ class Path:
             like = jax.eval_shape(self.model.init, key, x)
             return jax.tree.map(lambda s, wanted: jnp.asarray(s, wanted.dtype), start, like)
         if hasattr(self.fit, "init_state"):
-            return _parts(self.fit.init_state(key, x, hyper).params)
+            return parts_of(self.fit.init_state(key, x, hyper).params)
         return self.model.init(jax.random.fold_in(key, hyper.get("restart", 0)), x)
 
 
@@ -305,7 +306,7 @@ def path(fit: Any, name: str = "l1_experts", *, ratio: float = RATIO, order: str
     if lacking or not callable(fit) or hasattr(fit, "inner_axis"):
         why = "is a path already" if hasattr(fit, "inner_axis") else f"has no {' and no '.join(lacking)}"
         raise ValueError(f"fit: {fit!r} {why}; want a fit, as from fit_em")
-    _penalty(fit, name)
+    _sequence.penalty_of(fit, name)
     _checks.positive("ratio", ratio)
     if ratio >= 1:
         raise ValueError(f"ratio: {ratio!r} was given; want a number between 0 and 1")
@@ -313,164 +314,3 @@ def path(fit: Any, name: str = "l1_experts", *, ratio: float = RATIO, order: str
         raise ValueError(f"order: {order!r} was given; want 'ascending' or 'descending'")
     descending = getattr(fit.model, "n_experts", 1) == 1 if order is None else order == "descending"
     return Path(fit, name, float(ratio), descending)
-
-
-# ---- automatic sequences, on the host -------------------------------------------------------------------------------
-
-
-def is_count(values: Any) -> bool:
-    """Whether these are not values of a sequence, but how many are wanted."""
-    return isinstance(values, int | np.integer) and not isinstance(values, bool)
-
-
-def _check_count(name: str, count: Any) -> None:
-    if count < 2:
-        raise ValueError(f"{name}: {count!r} was given; want a whole number of at least 2, or a sequence of values")
-
-
-def sequence(
-    fit: Any, name: str, count: Any, key: jax.Array, x: Any, y: Any, hyper: Mapping[str, Any] | None = None, **more: Any
-) -> np.ndarray:
-    """The weights (count,) of an automatic sequence, geometric from the largest down.
-
-    The largest is the critical one, and of a path that ascends the first double of it at which nothing is left of what came
-    from below (the critical one where something always is, as of subgradient steps). The last is the first times the `ratio`
-    of a path, `RATIO` for other fits. The arguments, and what is raised, are those of `critical`; a count below 2 is
-    refused.
-    """
-    _check_count(name, count)
-    alone, ratio = (fit.fit, fit.ratio) if isinstance(fit, Path) else (fit, RATIO)
-    first = critical(alone, name, key, x, y, hyper, **more)
-    if isinstance(fit, Path) and not fit.descending:
-        first = _emptied(alone, name, first, ratio, key, x, y, {**(hyper or {}), "restart": 0}, more)
-    return np.geomspace(first, first * ratio, int(count))
-
-
-def _emptied(fit: Any, name: str, first: float, ratio: float, key: Any, x: Any, y: Any, hyper: Any, more: Any) -> float:
-    """The weight, doubled from the critical one, at which a fit that comes from the smallest has no coefficients left."""
-    penalty = _penalty(fit, name)
-    more = _given({**more, "start": _parts(more.get("start"))})
-    for weight in [first * ratio, *(first * 2.0 ** np.arange(_DOUBLINGS))]:
-        params = fit(key, x, y, {**hyper, name: weight}, **more).params
-        if jax.tree.all(jax.tree.map(np.array_equal, params, _without(fit.model, penalty, params))):
-            return float(max(weight, first))
-        if not getattr(fit.loss, "complete", False):  # whose start is what it holds
-            more = {**more, "start": _parts(params)}
-    return first
-
-
-def critical(
-    fit: Any,
-    name: str,
-    key: jax.Array,
-    x: Any,
-    y: Any,
-    hyper: Mapping[str, Any] | None = None,
-    *,
-    weights: Any = None,
-    offset: Any = None,
-    groups: Any = None,
-    start: Any = None,
-) -> float:
-    """The smallest weight of a penalty at which all coefficients that it sees are 0, other penalties of theirs left aside.
-
-    It is that at which the null fit, all else fitted with these coefficients at 0, stops being optimal: a function of the
-    gradient of the mean loss there, which the penalty's own `critical` knows. The null fit of a mixture depends on its
-    start; this is the one of restart 0 of `key`, whatever `hyper` says, or of `start`. name: the penalty's weight in
-    `hyper`. The rest is as for the fit, on all rows.
-
-    Raises ValueError for a name that is no weight of a penalty, a penalty that has no critical weight (a ridge brings no
-    coefficient to 0), a fit that brings none to 0, and values that are traced: it is computed on the host.
-    """
-    penalty = _penalty(fit, name)
-    if not hasattr(penalty, "critical"):
-        raise ValueError(f"{name}: {penalty!r} knows no critical weight; want values")
-    if any(_checks.is_traced(leaf) for leaf in jax.tree.leaves((key, x, y, hyper, weights, offset, groups, start))):
-        raise ValueError(f"{name}: how many weights are wanted was given inside a compiled function; want the weights")
-    hyper = {n: v for n, v in (hyper or {}).items() if n != name} | {"restart": 0}
-    more = _given({"weights": weights, "offset": offset, "groups": groups})
-    x = floating(x)
-    dtype = jax.tree.leaves(x)[0].dtype
-    y, offset = (None if v is None else jnp.asarray(v, dtype) for v in (y, offset))
-    params = _null_params(fit, penalty, key, x, y, hyper, _parts(start), more)
-    leader = None if groups is None else leaders(groups)
-    data = Data(fit.model.prepare(x), y, offset, leader, total_weight(weights, y), hyper=hyper)
-    if getattr(fit.loss, "complete", False):
-        given = _division.resolved("start", start, x, fit.model.n_experts)
-        data = data._replace(division=_starts.shared_rows(given, fit.model.active(params), data.leader, dtype))
-    trained, rest = split(params, fit.model.trainable(params))
-    slope = jax.grad(lambda t: fit.loss.value(fit.model, merge(t, rest), data, normalized(weights, y)))
-    gradient = merge(slope(trained), jax.tree.map(jnp.zeros_like, rest))
-    return _finite_critical(name, penalty, chosen(gradient[penalty.part], fit.model.penalized(params)[penalty.part]))
-
-
-def _finite_critical(name: str, penalty: Any, gradients: list[jax.Array]) -> float:
-    weight = float(penalty.critical(gradients))
-    if np.isinf(weight):
-        raise ValueError(f"{name}: {penalty!r} has no critical weight, for it brings no coefficient to 0; want values")
-    if not weight > 0:
-        raise ValueError(f"{name}: the critical weight is {weight}, so nothing depends on this part; want values")
-    return weight
-
-
-def _null_params(
-    fit: Any, penalty: Any, key: jax.Array, x: Any, y: Any, hyper: dict[str, Any], start: Any, more: dict[str, Any]
-) -> Any:
-    """Params of the fit without the coefficients that the penalty would bring to 0."""
-    more = {**more, **_given({"start": start})}
-    if isinstance(fit, GradientFit):  # which may step by subgradients, and these bring nothing to 0
-        null = dataclasses.replace(fit, loss=_Without(fit.loss, penalty))(key, x, y, hyper, **more)
-    else:
-        null = fit(key, x, y, {**hyper, penalty.name: _HUGE}, **more)
-    if int(null.status) & Status.DIVERGED:
-        raise ValueError(f"{penalty.name}: the fit without these coefficients diverged; want values, or other data")
-    params = _without(fit.model, penalty, null.params)
-    if not isinstance(fit, GradientFit) and not jax.tree.all(jax.tree.map(np.array_equal, params, null.params)):
-        raise ValueError(f"{penalty.name}: {fit!r} brings no coefficient to 0, whatever its weight; want values")
-    return params
-
-
-@dataclass(frozen=True)
-class _Without:
-    """A loss that does not see the coefficients that a penalty would bring to 0."""
-
-    loss: Any
-    penalty: Any
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name in ("loss", "penalty"):  # a copy that is not filled yet
-            raise AttributeError(name)
-        return getattr(self.loss, name)
-
-    def value(self, model: Any, params: Any, data: Data, weights: jax.Array) -> jax.Array:
-        """That of the loss."""
-        return self.loss.value(model, _without(model, self.penalty, params), data, weights)
-
-
-def _without(model: Any, penalty: Any, params: Any) -> Any:
-    """Params with 0 for each coefficient that an infinite step of the penalty makes 0."""
-    part = params[penalty.part]
-    marked = model.penalized(params)[penalty.part]
-    coefficients = chosen(part, marked)
-    left = penalty.prox([jnp.ones_like(c) for c in coefficients], jnp.inf)
-    return {
-        **params,
-        penalty.part: replaced(part, marked, [jnp.where(v == 0, 0, c) for v, c in zip(left, coefficients, strict=True)]),
-    }
-
-
-def _penalty(fit: Any, name: str) -> Any:
-    for penalty in fit.penalties:
-        if penalty.name == name:
-            return penalty
-    known = [penalty.name for penalty in fit.penalties]
-    raise ValueError(f"name: {name!r} was given, which is no weight of a penalty; want one of {known}")
-
-
-def _parts(params: Any) -> Any:
-    """Params without what a number in `hyper` adds to them, as `start` wants them."""
-    return {name: params[name] for name in params if name in PARTS} if isinstance(params, dict) else params
-
-
-def _given(arguments: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in arguments.items() if value is not None}

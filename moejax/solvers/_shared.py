@@ -47,8 +47,8 @@ def arrays(
     """
     x = _own(x)
     dtype = jax.tree.leaves(x)[0].dtype
-    y, weights, offset = (None if v is None else _array(v, dtype) for v in (y, weights, offset))
-    hyper = {name: _array(value, np.int32 if name == "restart" else dtype) for name, value in hyper.items()}
+    y, weights, offset = (None if v is None else array(v, dtype) for v in (y, weights, offset))
+    hyper = {name: array(value, np.int32 if name == "restart" else dtype) for name, value in hyper.items()}
     return x, y, hyper, weights, offset, None if groups is None else leaders(groups), _copied(start)
 
 
@@ -64,7 +64,7 @@ def _copied(tree: Any) -> Any:
     return jax.tree.map(lambda v: v.copy() if isinstance(v, np.ndarray) else v, tree)
 
 
-def _array(value: Any, dtype: Any) -> Any:
+def array(value: Any, dtype: Any) -> Any:
     """An array of that type: NumPy's unless it is JAX's already, which takes compiled code less time than `jnp.asarray`."""
     return value.astype(dtype) if isinstance(value, jax.Array) else np.array(value, dtype)
 

@@ -12,6 +12,7 @@ from moejax.solvers import is_count
 
 ROW_AXES = ("fold", "bootstrap", "division")  # axes that concern the rows; they are not fields of `hyper`
 EVERY_ROW = -2  # value on the axis `fold`: train on all rows
+NO_SAMPLE = -1  # value on the axis `bootstrap`: each row as it is
 
 
 def n_experts(fit: Any) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from moejax import _checks
 from moejax._checks import check_weights
 from moejax.model import floating, leaders
-from moejax.solvers import check_groups, check_key, sequence
+from moejax.solvers import check_groups, check_key
 from moejax.sweeps._axes import ROW_AXES
 
 STREAMS = {"fold": 0x666F6C64, "bootstrap": 0x626F6F74}  # streams of the key that no fit uses
@@ -51,38 +51,6 @@ class Inputs(NamedTuple):
     fold_of_row: Any = None
     leader: Any = None
     inner: Any = None
-
-
-def with_sequences(
-    fit: Any, axes: dict[str, np.ndarray], inputs: Inputs, more: list[dict[str, Any]]
-) -> dict[str, np.ndarray]:
-    """Replace the number of weights of an axis by an automatic sequence of weights.
-
-    The sequence is computed from all rows and is therefore the same for all folds.
-
-    Parameters
-    ----------
-    fit : callable
-        The fit.
-    axes : dict of numpy.ndarray
-        Values of the axes; an array without dimensions is a number of weights.
-    inputs : Inputs
-        The checked inputs.
-    more : list of dict
-        Further arguments of the fit, one dictionary for each start. The sequence with the largest first weight is used.
-
-    Returns
-    -------
-    dict of numpy.ndarray
-        The axes, with values (V,) everywhere.
-    """
-    only = {n: v[0] for n, v in axes.items() if n not in ("restart", *ROW_AXES) and v.shape == (1,)}
-
-    def weights(name: str, count: int) -> np.ndarray:
-        each = [sequence(fit, name, count, inputs.key, inputs.x, inputs.y, only, **one) for one in more]
-        return max(each, key=np.max)
-
-    return {name: values if values.ndim else weights(name, int(values)) for name, values in axes.items()}
 
 
 def as_inputs(given: Inputs, axes: dict[str, np.ndarray]) -> Inputs:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _cache, _keys
-from moejax.sweeps._axes import ROW_AXES
+from moejax.sweeps._axes import NO_SAMPLE, ROW_AXES
 from moejax.sweeps._inputs import STREAMS, Inputs, typed
 
 # By default XLA groups reductions into library calls. Without this grouping a constant gate loses a fifth of its speed and
@@ -19,9 +19,8 @@ from moejax.sweeps._inputs import STREAMS, Inputs, typed
 # programs that gain take the longest, so the grouping is off. XLA's default vectors are half as wide as those of many
 # processors. An XLA version that lacks one of these options compiles without all of them.
 _CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "", "xla_cpu_prefer_vector_width": 512}
-# Without optimisation programs compile several times faster and run several times slower. benchmarks/first_fit.py prints the
-# total time by the number of rows.
-_QUICK_OPTIONS = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+# Without optimisation, benchmarks/first_fit.py prints the total time by the number of rows.
+_QUICK_OPTIONS = _cache.QUICK_OPTIONS
 # By kind of device: the bytes that the work arrays of a chunk should fit into (a core's cache; a part of an accelerator's
 # memory), and the least and the largest number of members. If fits end at different times, half of a chunk's members run at
 # once, and the chunk waits for the last member. Small chunks are then better.
@@ -52,7 +51,8 @@ def fit_member(fit: Callable[..., Any], values: dict[str, jax.Array], shared: In
         held = weights * (shared.fold_of_row == values["fold"])
         weights = weights * (shared.fold_of_row != values["fold"])
     if "bootstrap" in values:
-        weights = weights * _bootstrap_counts(shared.key, values["bootstrap"], weights, shared.leader)
+        counts = _bootstrap_counts(shared.key, values["bootstrap"], weights, shared.leader)
+        weights = jnp.where(values["bootstrap"] == NO_SAMPLE, weights, weights * counts)
     start = shared.start[values["division"]] if "division" in values else shared.start
     more = {"weights": weights, "offset": shared.offset, "groups": shared.leader, "start": start}
     hyper = {name: value for name, value in values.items() if name not in ROW_AXES}
@@ -153,20 +153,23 @@ class Program:
         """Structure of the pytree that a call returns."""
         return self.executable.out_tree
 
-    def __call__(self, values: dict[str, jax.Array]) -> Any:
+    def __call__(self, values: dict[str, jax.Array], inner: Any = None) -> Any:
         """Run one chunk.
 
         Parameters
         ----------
         values : dict of jax.Array
             For each axis the values of the members, (chunk,).
+        inner : jax.Array, optional
+            Other values of the axis that the fit takes all at once, as many as there are in the shared inputs.
 
         Returns
         -------
         pytree of numpy.ndarray
             Results of the members, with the members leading.
         """
-        return jax.tree.map(np.asarray, self.executable(jax.device_put(values, self.device), self.shared))
+        shared = self.shared if inner is None else self.shared._replace(inner=jax.device_put(inner, self.device))
+        return jax.tree.map(np.asarray, self.executable(jax.device_put(values, self.device), shared))
 
 
 def _signature(tree: Any) -> Any:

@@ -46,15 +46,10 @@ class Store:
     def __init__(self, folder: Path, identity: str):
         self.folder = folder
         self.identity = identity
-        manifest = folder / "sweep.json"
-        self.chunk_size: int | None = None
-        if manifest.exists():
-            description = json.loads(manifest.read_text())
-            if description["identity"] != self.identity:
-                raise ValueError(
-                    f"checkpoint: {folder} holds chunks of another sweep; want a separate folder for each sweep"
-                )
-            self.chunk_size = description["chunk_size"]
+        description = _description(folder)
+        self.chunk_size: int | None = description.get("chunk_size")
+        if description and description["identity"] != self.identity:
+            raise ValueError(f"checkpoint: {folder} holds chunks of another sweep; want a separate folder for each sweep")
 
     def begin(self, chunk_size: int) -> None:
         """Create the folder and write the description of the sweep.
@@ -111,6 +106,28 @@ class Store:
         temporary = self.folder / f".{name}.{os.getpid()}.part"
         temporary.write_bytes(content)
         os.replace(temporary, self.folder / name)
+
+
+def _description(folder: Path) -> dict[str, Any]:
+    """Return the description of the sweep in a folder; nothing if the folder is empty."""
+    manifest = folder / "sweep.json"
+    return json.loads(manifest.read_text()) if manifest.exists() else {}
+
+
+def kept_chunk_size(folder: Path) -> int | None:
+    """Return the chunk size of the sweep in a folder, whichever sweep that is.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+
+    Returns
+    -------
+    int or None
+        Number of members of a chunk; None if the folder is empty.
+    """
+    return _description(folder).get("chunk_size")
 
 
 def identity_of(sweeper: Sweeper, inputs: Inputs, platform: str) -> str:

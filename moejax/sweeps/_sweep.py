@@ -17,11 +17,12 @@ import numpy as np
 from moejax import _checks
 from moejax.solvers import _division
 from moejax.sweeps._axes import ROW_AXES, axis_values, fold_labels, members_of, n_experts, named_divisions
-from moejax.sweeps._inputs import Inputs, as_inputs, typed, with_sequences
+from moejax.sweeps._inputs import Inputs, as_inputs, typed
 from moejax.sweeps._program import Program, default_chunk_size
 from moejax.sweeps._result import Run, Sweep
 from moejax.sweeps._runner import refuse_if_all_diverged, run_chunks, threads_per_device
-from moejax.sweeps._store import Store, identity_of
+from moejax.sweeps._sequences import with_sequences
+from moejax.sweeps._store import Store, identity_of, kept_chunk_size
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,8 +124,8 @@ class Sweeper:
         shared_start = jnp.stack([jnp.asarray(one_start) for one_start in starts]) if self.divisions else starts[0]
         inputs = as_inputs(Inputs(key, x, y, weights, offset, shared_start, self.fold_of_row, groups), self.axes)
         more = [{"weights": weights, "offset": offset, "groups": groups, "start": one_start} for one_start in starts]
-        axes = with_sequences(self.fit, self.axes, inputs, more)
-        return dataclasses.replace(self, axes=axes).run(inputs)
+        axes, seconds = with_sequences(self, inputs, more)
+        return dataclasses.replace(self, axes=axes).run(inputs, compiled=seconds)
 
     def _resolved(self, x: Any) -> list[Any]:
         """Return the responsibilities (n, K) of each division, or raise ValueError."""
@@ -150,13 +151,41 @@ class Sweeper:
             for name, values in axes.items()
         }
 
-    def run(self, inputs: Inputs) -> Sweep:
+    def chunk_of(self, inputs: Inputs) -> int:
+        """Return the number of members of a chunk: of the sweep in the folder of a checkpoint, given, or chosen.
+
+        Parameters
+        ----------
+        inputs : Inputs
+            Inputs from `as_inputs`.
+
+        Returns
+        -------
+        int
+            Number of members.
+        """
+        kept = kept_chunk_size(self.checkpoint) if self.checkpoint else None
+        return kept or self.chunk_size or default_chunk_size(self.fit, inputs, self.used_devices()[0].platform)
+
+    def used_devices(self) -> tuple[Any, ...]:
+        """Return the devices.
+
+        Returns
+        -------
+        tuple of jax.Device
+            Those given, or all local devices.
+        """
+        return self.devices or tuple(jax.local_devices())
+
+    def run(self, inputs: Inputs, compiled: float = 0.0) -> Sweep:
         """Run the sweep on checked inputs.
 
         Parameters
         ----------
         inputs : Inputs
             Inputs from `as_inputs`.
+        compiled : float, default 0.0
+            Seconds in which its program was compiled before.
 
         Returns
         -------
@@ -175,18 +204,18 @@ class Sweeper:
         shape = tuple(len(v) for v in outer.values())
         count = int(np.prod(shape))
         members = members_of(self.coded(outer))
-        devices = self.devices or tuple(jax.local_devices())
+        devices = self.used_devices()
         started = time.perf_counter()
         store = Store(self.checkpoint, identity_of(self, inputs, devices[0].platform)) if self.checkpoint else None
-        chunk = (store and store.chunk_size) or self.chunk_size or default_chunk_size(self.fit, inputs, devices[0].platform)
+        chunk = self.chunk_of(inputs)
         threads = self.threads or threads_per_device(devices)
         programs = [Program(self.fit, tuple(outer), inputs, chunk, device, self.optimize) for device in devices]
-        compiled = time.perf_counter()
+        ready = time.perf_counter()
         if store:
             store.begin(chunk)
         starts = range(0, count, chunk)
         outputs = run_chunks(programs, threads, members, chunk, starts, store, self.progress)
-        seconds = {"compile": compiled - started, "run": time.perf_counter() - compiled}
+        seconds = {"compile": compiled + ready - started, "run": time.perf_counter() - ready}
         fits, held_out = jax.tree.map(lambda *v: np.concatenate(v)[:count].reshape(shape + v[0].shape[1:]), *outputs)
         if inner is not None:  # the inner axis leads each member's result; move it to its position among the axes
             place = list(self.axes).index(inner)

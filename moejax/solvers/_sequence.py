@@ -1,0 +1,346 @@
+"""Automatic sequences of a penalty's weights, down from one at which all its coefficients are 0.
+
+It takes the null fit and, for a path that comes from below, the weights at which nothing is left. Both are runs of one
+program with other weights, and where the program that is to run along the sequence can make them, no other is compiled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from moejax import _cache, _checks
+from moejax._trees import chosen, merge, replaced, split
+from moejax.model import PARTS, Data, floating
+from moejax.solvers import _division, _shared, _starts
+from moejax.solvers._arguments import check_key
+from moejax.solvers._gradient import GradientFit
+from moejax.solvers._result import Fit, Status, normalized, total_weight
+
+COUNT, RATIO = 50, 1e-3  # of an automatic sequence: how many weights, and the smallest over the largest
+_DOUBLES = 2.0 ** np.arange(7)  # of the critical weight: where a path from below is looked at for coefficients
+_HUGE = 1e10  # a weight beyond any critical one, small enough that its multiples are finite in float32
+
+
+class Rows(NamedTuple):
+    """What the mean loss of a fit is over, in arrays. division: (n, K), held by a loss that is `complete`, or None."""
+
+    x: Any
+    y: Any
+    weights: Any
+    offset: Any
+    leader: Any
+    division: Any
+    hyper: dict[str, Any]
+
+
+class Search(NamedTuple):
+    """Fits of a program, among which a sequence's largest weight is found.
+
+    run: `length` weights, in the order of a path, to a `Fit` with them leading; of restart 0, on all `rows`.
+    """
+
+    run: Callable[[np.ndarray], Fit]
+    length: int
+    rows: Rows
+
+
+def is_count(values: Any) -> bool:
+    """Whether these are not values of a sequence, but how many are wanted."""
+    return isinstance(values, int | np.integer) and not isinstance(values, bool)
+
+
+def check_count(name: str, count: Any) -> None:
+    """Raise ValueError for a number of weights below 2."""
+    if count < 2:
+        raise ValueError(f"{name}: {count!r} was given; want a whole number of at least 2, or a sequence of values")
+
+
+def is_shared(fit: Any) -> bool:
+    """Whether the program of a fit, or a path, is to search for its own sequence.
+
+    One of subgradient steps cannot. A path along which every fit takes all its steps could, but a run of a shorter one takes
+    less time than it saves.
+    """
+    if not _is_path(fit):
+        return not _steps_by_subgradients(fit)
+    return not _steps_by_subgradients(fit.fit) and getattr(fit.fit, "uneven", False)
+
+
+def sequence(
+    fit: Any, name: str, count: Any, key: jax.Array, x: Any, y: Any, hyper: Mapping[str, Any] | None = None, **more: Any
+) -> np.ndarray:
+    """The weights (count,) of an automatic sequence, geometric from the largest down.
+
+    The largest is the critical one, and of a path that ascends the first double of it at which nothing is left of what came
+    from below (the critical one where something always is, as of subgradient steps). The last is the first times the `ratio`
+    of a path, `RATIO` for other fits. The arguments, and what is raised, are those of `critical`; a count below 2 is
+    refused.
+    """
+    check_count(name, count)
+    penalty_of(fit, name)
+    along = dataclasses.replace(fit, name=name) if _is_path(fit) else fit
+    if not _ascends(along):
+        return spaced(fit, count, critical(_alone(fit), name, key, x, y, hyper, **more))
+    return automatic(along, count, key, x, y, hyper, len(_DOUBLES) + 1, **more)
+
+
+def critical(
+    fit: Any,
+    name: str,
+    key: jax.Array,
+    x: Any,
+    y: Any,
+    hyper: Mapping[str, Any] | None = None,
+    *,
+    weights: Any = None,
+    offset: Any = None,
+    groups: Any = None,
+    start: Any = None,
+) -> float:
+    """The smallest weight of a penalty at which all coefficients that it sees are 0, other penalties of theirs left aside.
+
+    It is that at which the null fit, all else fitted with these coefficients at 0, stops being optimal: a function of the
+    gradient of the mean loss there, which the penalty's own `critical` knows. The null fit of a mixture depends on its
+    start; this is the one of restart 0 of `key`, whatever `hyper` says, or of `start`. name: the penalty's weight in
+    `hyper`. The rest is as for the fit, on all rows.
+
+    Raises ValueError for a name that is no weight of a penalty, a penalty that has no critical weight (a ridge brings no
+    coefficient to 0), a fit that brings none to 0, and values that are traced: it is computed on the host.
+    """
+    more = _checked_arguments(fit, name, key, x, y, hyper, weights, offset, groups, start)
+    hyper = {n: v for n, v in (hyper or {}).items() if n != name} | {"restart": 0}
+    null, values = fit, {**hyper, name: _HUGE}
+    if _steps_by_subgradients(fit):
+        null, values = dataclasses.replace(fit, loss=_Without(fit.loss, penalty_of(fit, name))), hyper
+
+    def run(_: np.ndarray) -> Fit:
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[None], null(key, x, y, values, **given(more)))
+
+    return largest(fit, name, Search(run, 1, _rows(fit, _shared.arrays(x, y, hyper, *more.values()))))
+
+
+def automatic(
+    path: Any, count: Any, key: jax.Array, x: Any, y: Any, hyper: Mapping[str, Any] | None, length: int, **more: Any
+) -> np.ndarray:
+    """The `sequence` of a path, found by its own program of `length` values. The other arguments are those of `critical`."""
+    alone = path.fit
+    if _steps_by_subgradients(alone):
+        return spaced(path, count, critical(alone, path.name, key, x, y, hyper, **more))
+    more = _checked_arguments(path, path.name, key, x, y, hyper, **more)
+    hyper = {name: 0 if name == "restart" else value for name, value in (hyper or {}).items() if name != path.name}
+    arguments = _shared.arrays(x, y, hyper, *more.values())
+    search = Search(lambda values: path.along(values, *arguments, key=key), length, _rows(alone, arguments))
+    return spaced(path, count, largest(path, path.name, search))
+
+
+def spaced(fit: Any, count: Any, first: float) -> np.ndarray:
+    """Weights (count,), geometric from the first down to the first times the ratio of a path, or `RATIO`."""
+    return np.geomspace(first, first * getattr(fit, "ratio", RATIO), int(count))
+
+
+def largest(fit: Any, name: str, search: Search) -> float:
+    """The largest weight of a sequence. Raises ValueError where there is none."""
+    alone, penalty = _alone(fit), penalty_of(fit, name)
+    null = jax.tree.map(lambda leaf: np.asarray(leaf)[0], search.run(np.full(search.length, _HUGE)))
+    if int(null.status) & Status.DIVERGED:
+        raise ValueError(f"{name}: the fit without these coefficients diverged; want values, or other data")
+    marked = alone.model.penalized(null.params)[penalty.part]
+    weight, seen = _judge(alone, penalty, null.params, search.rows)
+
+    def emptied(params: Any) -> np.ndarray:
+        """At which of the weights that lead none of the coefficients is left."""
+        each = [(leaf == 0) | ~s for leaf, s in zip(chosen(params[penalty.part], marked), seen, strict=True)]
+        return np.all([here.reshape(len(here), -1).all(axis=1) for here in each], axis=0)
+
+    if not _steps_by_subgradients(alone) and not emptied(jax.tree.map(lambda leaf: leaf[None], null.params)).all():
+        raise ValueError(f"{name}: {alone!r} brings no coefficient to 0, whatever its weight; want values")
+    first = _checked(name, penalty, float(weight))
+    return _doubled(fit, first, search, emptied) if _ascends(fit) and name == fit.name else first
+
+
+def _doubled(path: Any, first: float, search: Search, emptied: Callable[[Any], np.ndarray]) -> float:
+    """The weight, doubled from the critical one, at which a path that comes from the smallest has no coefficients left.
+
+    A path of few values runs from there several times.
+    """
+    room = search.length - 1
+    for at in range(0, len(_DOUBLES), room):
+        doubles = first * _DOUBLES[at : at + room]
+        repeats = np.full(room - len(doubles), doubles[-1])
+        weights = np.concatenate([[first * path.ratio], doubles, repeats])
+        empty = emptied(jax.tree.map(np.asarray, search.run(weights).params))
+        if empty.any():
+            return float(max(weights[empty.argmax()], first))
+    return first
+
+
+def _judge(fit: Any, penalty: Any, params: Any, rows: Rows) -> tuple[Any, list[np.ndarray]]:
+    """The critical weight where `params` are the null fit's, and of all coefficients which ones the penalty sees."""
+    judged = _judged if is_hashable((fit, penalty)) else _judged.__wrapped__  # type: ignore[attr-defined]
+    weight, seen = judged(fit, penalty, params, rows)
+    return weight, [np.asarray(each) for each in seen]
+
+
+@partial(_cache.jit, n_static=2, quick=True)
+def _judged(fit: Any, penalty: Any, params: Any, rows: Rows) -> tuple[jax.Array, list[jax.Array]]:
+    model = fit.model
+    params = _without(model, penalty, params)
+    total = total_weight(rows.weights, rows.y)
+    data = Data(model.prepare(rows.x), rows.y, rows.offset, rows.leader, total, hyper=rows.hyper)
+    if rows.division is not None:
+        shared = _starts.shared_rows(rows.division, model.active(params), rows.leader, rows.y.dtype)
+        data = data._replace(division=shared)
+    trained, rest = split(params, model.trainable(params))
+    slope = jax.grad(lambda t: fit.loss.value(model, merge(t, rest), data, normalized(rows.weights, rows.y)))
+    gradient = merge(slope(trained), jax.tree.map(jnp.zeros_like, rest))
+    marked = model.penalized(params)[penalty.part]
+    seen = [left == 0 for left in _left(penalty, chosen(params[penalty.part], marked))]
+    return penalty.critical(chosen(gradient[penalty.part], marked)), seen
+
+
+def _rows(fit: Any, arguments: tuple[Any, ...]) -> Rows:
+    x, y, hyper, weights, offset, leader, start = arguments
+    return Rows(x, y, weights, offset, leader, held(fit, start), hyper)
+
+
+def held(fit: Any, start: Any) -> Any:
+    """The responsibilities (n, K) that the loss holds, of what is given as start; None for a loss that holds none."""
+    return start if getattr(fit.loss, "complete", False) and not isinstance(start, dict) else None
+
+
+def _checked_arguments(
+    fit: Any,
+    name: str,
+    key: Any,
+    x: Any,
+    y: Any,
+    hyper: Any,
+    weights: Any = None,
+    offset: Any = None,
+    groups: Any = None,
+    start: Any = None,
+) -> dict[str, Any]:
+    """Further arguments of a fit, start as responsibilities (n, K) for a function of x. Raises ValueError as `critical`."""
+    if not hasattr(penalty_of(fit, name), "critical"):
+        refuse(fit, name, key, x)
+    more = {"weights": weights, "offset": offset, "groups": groups, "start": parts_of(start)}
+    if any(_checks.is_traced(leaf) for leaf in jax.tree.leaves((key, x, y, hyper, more))):
+        raise ValueError(f"{name}: how many weights are wanted was given inside a compiled function; want the weights")
+    check_key(key)
+    if hasattr(fit, "check_data"):
+        fit.check_data(x, y, *more.values())
+    refuse(fit, name, key, x)
+    if callable(start):
+        more["start"] = _division.resolved("start", start, x, fit.model.n_experts)
+    return more
+
+
+def refuse(fit: Any, name: str, key: Any, x: Any) -> None:
+    """Raise ValueError, before anything compiles, for a penalty that has no critical weight, or sees no coefficient."""
+    penalty = penalty_of(fit, name)
+    if not hasattr(penalty, "critical"):
+        raise ValueError(f"{name}: {penalty!r} knows no critical weight; want values")
+    params = jax.eval_shape(fit.model.init, key, floating(x))
+    coefficients = chosen(params[penalty.part], fit.model.penalized(params)[penalty.part])
+    traced = jax.make_jaxpr(penalty.critical)(coefficients)
+    out = traced.jaxpr.outvars[0]
+    known = zip(traced.jaxpr.constvars, traced.consts, strict=True)
+    for weight in [out.val] if hasattr(out, "val") else [value for var, value in known if var is out]:
+        _checked(name, penalty, float(weight))  # what it is whatever the gradients are
+
+
+def _checked(name: str, penalty: Any, weight: float) -> float:
+    if np.isinf(weight):
+        raise ValueError(f"{name}: {penalty!r} has no critical weight, for it brings no coefficient to 0; want values")
+    if not weight > 0:
+        raise ValueError(f"{name}: the critical weight is {weight}, so nothing depends on this part; want values")
+    return weight
+
+
+def is_hashable(fit: Any) -> bool:
+    """Whether it can name a compiled program."""
+    try:
+        hash(fit)
+    except TypeError:
+        return False
+    return True
+
+
+def _is_path(fit: Any) -> bool:
+    return hasattr(fit, "inner_axis")
+
+
+def _alone(fit: Any) -> Any:
+    """The fit of which a path is made, or the fit."""
+    return fit.fit if _is_path(fit) else fit
+
+
+def _ascends(fit: Any) -> bool:
+    """Whether it is a path from below along which coefficients come to be 0."""
+    return _is_path(fit) and not fit.descending and not _steps_by_subgradients(fit.fit)
+
+
+def _steps_by_subgradients(fit: Any) -> bool:
+    """Whether a fit brings no coefficient to 0."""
+    return isinstance(fit, GradientFit) and not fit.has_exact_zeros
+
+
+@dataclass(frozen=True)
+class _Without:
+    """A loss that does not see the coefficients that a penalty would bring to 0."""
+
+    loss: Any
+    penalty: Any
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name in ("loss", "penalty"):  # a copy that is not filled yet
+            raise AttributeError(name)
+        return getattr(self.loss, name)
+
+    def value(self, model: Any, params: Any, data: Data, weights: jax.Array) -> jax.Array:
+        """That of the loss."""
+        return self.loss.value(model, _without(model, self.penalty, params), data, weights)
+
+
+def _without(model: Any, penalty: Any, params: Any) -> Any:
+    """Params with 0 for each coefficient that an infinite step of the penalty makes 0."""
+    part = params[penalty.part]
+    marked = model.penalized(params)[penalty.part]
+    coefficients = chosen(part, marked)
+    left = _left(penalty, coefficients)
+    return {
+        **params,
+        penalty.part: replaced(part, marked, [jnp.where(v == 0, 0, c) for v, c in zip(left, coefficients, strict=True)]),
+    }
+
+
+def _left(penalty: Any, coefficients: list[Any]) -> list[jax.Array]:
+    """What an infinite step of the penalty leaves of coefficients of 1."""
+    return penalty.prox([jnp.ones_like(c) for c in coefficients], jnp.inf)
+
+
+def penalty_of(fit: Any, name: str) -> Any:
+    """The penalty of that name. Raises ValueError where there is none."""
+    for penalty in fit.penalties:
+        if penalty.name == name:
+            return penalty
+    known = [penalty.name for penalty in fit.penalties]
+    raise ValueError(f"name: {name!r} was given, which is no weight of a penalty; want one of {known}")
+
+
+def parts_of(params: Any) -> Any:
+    """Params without what a number in `hyper` adds to them, as `start` wants them."""
+    return {name: params[name] for name in params if name in PARTS} if isinstance(params, dict) else params
+
+
+def given(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments that are not None."""
+    return {name: value for name, value in arguments.items() if value is not None}
