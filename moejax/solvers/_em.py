@@ -171,6 +171,11 @@ class EMFit:
         return _WORK_ARRAYS * self.model.n_experts * y.size * y.dtype.itemsize
 
     @property
+    def takes_padding(self) -> bool:
+        """Whether rows of weight 0 may be added below the face: yes."""
+        return True
+
+    @property
     def uneven(self) -> bool:
         """Yes: a fit ends when it has converged, and those that run beside it in a sweep wait for the last."""
         return True

@@ -166,6 +166,11 @@ class GradientFit:
         """The weighted mean loss without penalties, by which selection compares: lower is better."""
         return _shared.score(self.model, self.loss, params, x, y, weights, offset, groups)
 
+    @property
+    def takes_padding(self) -> bool:
+        """Whether rows of weight 0 may be added below the face: not where batches or noise are drawn for each row."""
+        return self.batch_size is None and not hasattr(self.model.gate, "noisy_log_probs")
+
     def work_bytes(self, y: jax.Array) -> int:
         """About how much memory a step of one fit works in, by which a sweep chooses how many to run at once."""
         rows = self.batch_size or y.shape[0]

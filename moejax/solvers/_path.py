@@ -128,6 +128,11 @@ class Path:
         return self.fit.work_bytes(y)
 
     @property
+    def takes_padding(self) -> bool:
+        """Whether rows of weight 0 may be added below the face, as for the fit."""
+        return getattr(self.fit, "takes_padding", False)
+
+    @property
     def uneven(self) -> bool:
         """Whether fits end at different times."""
         return getattr(self.fit, "uneven", False)

@@ -10,6 +10,7 @@ import numpy as np
 
 from moejax import _checks
 from moejax._checks import check_weights
+from moejax._rows import padded_size
 from moejax.model import floating, leaders
 from moejax.solvers import check_groups, check_key
 from moejax.sweeps._axes import ROW_AXES
@@ -51,6 +52,47 @@ class Inputs(NamedTuple):
     fold_of_row: Any = None
     leader: Any = None
     inner: Any = None
+
+
+def padded(fit: Any, inputs: Inputs) -> Inputs:
+    """Pad the rows to a size that other tables share, so that their programs do for these inputs as well.
+
+    Parameters
+    ----------
+    fit : callable
+        The fit. If its `takes_padding` is not true, the inputs are returned as they are.
+    inputs : Inputs
+        Inputs from `as_inputs`.
+
+    Returns
+    -------
+    Inputs
+        Inputs with copies of the first row of weight 0, in a group of their own, in no fold.
+    """
+    if not getattr(fit, "takes_padding", False):
+        return inputs
+    n = inputs.y.shape[0]
+    more = padded_size(n) - n
+
+    # By NumPy, for JAX would compile each of these for each number of rows.
+    def pad(leaf: Any, axis: int = 0) -> Any:
+        leaf = np.asarray(leaf)
+        return np.concatenate([leaf, np.take(leaf, np.zeros(more, int), axis=axis)], axis=axis)
+
+    weights = np.ones(n, inputs.y.dtype) if inputs.weights is None else np.asarray(inputs.weights)
+    start = inputs.start
+    if start is not None and not isinstance(start, dict):
+        start = pad(start, np.ndim(start) - 2)
+    own = np.arange(n, n + more, dtype=np.int32)
+    return inputs._replace(
+        x=jax.tree.map(pad, inputs.x),
+        y=pad(inputs.y),
+        weights=np.concatenate([weights, np.zeros(more, weights.dtype)]),
+        offset=None if inputs.offset is None else pad(inputs.offset),
+        start=start,
+        fold_of_row=None if inputs.fold_of_row is None else np.concatenate([np.asarray(inputs.fold_of_row), own * 0 - 1]),
+        leader=None if inputs.leader is None else np.concatenate([np.asarray(inputs.leader), own]),
+    )
 
 
 def as_inputs(given: Inputs, axes: dict[str, np.ndarray]) -> Inputs:

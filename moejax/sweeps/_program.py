@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _cache, _keys
+from moejax._rows import padded_size
 from moejax.sweeps._axes import NO_SAMPLE, ROW_AXES
-from moejax.sweeps._inputs import STREAMS, Inputs, typed
+from moejax.sweeps._inputs import STREAMS, Inputs, padded, typed
 
 # By default XLA groups reductions into library calls. Without this grouping a constant gate loses a fifth of its speed and
 # EM a tenth; the gradient steps of a softmax gate gain a little, and those of a top-1 gate gain half as much again. The
@@ -129,6 +130,7 @@ class Program:
         self, fit: Callable[..., Any], names: tuple[str, ...], inputs: Inputs, chunk: int, device: Any, optimize: bool
     ):
         self.device = device
+        inputs = padded(fit, inputs)
         self.shared = jax.device_put(inputs, device)
         example = jax.device_put(typed({name: np.zeros(chunk) for name in names}, inputs), device)
         modes = tuple(getattr(jax.config, f"jax_{name}") for name in ("enable_x64", "default_matmul_precision"))
@@ -211,6 +213,12 @@ def compile_for(
     return _cache.program(parts, build, options, device=device, name="the program of a sweep")
 
 
+def _padded_target(fit: Any, y: Any) -> Any:
+    """Return the shape and type of the target of the program, so that tables that share programs share the size of a chunk."""
+    n = padded_size(y.shape[0]) if getattr(fit, "takes_padding", False) else y.shape[0]
+    return jax.ShapeDtypeStruct((n, *y.shape[1:]), y.dtype)
+
+
 def default_chunk_size(fit: Any, inputs: Inputs, platform: str) -> int:
     """Return the number of members of a chunk such that its work arrays fit the memory meant for them.
 
@@ -232,4 +240,4 @@ def default_chunk_size(fit: Any, inputs: Inputs, platform: str) -> int:
         return 32 if platform == "cpu" else 1024
     kind = "other" if platform != "cpu" else "cpu uneven" if _is_uneven(fit) else "cpu"
     room, least, most = _CHUNK_BYTES[kind]
-    return int(np.clip(2 ** int(np.log2(max(1, room // fit.work_bytes(inputs.y)))), least, most))
+    return int(np.clip(2 ** int(np.log2(max(1, room // fit.work_bytes(_padded_target(fit, inputs.y))))), least, most))
