@@ -18,6 +18,7 @@ _PRECISE = jax.lax.Precision.HIGHEST
 _ELIMINATED = 32  # unknowns, up to which elimination is faster
 _CG_STEPS = 16
 _SWEEPS = 30  # of coordinate descent at most
+_SMALL = 1e-6  # of what a round of it moves, beside the largest one, squared
 
 
 def dot(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -252,13 +253,18 @@ def _descended(b: jax.Array, slope: jax.Array, gram: jax.Array, absolute: Any, r
         return jax.lax.dynamic_update_slice(new, value, (0, j)), bent + (value - here) * row
 
     def sweep(carry: Any) -> Any:
-        number, new, bent, _ = carry
+        number, new, bent, largest, _ = carry
         after, bent = jax.lax.fori_loop(0, d, coordinate, (new, bent))
-        return number + 1, after, bent, (curved * jnp.square(after - new)).max(initial=0)
+        moved = (curved * jnp.square(after - new)).max(initial=0)
+        return number + 1, after, bent, jnp.maximum(largest, moved), moved
 
-    first = (jnp.zeros((), jnp.int32), b, slope, jnp.asarray(jnp.inf, b.dtype))
-    least = jnp.square(jnp.finfo(b.dtype).eps)
-    _, new, bent, _ = jax.lax.while_loop(lambda c: (c[0] < _SWEEPS) & (c[3] > least), sweep, first)
+    # Until a round moves next to nothing beside the largest one: the next M-step goes on from here.
+    zero = jnp.zeros((), b.dtype)
+    _, new, bent, *_ = jax.lax.while_loop(
+        lambda c: (c[0] == 0) | ((c[0] < _SWEEPS) & (c[4] > _SMALL * c[3])),
+        sweep,
+        (jnp.zeros((), jnp.int32), b, slope, zero, zero),
+    )
     return new, bent - slope
 
 
