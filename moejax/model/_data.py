@@ -64,9 +64,12 @@ def is_table(x: Any) -> bool:
 
 
 def leaders(groups: Any) -> jax.Array:
-    """The first row of each row's group, (n,), for (n,) labels; where traced, these have to be numbers from 0 to n - 1."""
+    """The first row of each row's group, (n,), for (n,) labels of any value, traced or not."""
     if not _checks.is_traced(groups):
         _, first, group = np.unique(np.asarray(groups), return_index=True, return_inverse=True)
         return jnp.asarray(first[group.ravel()], jnp.int32)
-    rows = jnp.arange(groups.shape[0], dtype=jnp.int32)
-    return jax.ops.segment_min(rows, groups, groups.shape[0])[groups]
+    order = jnp.argsort(groups, stable=True).astype(jnp.int32)  # rows of a group side by side, its first row first
+    labels = groups[order]
+    begins = jnp.concatenate([jnp.ones(1, bool), labels[1:] != labels[:-1]])
+    first = jax.lax.cummax(jnp.where(begins, jnp.arange(len(order)), 0))
+    return jnp.zeros_like(order).at[order].set(order[first])

@@ -557,3 +557,12 @@ def test_degrees_of_freedom_of_fewer_experts_are_those_of_a_smaller_model(refere
 
     d = X.shape[1]
     assert count(K, {"n_experts": K - 1}) == count(K - 1, {}) == (K - 1) * (d + 2) + (K - 2) * (d + 1)
+
+
+def test_groups_are_found_whatever_their_labels_traced_or_not():
+    draw = np.random.default_rng(0)
+    for n in (1, 7, 60):
+        labels = draw.integers(-5, 3 * n, size=n)
+        wanted = [int(np.flatnonzero(labels == label)[0]) for label in labels]
+        for found in (leaders(labels), jax.jit(leaders)(labels), jax.vmap(leaders)(labels[None])[0]):
+            assert np.asarray(found).tolist() == wanted
