@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import moejax
 from moejax import experts, families, gates, penalties
 from moejax.fit import degrees_of_freedom
-from moejax.model import Data
+from moejax.model import Data, leaders
 
 pytestmark = pytest.mark.usefixtures("float64")
 
