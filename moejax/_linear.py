@@ -58,7 +58,7 @@ class Ask(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """Sums over rows of weight * x x', gram (A, p, p), and of pull * x, pull (A', p), for x as in a `Table`; means: (p - 1,)."""
+    """Sums over rows, for x as in a `Table`: gram (A, p, p), of weight * x x'; pull (A', p), of pull * x; means (p - 1,)."""
 
     gram: jax.Array
     pull: jax.Array
@@ -273,7 +273,8 @@ def collinear(gram: jax.Array, used: jax.Array) -> jax.Array:
     pivots of Gaussian elimination. gram: (A, p, p).
     """
     p = gram.shape[1]
-    scale = where(used | (np.arange(p) == p - 1), jax.lax.rsqrt(jnp.maximum(diagonals(gram), jnp.finfo(gram.dtype).tiny)), 0.0)
+    inverse = jax.lax.rsqrt(jnp.maximum(diagonals(gram), jnp.finfo(gram.dtype).tiny))
+    scale = where(used | (np.arange(p) == p - 1), inverse, 0.0)
     system = gram * scale[:, :, None] * scale[:, None]
     system = system + where(scale > 0, 0.0, 1.0).astype(gram.dtype)[..., None] * np.eye(p, dtype=gram.dtype)
 

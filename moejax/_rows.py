@@ -1,7 +1,7 @@
 """Rows of data, and the one way to go over them: sums over blocks.
 
-Small data are one block, and a sum over rows is one call. Larger data are many blocks of equal size, with work arrays that fit a
-core's cache, and a sum over rows is a loop over them. Rows that fill up a block copy a real row and have weight 0.
+Small data are one block, and a sum over rows is one call. Larger data are many blocks of equal size, with work arrays that
+fit a core's cache, and a sum over rows is a loop over them. Rows that fill up a block copy a real row and have weight 0.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def _aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 
 def padded_size(n: int) -> int:
-    """The number of rows that programs for n rows are compiled for: a few sizes a factor of two, at most a quarter above n."""
+    """The number of rows that programs for n rows are compiled for: one of a few sizes, at most a quarter above n."""
     if n <= _FEWEST:
         return _FEWEST
     step = 1 << max((n - 1).bit_length() - 3, 0)

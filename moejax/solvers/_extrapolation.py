@@ -17,8 +17,8 @@ _MANY = 100  # numbers, beyond which there are more of them
 class Memory(NamedTuple):
     """What is kept of iterations on p numbers.
 
-    point: (p,), where the last one began. move: (p,), how far it led. turns: (m, p), changes of moves, orthonormal, the newest
-    first. steps: (m, p), the changes of points that made them. Rows are 0 where there is nothing to keep.
+    point: (p,), where the last one began. move: (p,), how far it led. turns: (m, p), changes of moves, orthonormal, the
+    newest first. steps: (m, p), the changes of points that made them. Rows are 0 where there is nothing to keep.
     """
 
     point: jax.Array

@@ -1,7 +1,7 @@
 """Starts of EM: responsibilities (K, n) drawn from a key, before any model has been fitted.
 
-Each kind is a clustering by k-means, of the inputs or of what a regression leaves, or nearly equal shares; one program serves
-all. Draws depend on the key and on the number of a row alone, so that rows which fill up a block change nothing.
+Each kind is a clustering by k-means, of the inputs or of what a regression leaves, or nearly equal shares; one program
+serves all. Draws depend on the key and on the number of a row alone, so that rows which fill up a block change nothing.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ def _sample(rows: Rows) -> Block:
 def _noise(key: jax.Array, number: jax.Array, n_experts: int, rows: Rows, dtype: Any) -> jax.Array:
     """Uniform numbers (B, K, m). Those of a row depend on the key and on the number of the row alone.
 
-    They are hashes of a counter (the finalizer of MurmurHash3, Appleby 2011), for to tell experts apart takes no more: those of
-    `jax.random` are several times as much to compile, and depend on how many there are.
+    They are hashes of a counter (the finalizer of MurmurHash3, Appleby 2011), for to tell experts apart takes no more: those
+    of `jax.random` are several times as much to compile, and depend on how many there are.
     """
     data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
     counter = jnp.arange(rows.size, dtype=jnp.uint32).reshape(rows.count, 1, -1) * np.uint32(n_experts)
@@ -222,7 +222,7 @@ def _nearest(columns: jax.Array, centres: jax.Array, active: jax.Array) -> jax.A
 
 
 def shared_out(given: jax.Array, active: jax.Array) -> jax.Array:
-    """Responsibilities (..., K, m) of the experts that take part; rows of those that do not are shared by the others alike."""
+    """Responsibilities (..., K, m) of the experts that take part, who share the rows of the others alike."""
     r = where(active[:, None], given, 0.0)
     total = r.sum(axis=-2, keepdims=True)
     return where(total > 0, r / where(total > 0, total, 1.0), (active / active.sum()).astype(r.dtype)[:, None])
