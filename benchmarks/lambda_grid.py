@@ -665,11 +665,9 @@ def figure_comparison(rows: list[dict[str, Any]], names: list[str]) -> Any:
 
 
 def keep_compiled_programs() -> None:
-    """Let JAX keep compiled programs between runs, unless the user has a place for them already."""
-    if jax.config.jax_compilation_cache_dir is None:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "moejax"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    """Keep compiled programs between runs, in the user's cache folder unless the environment says otherwise."""
+    if "MOEJAX_CACHE" not in os.environ:
+        moejax.cache()
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:

@@ -46,19 +46,20 @@ _usable: dict[Path, bool] = {}
 _hits = 0  # of JAX's own cache
 
 
-def cache(folder: str | os.PathLike[str] | None) -> None:
+def cache(folder: str | os.PathLike[str] | None = _UNSET) -> None:
     """Keep compiled programs in a folder, from which later processes take them.
 
     Without this call, the environment variable MOEJAX_CACHE names the folder ("0" or "off": none).
 
     Parameters
     ----------
-    folder : str, os.PathLike or None
-        A folder of the caller's own, made unless it is there, with no rights for others (mode 0700). One that is not
+    folder : str, os.PathLike or None, optional
+        A folder of the caller's own, the one in which estimators keep theirs unless given, made unless it is there, with no rights for others (mode 0700). One that is not
         private, or cannot be written, is done without, with a line in the log "moejax". It holds 1 GiB at most, and what has
         not been used for the longest goes first. None keeps nothing, of estimators neither.
     """
     global _chosen
+    folder = default_folder() if folder is _UNSET else folder
     _chosen = None if folder is None else Path(folder).expanduser().absolute()
 
 

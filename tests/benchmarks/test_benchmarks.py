@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import moejax
-from moejax import datasets, experts, families, gates, losses, plots
+from moejax import _cache, datasets, experts, families, gates, losses, plots
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -532,11 +532,14 @@ def test_accuracy_names_the_problem_that_failed(kind, tmp_path, monkeypatch):
 
 def test_programs_are_kept_where_the_user_says(tmp_path, monkeypatch):
     monkeypatch.undo()
-    before = jax.config.jax_compilation_cache_dir, jax.config.jax_persistent_cache_min_compile_time_secs
-    try:
-        jax.config.update("jax_compilation_cache_dir", str(tmp_path))
-        lambda_grid.keep_compiled_programs()
-        assert jax.config.jax_compilation_cache_dir == str(tmp_path)
-    finally:
-        jax.config.update("jax_compilation_cache_dir", before[0])
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", before[1])
+    before = jax.config.jax_compilation_cache_dir
+    for named, kept in ((str(tmp_path / "named"), tmp_path / "named"), (None, tmp_path / "user" / "moejax" / "programs")):
+        with monkeypatch.context() as patch:
+            patch.setattr(_cache, "_chosen", _cache._UNSET)
+            patch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+            patch.delenv("MOEJAX_CACHE")
+            if named:
+                patch.setenv("MOEJAX_CACHE", named)
+            lambda_grid.keep_compiled_programs()
+            assert _cache.folder() == kept
+    assert jax.config.jax_compilation_cache_dir == before
