@@ -163,7 +163,7 @@ def n_rows(x: Any) -> int:
 
 def penalized_leaves(params: Any) -> Any:
     def seen(path: tuple[Any, ...], leaf: Any) -> bool:
-        names = [str(part.key) for part in path if hasattr(part, "key")]  # what boxes a parameter has no key
+        names = [str(entry.key) for entry in path if hasattr(entry, "key")]  # what boxes a parameter has no key
         return not names or names[-1] not in _FREE
 
     return jax.tree_util.tree_map_with_path(seen, params)

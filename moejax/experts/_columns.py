@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import _checks, _trees
+from moejax import _checks
+from moejax.experts._base import Expert, ExpertLike, completed
 
 
 @dataclass(frozen=True)
@@ -59,22 +60,28 @@ class Choices:
 
 
 @dataclass(frozen=True)
-class Zeroed:
+class Zeroed(Expert):
     """Experts each of which sees x with the columns of the others set to 0; made by `by_columns`."""
 
-    expert: Any
+    expert: Expert
     choices: Choices
+    is_divided = True
+
+    @property
+    def declares_penalized(self) -> bool:
+        """As the expert does."""
+        return self.expert.declares_penalized
 
     @property
     def hyper(self) -> dict[str, float]:
         """Which columns the experts see, and what they have of their own."""
-        return {**getattr(self.expert, "hyper", {}), **self.choices.hyper}
+        return {**self.expert.hyper, **self.choices.hyper}
 
     def check_hyper(self, name: str, value: Any) -> None:
         """Raise ValueError for a number that it cannot be."""
         if name in self.choices.hyper:
             self.choices.check_hyper(name, value)
-        elif hasattr(self.expert, "check_hyper"):
+        else:
             self.expert.check_hyper(name, value)
 
     def init(self, key: jax.Array, n_experts: int, x: jax.Array) -> Any:
@@ -91,27 +98,26 @@ class Zeroed:
 
     def trainable(self, params: Any) -> Any:
         """As the expert says, and no number of a choice."""
-        return self._marked(_trees.trainable, params)
+        return self._marked(self.expert.trainable(self.choices.own(params)))
 
     def penalized(self, params: Any) -> Any:
         """As the expert says, and no number of a choice."""
-        return self._marked(_trees.penalized, params)
+        return self._marked(self.expert.penalized(self.choices.own(params)))
 
-    def _marked(self, mark: Callable[[Any, Any], Any], params: Any) -> Any:
-        own = mark(self.expert, self.choices.own(params))
+    def _marked(self, own: Any) -> Any:
         return {**own, **dict.fromkeys(self.choices.hyper, False)} if self.choices.hyper else own
 
     def apply(self, params: Any, x: jax.Array) -> jax.Array:
         """Each expert's predictions of its own columns, (K, n) or (K, n, m)."""
 
         def one(own: Any, seen: jax.Array) -> jax.Array:
-            rows = self.expert.prepare(seen * x) if hasattr(self.expert, "prepare") else seen * x
+            rows = self.expert.prepare(seen * x)
             return self.expert.apply(jax.tree.map(lambda leaf: leaf[None], own), rows)[0]
 
         return jax.vmap(one)(self.choices.own(params), self.choices.seen(params, x.shape[1], x.dtype))
 
 
-def by_columns(expert: Any, choices: Sequence[Sequence[Sequence[int]]]) -> Any:
+def by_columns(expert: ExpertLike, choices: Sequence[Sequence[Sequence[int]]]) -> Expert:
     """The same experts, each of which sees only columns of its own, by one of several divisions.
 
     choices: divisions, each with the columns of every expert; columns may be in those of several experts, or of none. With
@@ -126,16 +132,17 @@ def by_columns(expert: Any, choices: Sequence[Sequence[Sequence[int]]]) -> Any:
     negative or repeated, experts that are divided already, and tied ones; and, once inputs are known, for columns that they
     lack, and for experts whose params do not have experts first, such as `predictions`.
     """
-    if getattr(expert, "choices", None) is not None:
+    expert = completed(expert)
+    if expert.is_divided:
         raise ValueError(f"expert: {expert!r} has columns of its own already; want to divide them once")
-    if hasattr(expert, "variance"):
+    if expert.has_distribution:
         raise ValueError(f"expert: {expert!r} has a distribution of coefficients; want others, to divide columns among")
     if not len(choices):
         raise ValueError("choices: none was given; want at least one division of the columns")
     for number, choice in enumerate(choices):
         check_division(f"choices[{number}]", choice, len(choices[0]))
     divided = Choices(tuple(tuple(tuple(int(c) for c in columns) for columns in choice) for choice in choices))
-    return expert.by_columns(divided) if hasattr(expert, "by_columns") else Zeroed(expert, divided)
+    return expert.by_columns(divided)
 
 
 def check_division(name: str, columns: Any, n_experts: int) -> None:

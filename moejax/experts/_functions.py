@@ -9,9 +9,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from moejax.experts._base import Expert
+
 
 @dataclass(frozen=True)
-class Functions:
+class Functions(Expert):
     """Predictors that are functions of the inputs; made by `functions`."""
 
     each: tuple[Callable[[Any], jax.Array], ...]
@@ -20,6 +22,10 @@ class Functions:
         """Nothing; raises ValueError unless there are as many functions as experts."""
         if len(self.each) != n_experts:
             raise ValueError(f"functions: {len(self.each)} were given for {n_experts} experts; want one for each")
+        return {}
+
+    def penalized(self, params: dict[str, jax.Array]) -> dict[str, bool]:
+        """Nothing, since nothing is trained."""
         return {}
 
     def prepare(self, x: Any) -> jax.Array:

@@ -11,16 +11,23 @@ import jax.numpy as jnp
 
 from moejax import _checks
 from moejax._linear import Ask, Moments, Quadratic, Table, predictors, quadratic_of, with_intercept
+from moejax.experts._base import Expert
 from moejax.experts._columns import Choices
 
 
 @dataclass(frozen=True)
-class Linear:
+class Linear(Expert):
     """Linear predictors; made by `linear`."""
 
     outputs: int | None = None
     init_scale: float = 1.0
     choices: Choices | None = None
+    is_linear = True
+
+    @property
+    def is_divided(self) -> bool:
+        """Whether each expert sees columns of its own."""
+        return self.choices is not None
 
     @property
     def hyper(self) -> dict[str, float]:
@@ -56,6 +63,10 @@ class Linear:
             "intercept": jnp.zeros((n_experts, *tail), x.dtype),
             **({} if self.choices is None else self.choices.init(n_experts, x)),
         }
+
+    def penalized(self, params: dict[str, jax.Array]) -> dict[str, bool]:
+        """The weights."""
+        return {name: name == "weights" for name in params}
 
     def prepare(self, x: jax.Array) -> Table:
         """What all members share: the table of x."""

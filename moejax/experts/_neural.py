@@ -8,10 +8,11 @@ from typing import Any
 import jax
 
 from moejax._networks import Linen, Nnx, as_network, init_params, n_rows, output_shape, penalized_leaves
+from moejax.experts._base import Expert
 
 
 @dataclass(frozen=True)
-class NeuralExpert:
+class NeuralExpert(Expert):
     """K copies of one network; made by `neural`."""
 
     network: Linen | Nnx

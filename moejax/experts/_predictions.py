@@ -7,15 +7,21 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from moejax.experts._base import Expert
+
 
 @dataclass(frozen=True)
-class Predictions:
+class Predictions(Expert):
     """Predictors that come with the inputs; made by `predictions`."""
 
     def init(self, key: jax.Array, n_experts: int, x: jax.Array) -> dict[str, jax.Array]:
         """Nothing; raises ValueError unless x has a column for each expert."""
         if x.shape[1] != n_experts:
             raise ValueError(f"predictions: {x.shape[1]} columns were given for {n_experts} experts; want one for each")
+        return {}
+
+    def penalized(self, params: dict[str, jax.Array]) -> dict[str, bool]:
+        """Nothing, since nothing is trained."""
         return {}
 
     def prepare(self, x: jax.Array) -> jax.Array:

@@ -8,13 +8,26 @@ from typing import Any
 
 import jax
 
+from moejax.experts._base import Expert
+
 
 @dataclass(frozen=True)
-class Stack:
-    """K copies of one expert; made by `stack`."""
+class Stack(Expert):
+    """K copies of one expert; made by `stack`.
+
+    Attributes
+    ----------
+    one_init : callable
+        Makes the params of one expert.
+    one_apply : callable
+        Makes the predictions of one expert.
+    coefficients : callable or None, default None
+        Tells which arrays are penalised; None for none.
+    """
 
     one_init: Callable[[jax.Array, Any], Any]
     one_apply: Callable[[Any, Any], jax.Array]
+    coefficients: Callable[[Any], Any] | None = None
 
     def init(self, key: jax.Array, n_experts: int, x: Any) -> Any:
         """The single expert's parameters, drawn K times, stacked on a leading axis."""
@@ -24,10 +37,47 @@ class Stack:
         """The single expert's predictions with each of the K parameters: (K, n) or (K, n, m)."""
         return jax.vmap(self.one_apply, in_axes=(0, None))(params, x)
 
+    def penalized(self, params: Any) -> Any:
+        """Return what the user's function tells, and without one that nothing is penalised."""
+        return super().penalized(params) if self.coefficients is None else self.coefficients(params)
 
-def stack(init: Callable[[jax.Array, Any], Any], apply: Callable[[Any, Any], jax.Array]) -> Stack:
-    """K experts from the two functions of a single one.
+    @property
+    def declares_penalized(self) -> bool:
+        """Whether the user gave a function that tells which arrays are penalised."""
+        return self.coefficients is not None
 
-    init(key, x) -> params of one expert, any pytree; apply(params, x) -> its predictions, (n,) or (n, m).
+
+def stack(
+    init: Callable[[jax.Array, Any], Any],
+    apply: Callable[[Any, Any], jax.Array],
+    *,
+    penalized: Callable[[Any], Any] | None = None,
+) -> Stack:
+    """Construct K experts from the two functions of a single one.
+
+    Parameters
+    ----------
+    init : callable
+        `init(key, x) -> params` of one expert, any pytree.
+    apply : callable
+        `apply(params, x) -> (n,)` or `(n, m)`, the predictions of one expert.
+    penalized : callable or None, default None
+        `penalized(params) -> tree of bool`, like params: which arrays penalties see. None for none; a penalty on the experts
+        is then refused.
+
+    Returns
+    -------
+    Stack
+        The experts. Building them again from the same functions compiles nothing anew.
+
+    Examples
+    --------
+    >>> import jax
+    >>> from moejax import experts
+    >>> bumps = experts.stack(
+    ...     lambda key, x: {"slopes": jax.random.normal(key, x.shape[1:])},
+    ...     lambda params, x: jax.numpy.tanh(x @ params["slopes"]),
+    ...     penalized=lambda params: {"slopes": True},
+    ... )
     """
-    return Stack(init, apply)
+    return Stack(init, apply, penalized)

@@ -20,6 +20,7 @@ import numpy as np
 
 from moejax import _checks
 from moejax._linear import Ask, Moments, Table, diagonals, dot, predictors, solved, with_intercept
+from moejax.experts._base import Expert
 
 Params = dict[str, jax.Array]
 FORMS = ("published", "full")
@@ -46,11 +47,14 @@ class _Centred(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Tied:
+class Tied(Expert):
     """Linear predictors with tied coefficients; made by `tied`."""
 
     groups: int = 3
     init_scale: float = 1.0
+    has_m_step = True
+    has_begin = True
+    has_distribution = True
 
     @property
     def hyper(self) -> dict[str, float]:
@@ -114,11 +118,11 @@ class Tied:
         """What all members share: the table of x."""
         return with_intercept(x)
 
-    def apply(self, params: Params, x: jax.Array) -> jax.Array:
+    def apply(self, params: Params, x: Table) -> jax.Array:
         """x . mean coefficients + intercept, (K, n), for x as `prepare` returns it."""
         return predictors(self.coefficients(params), params["intercept"], x)
 
-    def variance(self, params: Params, x: jax.Array) -> jax.Array:
+    def variance(self, params: Params, x: Table) -> jax.Array:
         """Of the predictor over memberships, (K, n): the sum over features of x_j^2 times the coefficient's variance."""
         tau = jnp.exp(self.log_memberships(params))
         off = params["values"][:, None] - _mean(tau, params["values"])[..., None]

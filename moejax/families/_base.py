@@ -1,17 +1,20 @@
-"""What families share: what one without dispersion parameters does, shapes and checks."""
+"""The contract of families, and what families without dispersion parameters share."""
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from moejax import _checks
+from moejax._contracts import Part, Record, capability, check_functions, free_numbers, is_whole
 
 Params = dict[str, jax.Array]
+FUNCTIONS = ("log_prob", "mean")
 
 
 class Target(NamedTuple):
@@ -28,45 +31,488 @@ def target_of(y: jax.Array, weights: jax.Array) -> Target:
     return Target(mean, (share * jnp.square(y - mean)).sum(axis=0))
 
 
-class Family:
-    """What families without dispersion parameters share."""
+class FamilyLike(Protocol):
+    """Any record with the two functions that a family needs."""
 
-    def init(self, n_experts: int, eta: Any) -> Params:
-        """Nothing to estimate."""
+    def log_prob(self, y: jax.Array, eta: jax.Array, phi: Any, /) -> jax.Array:
+        """Return log densities or log masses."""
+
+    def mean(self, eta: jax.Array, /) -> jax.Array:
+        """Return the means."""
+
+
+class Family(Part):
+    """The contract of families: the distribution of the target given an expert's predictor eta.
+
+    A user's own record needs only the two required functions; `moe` completes it with the defaults that stand here.
+
+    Attributes
+    ----------
+    shared : bool, default False
+        Whether phi is one for all experts rather than led by them.
+    is_quadratic : bool, default False
+        Whether -log_prob is a quadratic in eta, so that an M-step by `curvature` is exact.
+    support : {"real", "positive", "counts"}, default "real"
+        Of targets that are numbers and not classes; read with `mode` and `rise`.
+    has_sample : bool, default False
+        Capability: `sample`.
+    has_dispersion : bool, default False
+        Capability: `spread` and `dispersion`. EM fits phi by them; without them it takes gradient steps.
+    has_expected_log_prob : bool, default False
+        Capability: `expected_log_prob`, for experts that have a distribution; `spread` then takes `variance` too.
+    has_cdf : bool, default False
+        Capability: `cdf`. Quantiles and calibration come by it.
+    has_modes : bool, default False
+        Capability: `mode` and `rise`. The modes of mixtures come by them.
+    has_classes : bool, default False
+        Capability: `class_probabilities`. The targets are classes.
+
+    Notes
+    -----
+    Required: `log_prob`, `mean`. Optional, with a default: `init`, `check_target`, `start`, `curvature`, `at_floor`, `held`,
+    `bounded`, `fall`, `trainable`, `penalized`, `hyper`, `check_hyper`, `settled`, `degrees_of_freedom`.
+
+    Shapes: y is (n,) or (n, m), always floats (counts and class numbers too). eta is (K, n), or (K, n, m) for m outputs,
+    which are independent given the expert, or for m numbers that are one output's. phi is a dictionary of dispersion
+    parameters, led by experts unless `shared`.
+    """
+
+    role: ClassVar[str] = "family"
+    is_quadratic: bool = False
+    support: str = "real"
+    has_sample: bool = False
+    has_dispersion: bool = False
+    has_expected_log_prob: bool = False
+    has_cdf: bool = False
+    has_modes: bool = False
+    has_classes: bool = False
+
+    @property
+    def shared(self) -> bool:
+        """Whether phi is one for all experts rather than led by them; by default no."""
+        return False
+
+    # ---- required -----------------------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def log_prob(self, y: jax.Array, eta: jax.Array, phi: Any) -> jax.Array:
+        """Return proper, normalised log densities or log masses.
+
+        Parameters
+        ----------
+        y : jax.Array, (n,) or (n, m)
+            Targets.
+        eta : jax.Array, (K, n) or (K, n, m)
+            Predictors.
+        phi : pytree
+            Dispersion parameters.
+
+        Returns
+        -------
+        jax.Array, (K, n)
+            Summed over outputs.
+        """
+
+    @abc.abstractmethod
+    def mean(self, eta: jax.Array) -> jax.Array:
+        """Return the mean of the target, of each output; the class probabilities of classes.
+
+        Parameters
+        ----------
+        eta : jax.Array, (K, n) or (K, n, m)
+            Predictors.
+
+        Returns
+        -------
+        jax.Array, (K, n) or (K, n, m)
+            What a prediction averages over experts.
+        """
+
+    # ---- optional -----------------------------------------------------------------------------------------------
+
+    def init(self, n_experts: int, eta: Any) -> Any:
+        """Return dispersion parameters to begin with; by default there are none.
+
+        Parameters
+        ----------
+        n_experts : int
+            K.
+        eta : jax.Array or jax.ShapeDtypeStruct
+            Predictors, or their shape and type.
+
+        Returns
+        -------
+        pytree
+            phi.
+        """
         return {}
 
-    def penalized(self, phi: Params) -> dict[str, bool]:
-        """Nothing."""
-        return dict.fromkeys(phi, False)
-
-    def at_floor(self, phi: Params, target: Target) -> jax.Array:
-        """Never."""
-        return jnp.zeros((), bool)
-
-    def held(self, phi: Params, target: Target) -> Params:
-        """All numbers in phi where some dispersion is at its floor, since a bound ties them together."""
-        at_floor = self.at_floor(phi, target)
-        return jax.tree.map(lambda leaf: jnp.broadcast_to(at_floor, leaf.shape), phi)
-
-    def degrees_of_freedom(self, phi: Params) -> jax.Array:
-        """None."""
-        return jnp.zeros((), int)
-
-    def spread(self, y: jax.Array, eta: jax.Array, phi: Params, weights: jax.Array) -> tuple[()]:
-        """Nothing."""
-        return ()
-
-    def dispersion(self, phi: Params, sums: Any, change: jax.Array, target: Target) -> Params:
-        """Phi as it is."""
-        return phi
-
     def check_target(self, y: Any, shape: tuple[int, ...]) -> None:
-        """Raise ValueError unless y has this shape and values of the family's support."""
+        """Raise ValueError for targets that cannot be; by default those that are not finite numbers shaped like predictions.
+
+        Parameters
+        ----------
+        y : array_like
+            Targets.
+        shape : tuple of int
+            The shape of a prediction, (n,) or (n, m).
+        """
         _checks.shape("y", y, shape, "what this model predicts for this x")
         self._check_support(y)
 
     def _check_support(self, y: Any) -> None:
         _checks.finite("y", y)
+
+    def start(self, target: Target) -> Any:
+        """Return the eta to begin with; by default 0.
+
+        Parameters
+        ----------
+        target : Target
+            Moments of the target.
+
+        Returns
+        -------
+        float or jax.Array, () or (m,)
+            The predictor of all experts at the start.
+        """
+        return 0.0
+
+    def curvature(self, y: jax.Array, eta: jax.Array, phi: Any) -> jax.Array:
+        """Return the second derivative of -log_prob in eta, its expectation, or a bound.
+
+        By default the second derivative, or 0 where it is below 0. Where log_prob is no sum over the last axis of eta, the
+        diagonal of a matrix above the Hessian.
+
+        Parameters
+        ----------
+        y : jax.Array, (n,) or (n, m)
+            Targets.
+        eta : jax.Array, (K, n) or (K, n, m)
+            Predictors.
+        phi : pytree
+            Dispersion parameters.
+
+        Returns
+        -------
+        jax.Array, like eta
+            No number below 0.
+        """
+        slope = jax.grad(lambda eta: -self.log_prob(y, eta, phi).sum())
+        return jnp.maximum(jax.jvp(slope, (eta,), (jnp.ones_like(eta),))[1], 0)
+
+    def at_floor(self, phi: Any, target: Target) -> jax.Array:
+        """Return whether a constraint holds some dispersion; by default never.
+
+        Parameters
+        ----------
+        phi : pytree
+            Dispersion parameters.
+        target : Target
+            Moments of the target.
+
+        Returns
+        -------
+        jax.Array, ()
+            A boolean.
+        """
+        return jnp.zeros((), bool)
+
+    def held(self, phi: Any, target: Target) -> Any:
+        """Return which numbers a constraint holds, so that no optimum has to have a slope of 0 there.
+
+        By default all numbers in phi where some dispersion is at its floor, since a bound ties them together.
+
+        Parameters
+        ----------
+        phi : pytree
+            Dispersion parameters.
+        target : Target
+            Moments of the target.
+
+        Returns
+        -------
+        pytree of bool
+            A tree like phi, of arrays of the same shapes.
+        """
+        at_floor = self.at_floor(phi, target)
+        return jax.tree.map(lambda leaf: jnp.broadcast_to(at_floor, leaf.shape), phi)
+
+    def bounded(self, phi: Any, target: Target) -> Any:
+        """Return phi brought within constraints that the density does not see; by default unchanged.
+
+        Parameters
+        ----------
+        phi : pytree
+            Dispersion parameters.
+        target : Target
+            Moments of the target.
+
+        Returns
+        -------
+        pytree
+            phi of the same structure.
+        """
+        return phi
+
+    def fall(self, low: jax.Array, high: jax.Array, eta: jax.Array, phi: Any) -> jax.Array | None:
+        """Return how far `rise` falls between two numbers where it falls; by default None, for one that falls throughout.
+
+        Parameters
+        ----------
+        low, high : jax.Array, (n,)
+            Two numbers for each row.
+        eta : jax.Array, (K, n)
+            Predictors.
+        phi : pytree
+            Dispersion parameters.
+
+        Returns
+        -------
+        jax.Array or None, (K, n)
+            No number below 0.
+        """
+        return None
+
+    def penalized(self, phi: Any) -> Any:
+        """Return that no dispersion parameter is penalised.
+
+        Parameters
+        ----------
+        phi : pytree
+            Dispersion parameters.
+
+        Returns
+        -------
+        pytree of bool
+            A tree like phi.
+        """
+        return jax.tree.map(lambda leaf: False, phi)
+
+    def degrees_of_freedom(self, phi: Any) -> jax.Array:
+        """Return the free dispersion parameters, of each expert or of all together; by default all that are trained.
+
+        Parameters
+        ----------
+        phi : pytree
+            Dispersion parameters.
+
+        Returns
+        -------
+        jax.Array, (K,) or ()
+            Whole numbers.
+        """
+        return free_numbers(self, phi)
+
+    # ---- capabilities -------------------------------------------------------------------------------------------
+
+    @capability("has_sample")
+    def sample(self, key: jax.Array, eta: jax.Array, phi: Any) -> jax.Array:
+        """Return a draw from every expert for every row.
+
+        Parameters
+        ----------
+        key : jax.Array
+            The only source of randomness.
+        eta : jax.Array, (K, n) or (K, n, m)
+            Predictors.
+        phi : pytree
+            Dispersion parameters.
+
+        Returns
+        -------
+        jax.Array, (K, n) or (K, n, m)
+            Like y, experts leading.
+        """
+
+    @capability("has_dispersion")
+    def spread(self, y: jax.Array, eta: jax.Array, phi: Any, weights: jax.Array) -> Any:
+        """Return sums over the rows of a block, from which `dispersion` follows.
+
+        Parameters
+        ----------
+        y : jax.Array, (n,) or (n, m)
+            Targets.
+        eta : jax.Array, (K, n) or (K, n, m)
+            Predictors.
+        phi : pytree
+            Dispersion parameters.
+        weights : jax.Array, (K, n)
+            Responsibilities times weights; an expert may have none. A family that `has_expected_log_prob` also takes
+            `variance`, like eta, by name.
+
+        Returns
+        -------
+        pytree
+            Arrays that are added up over blocks; an expert's number, if there is one, first.
+        """
+
+    @capability("has_dispersion")
+    def dispersion(self, phi: Any, sums: Any, change: jax.Array, target: Target) -> Any:
+        """Return phi that maximises, or at least does not lower, the sum of weights * log_prob.
+
+        Parameters
+        ----------
+        phi : pytree
+            Where the E-step was.
+        sums : pytree
+            What `spread` returned, over all rows.
+        change : jax.Array, (), (K,) or (K, m)
+            By how much a step of the experts, which the sums have not seen, is about to raise the sum of
+            weights * -log_prob.
+        target : Target
+            Moments of the target.
+
+        Returns
+        -------
+        pytree
+            phi of the same structure.
+        """
+
+    @capability("has_expected_log_prob")
+    def expected_log_prob(self, y: jax.Array, eta: jax.Array, variance: jax.Array, phi: Any) -> jax.Array:
+        """Return the mean of log_prob where the predictor has this variance around eta.
+
+        Parameters
+        ----------
+        y : jax.Array, (n,)
+            Targets.
+        eta : jax.Array, (K, n)
+            Mean predictors.
+        variance : jax.Array, (K, n)
+            Variances of the predictors.
+        phi : pytree
+            Dispersion parameters.
+
+        Returns
+        -------
+        jax.Array, (K, n)
+            Log densities.
+        """
+
+    @capability("has_cdf")
+    def cdf(self, y: jax.Array, eta: jax.Array, phi: Any) -> jax.Array:
+        """Return P(target <= y) for any real y.
+
+        Parameters
+        ----------
+        y : jax.Array, (n,) or (n, m)
+            Numbers.
+        eta : jax.Array, (K, n) or (K, n, m)
+            Predictors.
+        phi : pytree
+            Dispersion parameters.
+
+        Returns
+        -------
+        jax.Array, like eta
+            Probabilities.
+        """
+
+    @capability("has_modes")
+    def mode(self, eta: jax.Array, phi: Any) -> jax.Array:
+        """Return up to where the density of one target rises, and from where it falls.
+
+        Parameters
+        ----------
+        eta : jax.Array, (K, n)
+            Predictors.
+        phi : pytree
+            Dispersion parameters.
+
+        Returns
+        -------
+        jax.Array, (K, n)
+            Of positive targets above 0; of counts the smallest.
+        """
+
+    @capability("has_modes")
+    def rise(self, y: jax.Array, eta: jax.Array, phi: Any) -> jax.Array:
+        """Return the slope of log_prob in y: in log y of positive targets, and of counts f(y + 1) / f(y) - 1.
+
+        Parameters
+        ----------
+        y : jax.Array, (n,)
+            Numbers.
+        eta : jax.Array, (K, n)
+            Predictors.
+        phi : pytree
+            Dispersion parameters.
+
+        Returns
+        -------
+        jax.Array, (K, n)
+            Slopes.
+        """
+
+    @capability("has_classes")
+    def class_probabilities(self, eta: jax.Array) -> jax.Array:
+        """Return the probability of each class.
+
+        Parameters
+        ----------
+        eta : jax.Array, (K, n) or (K, n, C)
+            Predictors.
+
+        Returns
+        -------
+        jax.Array, (K, n, C)
+            Probabilities.
+        """
+
+
+class Undispersed(Family):
+    """Families without dispersion parameters."""
+
+    has_dispersion = True  # of which there is nothing to fit
+
+    def init(self, n_experts: int, eta: Any) -> Params:
+        """Return no parameters."""
+        return {}
+
+    def spread(self, y: jax.Array, eta: jax.Array, phi: Params, weights: jax.Array) -> tuple[()]:
+        """Return no sums."""
+        return ()
+
+    def dispersion(self, phi: Params, sums: Any, change: jax.Array, target: Target) -> Params:
+        """Return phi as it is."""
+        return phi
+
+
+class OwnFamily(Record, Family):
+    """A user's own record as a family."""
+
+    def log_prob(self, y: jax.Array, eta: jax.Array, phi: Any) -> jax.Array:
+        """Return what the record's `log_prob` returns."""
+        return self._record.log_prob(y, eta, phi)
+
+    def mean(self, eta: jax.Array) -> jax.Array:
+        """Return what the record's `mean` returns."""
+        return self._record.mean(eta)
+
+
+def completed(family: FamilyLike) -> Family:
+    """Return a family with all methods of the contract.
+
+    Parameters
+    ----------
+    family : FamilyLike
+        A family from `moejax.families`, or a user's own record.
+
+    Returns
+    -------
+    Family
+        The family itself, or the record with the defaults.
+
+    Raises
+    ------
+    ValueError
+        If a required function is missing.
+    """
+    if isinstance(family, Family) and is_whole(family, Family):
+        return family
+    check_functions("family", family, FUNCTIONS)
+    return OwnFamily(family)
 
 
 def beside_eta(values: jax.Array, shared: bool) -> jax.Array:

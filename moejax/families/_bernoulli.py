@@ -10,12 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _checks
-from moejax.families._base import Family, Params, check_values, over_outputs
+from moejax.families._base import Params, Undispersed, check_values, over_outputs
 
 
 @dataclass(frozen=True)
-class Bernoulli(Family):
+class Bernoulli(Undispersed):
     """Labels 0 and 1; made by `bernoulli`."""
+
+    has_sample = True
+    has_cdf = True
+    has_classes = True
 
     def log_prob(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """log P(y), summed over outputs, (K, n)."""

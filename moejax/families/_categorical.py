@@ -10,14 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _checks
-from moejax.families._base import Family, Params, check_values
+from moejax.families._base import Params, Undispersed, check_values
 
 
 @dataclass(frozen=True)
-class Categorical(Family):
+class Categorical(Undispersed):
     """Class numbers; made by `categorical`."""
 
     n_classes: int
+    has_sample = True
+    has_classes = True
 
     def init(self, n_experts: int, eta: Any) -> Params:
         """Nothing to estimate; raises ValueError unless eta is (K, n, n_classes)."""

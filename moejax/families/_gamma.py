@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,11 @@ class Gamma(Family):
 
     shared_shape: bool = False
     dispersion_floor: float = 0.05
-    support: ClassVar[str] = "positive"
+    support = "positive"
+    has_sample = True
+    has_dispersion = True
+    has_cdf = True
+    has_modes = True
 
     @property
     def shared(self) -> bool:

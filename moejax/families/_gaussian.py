@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +18,8 @@ from moejax.families._located import Located
 class Gaussian(Located):
     """Normal targets; made by `gaussian`."""
 
-    is_quadratic: ClassVar[bool] = True  # -log_prob in eta
+    is_quadratic = True  # -log_prob in eta
+    has_expected_log_prob = True
 
     def log_prob(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """log N(y; eta, scale^2), summed over outputs, (K, n)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,11 @@ class Located(Family):
 
     shared_scale: bool = False
     variance_floor: float = 0.05
-    support: ClassVar[str] = "real"
+    support = "real"
+    has_sample = True
+    has_dispersion = True
+    has_cdf = True
+    has_modes = True
 
     @property
     def shared(self) -> bool:
@@ -53,7 +57,7 @@ class Located(Family):
 
     def rise(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """The slope of log_prob in y, like eta: by the curvature, that of a tangent with the density's slope."""
-        return (eta - y) * self.curvature(y, eta, phi)  # type: ignore[attr-defined]
+        return (eta - y) * self.curvature(y, eta, phi)
 
     def bounded(self, phi: Params, target: Target) -> Params:
         """Phi with no scale below what rounding leaves of the target's, a bound that the density does not see."""

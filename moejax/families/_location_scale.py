@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from moejax import _checks
-from moejax.families._base import Family, Params, Target, residuals
+from moejax.families._base import Params, Target, Undispersed, residuals
 from moejax.families._numerics import exp_limit, half_square
 
 
 @dataclass(frozen=True)
-class LocationScale(Family):
+class LocationScale(Undispersed):
     """Normal targets, location and scale predicted; made by `location_scale`."""
 
     scale_floor: float = 0.01
-    support: ClassVar[str] = "real"
+    support = "real"
+    has_sample = True
+    has_cdf = True
+    has_modes = True
 
     def init(self, n_experts: int, eta: Any) -> Params:
         """Nothing to estimate; raises ValueError unless eta is (K, n, 2)."""

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from moejax import _checks
-from moejax.families._base import Family, Params, Target, check_values, over_outputs
+from moejax.families._base import Params, Target, Undispersed, check_values, over_outputs
 from moejax.families._dispersion import log_weighted_mean
 from moejax.families._numerics import bounded_exp, exp_limit, extended, stirling
 
 
 @dataclass(frozen=True)
-class Poisson(Family):
+class Poisson(Undispersed):
     """Counts; made by `poisson`."""
 
-    support: ClassVar[str] = "counts"
+    support = "counts"
+    has_sample = True
+    has_cdf = True
+    has_modes = True
 
     def log_prob(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """y eta - exp(eta) - log y!, summed over outputs, (K, n)."""

@@ -11,11 +11,12 @@ import numpy as np
 
 from moejax import _checks
 from moejax._linear import Table, predictors, with_intercept
+from moejax.gates._base import Gate
 from moejax.gates._shapes import Params
 
 
 @dataclass(frozen=True)
-class Confidence:
+class Confidence(Gate):
     """Softmax of minus forecasts of the experts' losses; made by `confidence`."""
 
     coefficients: tuple[tuple[float, ...], ...] | None = None  # of each expert, the intercept last
@@ -48,11 +49,15 @@ class Confidence:
         """Nothing."""
         return dict.fromkeys(params, False)
 
+    def penalized(self, params: Params) -> dict[str, bool]:
+        """Nothing."""
+        return dict.fromkeys(params, False)
+
     def prepare(self, x: jax.Array) -> Table:
         """What all members share: the table of x."""
         return with_intercept(x)
 
-    def log_probs(self, params: Params, x: jax.Array) -> jax.Array:
+    def log_probs(self, params: Params, x: Table) -> jax.Array:
         """log softmax(-forecasts / temperature), (K, n)."""
         forecasts = predictors(params["weights"], params["intercept"], x)
         return jax.nn.log_softmax(-forecasts / params["temperature"], axis=0)

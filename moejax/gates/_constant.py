@@ -8,15 +8,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from moejax.gates._base import Gate
 from moejax.gates._shapes import Params, n_rows
 
 
 @dataclass(frozen=True)
-class Constant:
+class Constant(Gate):
     """Proportions that are trained and see no input; made by `constant`."""
 
     takes_any_array = True
-    exact = True
+    has_m_step = True
 
     def init(self, key: jax.Array, n_experts: int, x: Any) -> Params:
         """Logits of 0, (K,): equal proportions."""

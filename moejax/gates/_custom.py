@@ -8,31 +8,76 @@ from typing import Any
 
 import jax
 
+from moejax.gates._base import Gate
+
 
 @dataclass(frozen=True)
-class Custom:
-    """A gate of two functions of the user's own; made by `custom`."""
+class Custom(Gate):
+    """A gate of a user's own functions; made by `custom`.
 
-    init: Callable[[jax.Array, int, Any], Any]
-    log_probs: Callable[[Any, Any], jax.Array]
+    Attributes
+    ----------
+    own_init : callable
+        Makes the params.
+    logits : callable
+        Makes logits (n, K) of the params and x.
+    coefficients : callable or None, default None
+        Tells which arrays are penalised; None for none.
+    """
+
+    own_init: Callable[[jax.Array, int, Any], Any]
+    logits: Callable[[Any, Any], jax.Array]
+    coefficients: Callable[[Any], Any] | None = None
+
+    def init(self, key: jax.Array, n_experts: int, x: Any) -> Any:
+        """Return what the user's function makes."""
+        return self.own_init(key, n_experts, x)
+
+    def log_probs(self, params: Any, x: Any) -> jax.Array:
+        """Return log softmax of the user's logits, (K, n)."""
+        return jax.nn.log_softmax(self.logits(params, x), axis=-1).T
+
+    def penalized(self, params: Any) -> Any:
+        """Return what the user's function tells, and without one that nothing is penalised."""
+        return super().penalized(params) if self.coefficients is None else self.coefficients(params)
+
+    @property
+    def declares_penalized(self) -> bool:
+        """Whether the user gave a function that tells which arrays are penalised."""
+        return self.coefficients is not None
 
 
 def custom(
     init: Callable[[jax.Array, int, Any], Any],
     logits: Callable[[Any, Any], jax.Array],
+    *,
+    penalized: Callable[[Any], Any] | None = None,
 ) -> Custom:
-    """A gate from two functions: init(key, n_experts, x) -> params, and logits(params, x) -> (n, K) of any real numbers.
+    """Construct a gate from two functions: the probabilities are the softmax of logits.
 
-    The probabilities are the softmax of the logits. Building it again from the same two functions compiles nothing anew.
+    Parameters
+    ----------
+    init : callable
+        `init(key, n_experts, x) -> params`, any pytree.
+    logits : callable
+        `logits(params, x) -> (n, K)`, any real numbers.
+    penalized : callable or None, default None
+        `penalized(params) -> tree of bool`, like params: which arrays penalties see. None for none; a penalty on the gate is
+        then refused.
+
+    Returns
+    -------
+    Custom
+        The gate. Building it again from the same functions compiles nothing anew.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from moejax import gates
+    >>> gate = gates.custom(
+    ...     lambda key, n_experts, x: {"slopes": jnp.zeros((x.shape[1], n_experts)), "shift": jnp.zeros(n_experts)},
+    ...     lambda params, x: x @ params["slopes"] + params["shift"],
+    ...     penalized=lambda params: {"slopes": True, "shift": False},
+    ... )
     """
-    return Custom(init, _LogSoftmax(logits))
-
-
-@dataclass(frozen=True)
-class _LogSoftmax:
-    """log softmax of somebody's (n, K) logits as (K, n), hashed by that function."""
-
-    logits: Callable[[Any, Any], jax.Array]
-
-    def __call__(self, params: Any, x: Any) -> jax.Array:
-        return jax.nn.log_softmax(self.logits(params, x), axis=-1).T
+    return Custom(init, logits, penalized)

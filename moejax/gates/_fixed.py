@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _checks
+from moejax.gates._base import Gate
 from moejax.gates._shapes import Params, n_rows
 
 
 @dataclass(frozen=True)
-class Fixed:
+class Fixed(Gate):
     """Proportions that are given and never trained; made by `fixed`."""
 
     proportions: tuple[float, ...] | None = None

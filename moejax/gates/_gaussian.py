@@ -12,15 +12,19 @@ import numpy as np
 
 from moejax import _checks
 from moejax._linear import Ask, Moments, Table, diagonals, dot, with_intercept
+from moejax.gates._base import Gate
 from moejax.gates._shapes import Params
 
 
 @dataclass(frozen=True)
-class Gaussian:
+class Gaussian(Gate):
     """A mixture of normal distributions of the input; made by `gaussian`."""
 
     shared: bool = False
     ridge: float = 0.01
+    has_m_step = True
+    has_gradient = True
+    models_inputs = True
 
     def init(self, key: jax.Array, n_experts: int, x: jax.Array) -> Params:
         """Equal proportions, means (K, d) standard normal, and covariances that are the identity.
@@ -47,7 +51,7 @@ class Gaussian:
         """log P(expert), (K,)."""
         return jax.nn.log_softmax(params["logits"])
 
-    def log_joint(self, params: Params, x: jax.Array) -> jax.Array:
+    def log_joint(self, params: Params, x: Table) -> jax.Array:
         """log P(expert) + log N(x; mean, covariance), (K, n)."""
         whitening, log_diagonal = _whitening(params)
         d = whitening.shape[-1]
@@ -59,7 +63,7 @@ class Gaussian:
         constant = self.log_proportions(params) + log_diagonal.sum(axis=1) - 0.5 * d * math.log(2 * math.pi)
         return constant[:, None] - 0.5 * jnp.square(white).sum(axis=1)
 
-    def log_probs(self, params: Params, x: jax.Array) -> jax.Array:
+    def log_probs(self, params: Params, x: Table) -> jax.Array:
         """log P(expert | x) by Bayes' rule, (K, n)."""
         return jax.nn.log_softmax(self.log_joint(params, x), axis=0)
 

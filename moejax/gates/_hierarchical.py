@@ -19,9 +19,9 @@ import numpy as np
 
 from moejax import _checks
 from moejax._linear import Ask, Moments, Quadratic, Table, coefficients_of, dot, predictors, with_intercept
+from moejax.gates._base import NEVER, Gate
 
 Params = dict[str, jax.Array]
-_NEVER = -1e30  # the logarithm of no probability at all, finite so that gradients are
 
 
 class Layout(NamedTuple):
@@ -88,11 +88,12 @@ def _leaves(node: Any) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Hierarchical:
+class Hierarchical(Gate):
     """A tree of softmax splits; made by `hierarchical`. tree: nested tuples, a leaf being the number of its expert."""
 
     tree: Any
     init_scale: float = 1.0
+    is_linear = True
 
     @property
     def layout(self) -> Layout:
@@ -110,7 +111,11 @@ class Hierarchical:
             "intercept": jnp.zeros(branches, x.dtype),
         }
 
-    def reordered(self, order: Sequence[int]) -> Hierarchical:
+    def penalized(self, params: Params) -> dict[str, bool]:
+        """The weights of the logits."""
+        return {name: name == "weights" for name in params}
+
+    def reordered(self, order: Any) -> Hierarchical:
         """The gate of the same mixture with its experts in another order, of their present numbers; params stay."""
         place = {int(k): i for i, k in enumerate(order)}
 
@@ -123,26 +128,26 @@ class Hierarchical:
         """What all members share: the table of x."""
         return with_intercept(x)
 
-    def log_branches(self, params: Params, x: jax.Array, active: jax.Array | None = None) -> jax.Array:
+    def log_branches(self, params: Params, x: Table, active: jax.Array | None = None) -> jax.Array:
         """The logarithm of each branch's share of the rows that reach its split, (E, n).
 
         active: (K,), the experts that take part, all unless given; a branch that leads to none of them has no share.
         """
         logits = predictors(params["weights"], params["intercept"], x)
         if active is not None:
-            logits = jnp.where((jnp.asarray(self.layout.below) & active).any(axis=1)[:, None], logits, _NEVER)
+            logits = jnp.where((jnp.asarray(self.layout.below) & active).any(axis=1)[:, None], logits, NEVER)
         return jnp.concatenate([jax.nn.log_softmax(logits[first:end], axis=0) for first, end in self.layout.spans])
 
-    def log_probs(self, params: Params, x: jax.Array) -> jax.Array:
+    def log_probs(self, params: Params, x: Table) -> jax.Array:
         """log P(expert), the sum over the branches on its way, (K, n)."""
         return self._along(self.log_branches(params, x))
 
-    def log_probs_among(self, params: Params, x: jax.Array, active: jax.Array) -> jax.Array:
+    def log_probs_among(self, params: Params, x: Table, active: jax.Array) -> jax.Array:
         """The same where only some experts take part, (K,): each split divides its rows among the branches that lead to one.
 
         So a split that is left with one branch does nothing, and the others are softmax regressions as before.
         """
-        return jnp.where(active[:, None], self._along(self.log_branches(params, x, active)), _NEVER)
+        return jnp.where(active[:, None], self._along(self.log_branches(params, x, active)), NEVER)
 
     def _along(self, branches: jax.Array) -> jax.Array:
         none = jnp.zeros_like(branches[:1])

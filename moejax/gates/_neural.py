@@ -8,10 +8,11 @@ from typing import Any
 import jax
 
 from moejax._networks import Linen, Nnx, as_network, init_params, n_rows, output_shape, penalized_leaves
+from moejax.gates._base import Gate
 
 
 @dataclass(frozen=True)
-class NeuralGate:
+class NeuralGate(Gate):
     """Softmax of a network's outputs; made by `neural`."""
 
     network: Linen | Nnx

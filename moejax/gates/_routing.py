@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from moejax import _checks
-from moejax._linear import predictors
+from moejax._linear import Table, predictors
 from moejax.gates._shapes import Params
 from moejax.gates._softmax import Softmax
 
@@ -29,7 +29,7 @@ class Top1(Softmax):
         """One expert a row."""
         return 1
 
-    def weights(self, params: Params, x: jax.Array) -> jax.Array:
+    def weights(self, params: Params, x: Table) -> jax.Array:
         """1 for the most probable expert and 0 for the others, (K, n); its gradient is the softmax's."""
         return straight_through(jax.nn.softmax(self.logits(params, x), axis=0))
 
@@ -73,7 +73,7 @@ class TopK(Softmax):
             raise ValueError(f"k: {self.kept} was given for {n_experts} experts; want at most as many as there are")
         return super().init(key, n_experts, x)
 
-    def weights(self, params: Params, x: jax.Array) -> jax.Array:
+    def weights(self, params: Params, x: Table) -> jax.Array:
         """Those of a softmax gate for the k largest, 0 for the others, (K, n)."""
         return self.routed(super().weights(params, x))
 
@@ -87,6 +87,7 @@ class NoisyTopK(TopK):
     """`TopK` with noise of a trained size on the logits in training; made by `top_k`."""
 
     noise: float = 1.0
+    is_noisy = True
 
     @property
     def hyper(self) -> dict[str, float]:
@@ -106,11 +107,7 @@ class NoisyTopK(TopK):
         """All but the numbers of `hyper`."""
         return {name: name not in self.hyper for name in params}
 
-    def penalized(self, params: Params) -> dict[str, bool]:
-        """The weights of the logits."""
-        return {name: name == "weights" for name in params}
-
-    def noisy_log_probs(self, params: Params, x: jax.Array, key: jax.Array) -> jax.Array:
+    def noisy_log_probs(self, params: Params, x: Table, key: jax.Array) -> jax.Array:
         """log softmax(logits + noise * softplus(x . noise_weights) * a standard normal), (K, n)."""
         logits, weights = self.logits(params, x), params["noise_weights"]
         size = params["noise"] * jax.nn.softplus(predictors(weights, jnp.zeros_like(weights[:, 0]), x))

@@ -10,16 +10,18 @@ import jax.numpy as jnp
 
 from moejax import _checks
 from moejax._linear import Ask, Moments, Quadratic, Table, coefficients_of, predictors, with_intercept
+from moejax.gates._base import Gate
 from moejax.gates._shapes import Params
 
 
 @dataclass(frozen=True)
-class Softmax:
+class Softmax(Gate):
     """Softmax of linear functions of the input; made by `softmax`."""
 
     temperature: float = 1.0
     reference: bool = False
     init_scale: float = 1.0
+    is_linear = True
 
     @property
     def hyper(self) -> dict[str, float]:
@@ -43,11 +45,15 @@ class Softmax:
         """All but the temperature."""
         return {"weights": True, "intercept": True, "temperature": False}
 
+    def penalized(self, params: Params) -> dict[str, bool]:
+        """The weights of the logits."""
+        return {name: name == "weights" for name in params}
+
     def prepare(self, x: jax.Array) -> Table:
         """What all members share: the table of x."""
         return with_intercept(x)
 
-    def logits(self, params: Params, x: jax.Array) -> jax.Array:
+    def logits(self, params: Params, x: Table) -> jax.Array:
         """(x . weights + intercept) / temperature, (K, n); the reference expert's are 0."""
         # The few coefficients are divided rather than the (K, n) logits.
         logits = predictors(params["weights"] / params["temperature"], params["intercept"] / params["temperature"], x)
@@ -87,11 +93,11 @@ class Softmax:
         full = nonzero == active.sum()  # never where the reference takes part
         return (nonzero - full).sum() + active.sum() - 1
 
-    def log_probs(self, params: Params, x: jax.Array) -> jax.Array:
+    def log_probs(self, params: Params, x: Table) -> jax.Array:
         """log softmax(logits), (K, n)."""
         return jax.nn.log_softmax(self.logits(params, x), axis=0)
 
-    def weights(self, params: Params, x: jax.Array) -> jax.Array:
+    def weights(self, params: Params, x: Table) -> jax.Array:
         """exp(logits) over that of the largest, (K, n): softmax but for its sum, by which the model divides."""
         logits = self.logits(params, x)
         return jnp.exp(logits - jax.lax.stop_gradient(logits).max(axis=0))

@@ -1,18 +1,13 @@
 """Losses: the mean over rows that a fit improves, before penalties.
 
-A loss is any record with
-
-    value(model, params, data, weights) -> scalar      data: a `moejax.model.Data`; weights: (n,), of sum 1
-
-and, where it helps, `has_likelihood`, whether it is a mixture's negative log-likelihood (else no); `check(model)`, which
-raises where model and loss do not go together; `score`, called like `value`, for rows that were not fitted: without what a
-fit's own params or held responsibilities add to the loss; `complete`, whether it wants responsibilities that are held, which
-a fit then gets as `start` and hands on in `data.division`; and `hyper`, names of its own numbers that a fit may set, with
-their defaults, read from `data.hyper`.
+`Loss` is the contract. A user's own loss is any object with a function `value(model, params, data, weights)`.
 """
 
 from moejax.losses._balanced import Balanced as Balanced
 from moejax.losses._balanced import balanced as balanced
+from moejax.losses._base import Loss as Loss
+from moejax.losses._base import LossLike as LossLike
+from moejax.losses._base import completed as completed
 from moejax.losses._complete import complete_of as complete_of
 from moejax.losses._likelihood import NegativeLogLikelihood as NegativeLogLikelihood
 from moejax.losses._likelihood import classification_nll as classification_nll
@@ -31,6 +26,8 @@ from moejax.losses._squared_error import squared_error as squared_error
 __all__ = [
     "Balanced",
     "CompleteSquaredError",
+    "Loss",
+    "LossLike",
     "NegativeLogLikelihood",
     "SquaredError",
     "balanced",
@@ -38,6 +35,7 @@ __all__ = [
     "complete_nll",
     "complete_of",
     "complete_squared_error",
+    "completed",
     "joint_nll",
     "likelihood_of",
     "nll",

@@ -11,26 +11,41 @@ import jax.numpy as jnp
 from moejax import _checks
 from moejax._linear import dot
 from moejax.gates import largest
-from moejax.model import Data, Model, hashable
+from moejax.losses._base import Loss, LossLike, completed
+from moejax.model import Data, Model
 
 
 @dataclass(frozen=True)
-class Balanced:
+class Balanced(Loss):
     """A loss plus what makes the gate use all experts; made by `balanced`."""
 
-    loss: Any
+    loss: Loss
     kind: str
     weight: float
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "loss":  # a copy that is not filled yet
-            raise AttributeError(name)
-        return getattr(self.loss, name)
+    @property
+    def has_likelihood(self) -> bool:
+        """As of the loss."""
+        return self.loss.has_likelihood
+
+    @property
+    def takes_groups(self) -> bool:
+        """As of the loss."""
+        return self.loss.takes_groups
+
+    @property
+    def complete(self) -> bool:
+        """As of the loss."""
+        return self.loss.complete
+
+    def check(self, model: Model) -> None:
+        """As the loss does."""
+        self.loss.check(model)
 
     @property
     def hyper(self) -> dict[str, float]:
         """`balance`, the weight of the balancing term, and what the loss has."""
-        return {**getattr(self.loss, "hyper", {}), "balance": self.weight}
+        return {**self.loss.hyper, "balance": self.weight}
 
     def value(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
         """That of the loss plus `balance` times the balancing term."""
@@ -39,7 +54,7 @@ class Balanced:
 
     def score(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
         """That of the loss: balance is a means, as penalties are."""
-        return getattr(self.loss, "score", self.loss.value)(model, params, data, weights)
+        return self.loss.score(model, params, data, weights)
 
     def term(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
         """The balancing term, see `balanced`: a scalar."""
@@ -54,7 +69,7 @@ class Balanced:
         return count * jnp.sum(share * dot(probs, weights))
 
 
-def balanced(loss: Any, *, kind: str = "importance", weight: float = 0.01) -> Balanced:
+def balanced(loss: LossLike, *, kind: str = "importance", weight: float = 0.01) -> Balanced:
     """A loss with a term that keeps all experts in use, for `fit_gradient`: its weight is the field `balance` of `hyper`.
 
     kind, where g are the shares of the experts (K, n) as the gate routes them, and means over rows are by weight:
@@ -67,9 +82,8 @@ def balanced(loss: Any, *, kind: str = "importance", weight: float = 0.01) -> Ba
 
     weight: the default of `balance`. Raises ValueError for what is no loss, another kind, and a weight below 0.
     """
-    if not callable(getattr(loss, "value", None)):
-        raise ValueError(f"loss: {loss!r} was given; want a record with a function `value`, as in moejax.losses")
+    loss = completed(loss)
     if kind not in ("importance", "load"):
         raise ValueError(f"kind: {kind!r} was given; want 'importance' or 'load'")
     _checks.not_negative("weight", weight)
-    return Balanced(hashable(loss), kind, float(weight))
+    return Balanced(loss, kind, float(weight))

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 
 from moejax import _checks
 from moejax.gates import largest
+from moejax.losses._base import Loss
 from moejax.losses._rows import held_division, of_units, weighted_sum
 from moejax.model import Data, Model
 
 
 @dataclass(frozen=True)
-class NegativeLogLikelihood:
+class NegativeLogLikelihood(Loss):
     """Negative log-likelihood of the mixture; made by `nll`, `joint_nll`, `truncated_nll` and `complete_nll`.
 
     kept: how many experts a row may have, None for all.
@@ -30,6 +31,11 @@ class NegativeLogLikelihood:
         """Yes: log-likelihood and criteria have a meaning."""
         return True
 
+    @property
+    def takes_groups(self) -> bool:
+        """Yes: the likelihood of a group is that of its rows by one expert."""
+        return True
+
     def check(self, model: Model) -> None:
         """Raise for a model without a family, and for a gate that has no likelihood of this kind."""
         if model.family is None:
@@ -40,9 +46,9 @@ class NegativeLogLikelihood:
                 f"loss: nll was given for a gate that chooses {what}; want squared_error or a soft gate, or "
                 f"truncated_nll({model.kept})"
             )
-        if self.joint and not hasattr(model.gate, "log_joint"):
+        if self.joint and not model.gate.models_inputs:
             raise ValueError(f"loss: joint_nll was given for {model.gate!r}, which does not model its inputs; want nll")
-        if hasattr(model.expert, "variance") and not hasattr(model.family, "expected_log_prob"):
+        if model.expert.has_distribution and not model.family.has_expected_log_prob:
             raise ValueError(
                 f"family: {model.family!r} was given for {model.expert!r}, whose coefficients have a distribution; "
                 "want a family with expected_log_prob, as families.gaussian()"
@@ -102,7 +108,7 @@ class NegativeLogLikelihood:
 
     def gate_prior(self, model: Model, gate: Any) -> Any:
         """What a gate that models its inputs adds to the joint loss."""
-        return -model.gate.log_prior(gate) if self.joint and hasattr(model.gate, "log_prior") else 0.0
+        return -model.gate.log_prior(gate) if self.joint else 0.0
 
     def expert_prior(self, model: Model, params: Any, data: Data) -> Any:
         """What experts whose params are a distribution add to the loss, a mean over rows."""
@@ -148,4 +154,4 @@ def complete_nll(*, joint: bool = False) -> NegativeLogLikelihood:
 
 def likelihood_of(model: Model) -> NegativeLogLikelihood:
     """The likelihood that EM ascends for this model: of the joint, of the k experts that a gate keeps, or of y given x."""
-    return NegativeLogLikelihood(joint=hasattr(model.gate, "log_joint"), kept=model.kept)
+    return NegativeLogLikelihood(joint=model.gate.models_inputs, kept=model.kept)

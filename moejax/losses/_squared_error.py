@@ -10,15 +10,14 @@ import jax.numpy as jnp
 
 from moejax import _checks
 from moejax._linear import dot
+from moejax.losses._base import Loss
 from moejax.losses._rows import held_division, mean_over_outputs
 from moejax.model import Data, Model
 
 
 @dataclass(frozen=True)
-class SquaredError:
+class SquaredError(Loss):
     """Squared error of the gated mean; made by `squared_error`."""
-
-    has_likelihood = False
 
     def value(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
         """The weighted mean over rows, and plain mean over outputs, of (y - E[y | x])^2."""
@@ -33,10 +32,9 @@ def squared_error() -> SquaredError:
 
 
 @dataclass(frozen=True)
-class CompleteSquaredError:
+class CompleteSquaredError(Loss):
     """Squared error of each expert on its own rows; made by `complete_squared_error`."""
 
-    has_likelihood = False
     complete = True
 
     def value(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:

@@ -8,8 +8,8 @@ At its face, rows lead: x (n, d), y (n,) or (n, m), probabilities (n, K). Inside
 losses and solvers hand prepared inputs (`prepare`) to `means`, `log_gate` and `gate_weights`, and see that layout alone.
 """
 
+from moejax._contracts import Params as Params
 from moejax.model._columns import Columns as Columns
-from moejax.model._data import NEVER as NEVER
 from moejax.model._data import PARTS as PARTS
 from moejax.model._data import Data as Data
 from moejax.model._data import Inputs as Inputs
@@ -17,12 +17,9 @@ from moejax.model._data import floating as floating
 from moejax.model._data import is_table as is_table
 from moejax.model._data import leaders as leaders
 from moejax.model._model import Model as Model
-from moejax.model._model import Params as Params
 from moejax.model._model import moe as moe
-from moejax.model._records import hashable as hashable
 
 __all__ = [
-    "NEVER",
     "PARTS",
     "Columns",
     "Data",
@@ -30,7 +27,6 @@ __all__ = [
     "Model",
     "Params",
     "floating",
-    "hashable",
     "is_table",
     "leaders",
     "moe",

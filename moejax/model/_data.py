@@ -12,7 +12,6 @@ import numpy as np
 from moejax import _checks
 
 PARTS = ("experts", "gate", "family")
-NEVER = -1e30  # the logarithm of no probability at all, finite so that gradients are
 
 
 class Inputs(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,23 +10,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import _checks, _trees
-from moejax.experts import by_columns, check_division
+from moejax import _checks
+from moejax._contracts import Params, Part
+from moejax.experts import Expert, ExpertLike, by_columns, check_division
+from moejax.experts import completed as completed_expert
+from moejax.families import Family, FamilyLike
+from moejax.families import completed as completed_family
+from moejax.gates import NEVER, Gate, GateLike, among
+from moejax.gates import completed as completed_gate
 from moejax.model._columns import Columns, column_tuple, columns_of
-from moejax.model._data import NEVER, PARTS, Data, Inputs, floating, is_table, leaders
-from moejax.model._records import check_functions, hashable
-
-Params = Any
+from moejax.model._data import PARTS, Data, Inputs, floating, is_table, leaders
 
 
 @dataclass(frozen=True)
 class Model:
     """A mixture of experts; made by `moe`."""
 
-    expert: Any
-    gate: Any
+    expert: Expert
+    gate: Gate
     n_experts: int
-    family: Any = None
+    family: Any = None  # a `Family`, or None
     expert_columns: Columns = None
     gate_columns: Columns = None
 
@@ -74,6 +77,8 @@ class Model:
     def sample(self, key: jax.Array, params: Params, x: Any, offset: Any = None) -> jax.Array:
         """A draw of y for each row: (n,) or (n, m), from the density of `log_prob`. Raises ValueError without a family."""
         family = self._family("sample")
+        if not family.has_sample:
+            raise ValueError(f"sample: {family!r} has no draws; want a family with `sample`")
         inputs = self.prepare(x)
         expert_key, family_key = jax.random.split(key)
         chosen = jax.random.categorical(expert_key, self.log_gate(params, inputs), axis=0)
@@ -86,8 +91,8 @@ class Model:
         """Inputs as the methods below want them; what it computes is shared by all members of a sweep."""
         x = floating(x)
         return Inputs(
-            _prepare(self.expert, self.seen("expert_columns", x)),
-            _prepare(self.gate, self.seen("gate_columns", x)),
+            self.expert.prepare(self.seen("expert_columns", x)),
+            self.gate.prepare(self.seen("gate_columns", x)),
         )
 
     def table(self, x: Any) -> Any:
@@ -97,7 +102,7 @@ class Model:
 
     def seen(self, name: str, x: Any) -> Any:
         """What experts (name: "expert_columns") or gate ("gate_columns") see of x."""
-        return columns_of(name, x, getattr(self, name))
+        return columns_of(name, x, self.expert_columns if name == "expert_columns" else self.gate_columns)
 
     def eta(self, params: Params, inputs: Inputs, offset: Any = None) -> jax.Array:
         """The experts' predictors, offset added: (K, n) or (K, n, m)."""
@@ -111,13 +116,13 @@ class Model:
 
     def log_gate(self, params: Params, inputs: Inputs, key: jax.Array | None = None) -> jax.Array:
         """log P(expert | x), (K, n); with a key, of a gate that is noisy in training."""
-        if "active" in params and hasattr(self.gate, "log_probs_among"):
-            return self.gate.log_probs_among(params["gate"], inputs.gate, params["active"] > 0)
-        if key is None:
-            log_probs = self.gate.log_probs(params["gate"], inputs.gate)
-        else:
+        active = params["active"] > 0 if "active" in params else None
+        if key is not None and self.gate.is_noisy:
             log_probs = self.gate.noisy_log_probs(params["gate"], inputs.gate, key)
-        return jax.nn.log_softmax(self._masked(params, log_probs), axis=0) if "active" in params else log_probs
+            return log_probs if active is None else among(log_probs, active)
+        if active is not None:
+            return self.gate.log_probs_among(params["gate"], inputs.gate, active)
+        return self.gate.log_probs(params["gate"], inputs.gate)
 
     def log_gate_joint(self, params: Params, inputs: Inputs) -> jax.Array:
         """log p(expert, x) of a gate that models its inputs too, (K, n)."""
@@ -132,10 +137,9 @@ class Model:
         """What multiplies the experts' means, up to a factor for each row, (K, n): the gate's `weights`, or probabilities,
         as it routes them. key: see `log_gate`.
         """
-        if "active" not in params and key is None and hasattr(self.gate, "weights"):
+        if "active" not in params and key is None:
             return self.gate.weights(params["gate"], inputs.gate)
-        probs = jnp.exp(self.log_gate(params, inputs, key))
-        return self.gate.routed(probs) if hasattr(self.gate, "routed") else probs
+        return self.gate.routed(jnp.exp(self.log_gate(params, inputs, key)))
 
     def mean(self, params: Params, inputs: Inputs, offset: Any = None, key: jax.Array | None = None) -> jax.Array:
         """The weighted mean of the experts' means, (n,) or (n, m). key: see `log_gate`."""
@@ -164,8 +168,6 @@ class Model:
 
     def variance(self, params: Params, inputs: Inputs) -> jax.Array | None:
         """The variance of the predictors (K, n) of experts whose params are a distribution; None of others."""
-        if not hasattr(self.expert, "variance"):
-            return None
         return self.expert.variance(params["experts"], inputs.expert)
 
     def expected_log_density(self, params: Params, data: Data) -> jax.Array:
@@ -178,7 +180,7 @@ class Model:
 
     def log_prior(self, params: Params) -> Any:
         """What experts whose params are a distribution add to the total log-likelihood, 0 for others."""
-        if not hasattr(self.expert, "log_prior"):
+        if not self.expert.has_distribution:
             return 0.0
         return jnp.where(self.active(params), self.expert.log_prior(params["experts"]), 0).sum()
 
@@ -187,7 +189,7 @@ class Model:
 
         Bounds that one expert's dispersion sets to those of others would otherwise come from experts that are not there.
         """
-        if "active" not in params or getattr(self.family, "shared", False):
+        if "active" not in params or self.family is None or self.family.shared:
             return params["family"]
         absent = params["active"] == 0
 
@@ -209,14 +211,14 @@ class Model:
     @property
     def kept(self) -> int | None:
         """To how many experts the gate routes a row, None for all."""
-        kept = getattr(self.gate, "kept", None)
+        kept = self.gate.kept
         return None if kept is None or kept >= self.n_experts else kept
 
     def active(self, params: Params) -> jax.Array:
         """Which experts take part, (K,): all, unless the gate or the number of experts in `hyper` says otherwise."""
-        active = jnp.ones(self.n_experts, bool)
-        if hasattr(self.gate, "active"):
-            active = self.gate.active(params["gate"])
+        active = self.gate.active(params["gate"])
+        if active is None:
+            active = jnp.ones(self.n_experts, bool)
         return active & (params["active"] > 0) if "active" in params else active
 
     def _masked(self, params: Params, logs: jax.Array) -> jax.Array:
@@ -227,35 +229,31 @@ class Model:
     def trainable(self, params: Params) -> Params:
         """A tree like params: True for leaves that an optimiser moves.
 
-        A part's own `trainable` says; else all are but those that its `hyper` names.
+        Each part's `trainable` says; for a user's record that says nothing, all but those that its `hyper` names.
         """
-        return self._marked(params, _trees.trainable)
+        return self._marked(params, lambda part, own: part.trainable(own))
 
     def penalized(self, params: Params) -> Params:
         """A tree like params: True for coefficients, which penalties see.
 
-        A part's own `penalized` says; else all but leaves named intercept, bias, logits or log_scale, and leaves that
-        are not trained.
+        Each part's `penalized` says; for a user's record that says nothing, none. A leaf that is not trained is no
+        coefficient.
         """
-        return self._marked(params, _trees.penalized)
+        return self._marked(params, _coefficients)
 
     @property
     def hyper(self) -> dict[str, float]:
         """Numbers that a fit may set in params, with their defaults: `n_experts`, how many of the experts take part, and
         those of the parts (a temperature).
         """
-        own = {name: default for part in PARTS for name, default in getattr(self._part(part), "hyper", {}).items()}
+        own = {name: default for part in self.parts.values() for name, default in part.hyper.items()}
         return {**own, "n_experts": self.n_experts}
 
     def check_hyper(self, name: str, value: Any) -> None:
         """Raise ValueError for a number that the part which has it cannot have: by its `check_hyper`, or if not finite."""
         if name == "n_experts":
             return _checks.whole("hyper['n_experts']", value, 1, self.n_experts)
-        part = next(p for p in map(self._part, PARTS) if name in getattr(p, "hyper", {}))
-        if hasattr(part, "check_hyper"):
-            part.check_hyper(name, value)
-        else:
-            _checks.finite(f"hyper[{name!r}]", value)
+        next(part for part in self.parts.values() if name in part.hyper).check_hyper(name, value)
 
     def with_hyper(self, params: Params, hyper: dict[str, Any]) -> Params:
         """Params with the numbers of `hyper` set to those given; params["active"], (K,), is there if `n_experts` is."""
@@ -263,45 +261,51 @@ class Model:
         if "n_experts" in hyper:
             some = next(leaf for leaf in jax.tree.leaves(params) if jnp.issubdtype(leaf.dtype, jnp.inexact))
             params["active"] = (jnp.arange(self.n_experts) < hyper["n_experts"]).astype(some.dtype)
-        for part in PARTS:
-            for name in getattr(self._part(part), "hyper", {}):
+        for place, part in self.parts.items():
+            for name in part.hyper:
                 if name in hyper:
-                    leaf = params[part][name]
-                    params[part] = {**params[part], name: jnp.full_like(leaf, hyper[name])}
-            if hasattr(self._part(part), "settled"):
-                params[part] = self._part(part).settled(params[part])
+                    leaf = params[place][name]
+                    params[place] = {**params[place], name: jnp.full_like(leaf, hyper[name])}
+            params[place] = part.settled(params[place])
         return params
 
-    def _part(self, name: str) -> Any:
-        return {"experts": self.expert, "gate": self.gate, "family": self.family}[name]
+    @property
+    def parts(self) -> dict[str, Part]:
+        """The parts by the names of their params; no "family" without one."""
+        parts: dict[str, Part] = {"experts": self.expert, "gate": self.gate}
+        return parts if self.family is None else {**parts, "family": self.family}
 
-    def penalized_of(self, part: str, params: Params) -> Params:
-        """`penalized` of the params of one part."""
-        return _trees.penalized(self._part(part), params)
+    def _marked(self, params: Params, mark: Callable[[Part, Any], Any]) -> Params:
+        parts = self.parts
+        none: dict[str, Any] = {name: {} if name in PARTS else False for name in params}
+        return {name: mark(parts[name], params[name]) if name in parts else none[name] for name in params}
 
-    def _marked(self, params: Params, mark: Any) -> Params:
-        return {name: mark(self._part(name), params[name]) if name in PARTS else False for name in params}
-
-    def _family(self, wanted_by: str) -> Any:
+    def _family(self, wanted_by: str) -> Family:
         if self.family is None:
             raise ValueError(f"{wanted_by}: this model has no family; want one, as in moe(..., family=families.gaussian())")
         return self.family
 
 
+def _coefficients(part: Part, params: Params) -> Any:
+    return jax.tree.map(lambda seen, trained: seen and trained, part.penalized(params), part.trainable(params))
+
+
 def moe(
-    expert: Any,
-    gate: Any,
+    expert: ExpertLike,
+    gate: GateLike,
     n_experts: int,
     *,
-    family: Any = None,
+    family: FamilyLike | None = None,
     expert_columns: Sequence[Any] | str | None = None,
     gate_columns: Sequence[int] | Sequence[str] | str | None = None,
 ) -> Model:
     """A mixture of `n_experts` experts.
 
     expert: a part from `moejax.experts`, or any record with its functions `init` and `apply`. gate: a part from
-    `moejax.gates`, or any record with `init` and `log_probs`. family: the distribution of the target given an expert,
-    None for a model that predicts and has no likelihood. expert_columns, gate_columns: what the experts and the gate see of
+    `moejax.gates`, or any record with `init` and `log_probs`. family: the distribution of the target given an expert, from
+    `moejax.families`, or any record with `log_prob` and `mean`; None for a model that predicts and has no likelihood. A
+    record is completed with the defaults of its contract (see `moejax.experts.Expert`, `moejax.gates.Gate` and
+    `moejax.families.Family`). expert_columns, gate_columns: what the experts and the gate see of
     x: None for all of it; some columns of a table (n, d); or, where x is a mapping from names to arrays, for example
     {"inputs": (n, d), "predictions": (n, K)}, one name, whose array is seen as it is, or a sequence of names, whose arrays
     are seen as one table, side by side. For experts also a sequence of columns for each of them, which may overlap (see
@@ -311,22 +315,15 @@ def moe(
     columns for another number of experts.
     """
     _checks.count("n_experts", n_experts)
-    check_functions("expert", expert, ("init", "apply"))
+    expert = completed_expert(expert)
     if isinstance(expert_columns, Sequence | np.ndarray) and any(np.ndim(own) for own in expert_columns):
         check_division("expert_columns", expert_columns, n_experts)
         expert, expert_columns = by_columns(expert, [expert_columns]), None  # type: ignore[list-item]
-    check_functions("gate", gate, ("init", "log_probs"))
-    if family is not None:
-        check_functions("family", family, ("init", "log_prob", "mean"))
     return Model(
-        hashable(expert),
-        hashable(gate),
+        expert,
+        completed_gate(gate),
         int(n_experts),
-        hashable(family),
+        None if family is None else completed_family(family),
         column_tuple("expert_columns", expert_columns),
         column_tuple("gate_columns", gate_columns),
     )
-
-
-def _prepare(part: Any, x: Any) -> Any:
-    return part.prepare(x) if hasattr(part, "prepare") else x

@@ -1,25 +1,7 @@
 """Penalties on coefficients: the value and the proximal step of each, for a weight that is a traced number.
 
-A penalty is any object with these members:
-
-    name                                        the field of `hyper` that holds the weight
-    part                                        "experts" or "gate": the part whose coefficients are penalised
-    value(coefficients) -> scalar               takes a list of arrays; the objective contains weight * value
-    prox(coefficients, t) -> coefficients       arg min over v of  t * value(v) + |v - coefficients|^2 / 2
-
-These members are optional:
-
-    critical(gradients) -> scalar               the smallest weight at which coefficients that are all 0 are optimal, given
-                                                the gradient of the mean loss at 0; infinity if no weight is large enough
-    majorant(h) -> h                            curvatures at least as large as h > 0, with the shape of one array of
-                                                coefficients, and constant over each group that the penalty couples;
-                                                without this method every coefficient is treated separately
-    curvature(coefficients) -> like them        for one array: the diagonal second derivative of the value where no
-                                                coefficient is 0. With it EM makes Newton steps; it then also needs
-    of_experts(coefficients) -> (K,)            the value of each expert's coefficients in one array, and
-    kinked                                      whether the value has a kink where a coefficient changes sign
-    place                                       the position of the proximal step among those of other penalties, see
-                                                `check_order`
+`Penalty` is the contract. A user's own penalty is any object with `name`, `part`, `value(coefficients)` and
+`prox(coefficients, t)`, for example a named tuple or a `types.SimpleNamespace`.
 
 The argument t is a number, or an array that broadcasts against every array of coefficients. An array gives each coefficient
 its own step; the steps are constant over each group that the penalty couples. A step of 0 leaves coefficients unchanged. A
@@ -43,6 +25,10 @@ References
    Statistics.
 """
 
+from moejax.penalties._base import Penalty as Penalty
+from moejax.penalties._base import PenaltyLike as PenaltyLike
+from moejax.penalties._base import completed as completed
+from moejax.penalties._base import completed_all as completed_all
 from moejax.penalties._formulas import Coefficients as Coefficients
 from moejax.penalties._groups import Columns as Columns
 from moejax.penalties._groups import Group as Group
@@ -68,8 +54,12 @@ __all__ = [
     "Columns",
     "ElasticNet",
     "Group",
+    "Penalty",
+    "PenaltyLike",
     "Terms",
     "check_order",
+    "completed",
+    "completed_all",
     "elastic_net",
     "group",
     "group_columns",

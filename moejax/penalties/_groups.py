@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from moejax.penalties._base import Penalty
 from moejax.penalties._formulas import (
     Coefficients,
     beside_features,
@@ -23,7 +24,7 @@ from moejax.penalties._formulas import (
 
 
 @dataclass(frozen=True)
-class Group:
+class Group(Penalty):
     """Penalty on the norm of each feature over all experts; see `group`.
 
     Parameters
@@ -39,6 +40,7 @@ class Group:
 
     part: str
     place = (1, 1)
+    has_critical = True
 
     @property
     def name(self) -> str:
@@ -123,7 +125,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Columns:
+class Columns(Penalty):
     """Penalty on the norms of groups of columns within each expert; see `group_columns`.
 
     Parameters
@@ -140,8 +142,9 @@ class Columns:
     """
 
     part: str
-    blocks: tuple[tuple[int, ...], ...]
+    blocks: tuple[tuple[int, ...], ...] = field()  # required: it takes no default from the base class
     place = (1, 1)
+    has_critical = True
 
     @property
     def name(self) -> str:

@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from moejax import _checks
+from moejax.penalties._base import Penalty
 from moejax.penalties._formulas import Coefficients, checked_part, largest_absolute, soft_threshold, zero
 
 
 @dataclass(frozen=True)
-class L1:
+class L1(Penalty):
     """Penalty on absolute values; see `l1`.
 
     Parameters
@@ -33,6 +34,7 @@ class L1:
     place = (0, 0)
     kinked = True
     separable = (1.0, 0.0)
+    has_critical = True
 
     @property
     def name(self) -> str:
@@ -138,7 +140,7 @@ class L1:
 
 
 @dataclass(frozen=True)
-class L2:
+class L2(Penalty):
     """Penalty on squares; see `l2`.
 
     Parameters
@@ -158,6 +160,7 @@ class L2:
     place = (2, 2)
     kinked = False
     separable = (0.0, 1.0)
+    has_critical = True
 
     @property
     def name(self) -> str:
@@ -259,7 +262,7 @@ class L2:
 
 
 @dataclass(frozen=True)
-class ElasticNet:
+class ElasticNet(Penalty):
     """Penalty on absolute values and squares under one weight; see `elastic_net`.
 
     Parameters
@@ -278,6 +281,7 @@ class ElasticNet:
     part: str
     l1_ratio: float = 0.5
     place = (1, 2)
+    has_critical = True
 
     @property
     def kinked(self) -> bool:

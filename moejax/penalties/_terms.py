@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 
 from moejax._ops import where
+from moejax.penalties._base import Penalty
 from moejax.penalties._formulas import Coefficients, largest_absolute
 from moejax.penalties._groups import Group, group
 from moejax.penalties._single import L1, L2, l1, l2
 
-Terms = Sequence[tuple[Any, Any]]  # pairs of a penalty and its weight
+Terms = Sequence[tuple[Penalty, Any]]  # pairs of a penalty and its weight
 
 
 def stepped(coefficients: Coefficients, terms: Terms, step: Any = 1.0) -> Coefficients:
@@ -64,7 +65,7 @@ def kkt(coefficients: Coefficients, gradients: Coefficients, terms: Terms = ()) 
     return largest_absolute([c - m for c, m in zip(coefficients, moved, strict=True)])
 
 
-def check_order(penalties: Iterable[Any]) -> None:
+def check_order(penalties: Iterable[Penalty]) -> None:
     """Raise an error unless the proximal steps of penalties on one part compose to the step of their sum.
 
     The valid orders are: L1, then `group` or `group_columns`, then L2, where each may be left out; and L1, then an elastic
@@ -82,10 +83,10 @@ def check_order(penalties: Iterable[Any]) -> None:
     """
     before: dict[str, Any] = {}
     for p in penalties:
-        if not hasattr(p, "place"):
+        last, place = before.get(p.part), p.place
+        if place is None:
             continue
-        last = before.get(p.part)
-        if last is not None and p.place[0] <= last.place[1]:
+        if last is not None and place[0] <= last.place[1]:
             raise ValueError(
                 f"penalty: {p.name} has its proximal step after that of {last.name}, which is not the step of their sum; "
                 "want L1, then one group penalty, then L2; or L1, then elastic_net"

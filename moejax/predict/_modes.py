@@ -25,6 +25,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from moejax.families import Family
+
 _SLOTS = 2  # slots for each expert: a mixture of K Cauchy densities is a ratio of polynomials and has at most 2 K - 1 modes
 
 
@@ -43,7 +45,7 @@ class Mixture(NamedTuple):
         Logarithms of the gate probabilities.
     """
 
-    family: Any
+    family: Family
     eta: jax.Array  # (K, n) or (K, n, m)
     phi: Any
     log_gate: jax.Array  # (K, n)
@@ -207,10 +209,9 @@ def _fall(mixture: Mixture, line: _Line, here: _Place, next_place: _Place) -> ja
     inside = (here.at <= line.modes) & (line.modes <= next_place.at)
     most = jnp.where(inside, line.tops, jnp.maximum(here.log_joint, next_place.log_joint))
     least = jax.nn.logsumexp(jnp.minimum(here.log_joint, next_place.log_joint), axis=0)
-    if hasattr(mixture.family, "fall"):
-        ends = _target(mixture, here.at), _target(mixture, next_place.at)
-        falls = mixture.family.fall(*ends, mixture.eta, mixture.phi)
-    else:
+    ends = _target(mixture, here.at), _target(mixture, next_place.at)
+    falls = mixture.family.fall(*ends, mixture.eta, mixture.phi)
+    if falls is None:
         falls = here.rises - next_place.rises
     return _weighed(jnp.exp(jnp.minimum(most - least, 0)), falls)
 

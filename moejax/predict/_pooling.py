@@ -126,7 +126,7 @@ def probabilities(model: Model, params: Any, x: Any, pool: str = "mean", offset:
     """
     inputs = model.prepare(x)
     eta = model.eta(params, inputs, offset)
-    if not hasattr(model.family, "class_probabilities"):
+    if model.family is None or not model.family.has_classes:
         raise ValueError(f"model: family {model.family!r} was given; want a family of classes, as families.bernoulli()")
     each = model.family.class_probabilities(eta)
     if each.ndim != 3:
@@ -436,7 +436,7 @@ def modes(model: Model, params: Any, x: Any, offset: Any = None) -> Modes:
     >>> pooling.modes(model, model.init(jax.random.key(0), x), x).at.shape
     (3, 2)
     """
-    if not hasattr(model.family, "mode"):
+    if model.family is None or not model.family.has_modes:
         raise ValueError(
             f"model: family {model.family!r} was given; want a family of numbers; for classes use pooling.classes"
         )
@@ -452,8 +452,8 @@ def _mixture(model: Model, params: Any, x: Any, offset: Any, copies: int) -> Mix
         raise ValueError("model: one without a family was given; want a family, as in moe(..., family=families.gaussian())")
     inputs = model.prepare(x)
     eta, log_gate = model.eta(params, inputs, offset), model.log_gate(params, inputs)
-    classes = getattr(model.family, "class_probabilities", None)
-    if jax.eval_shape(classes or model.family.mean, eta).ndim != (3 if classes else 2):
+    classes = model.family.has_classes
+    if jax.eval_shape(model.family.class_probabilities if classes else model.family.mean, eta).ndim != (3 if classes else 2):
         raise ValueError(f"model: {eta.shape[2]} targets are predicted; want one")
     return Mixture(model.family, jnp.repeat(eta, copies, axis=1), model.phi(params), jnp.repeat(log_gate, copies, axis=1))
 
@@ -476,7 +476,7 @@ def _on_grid(model: Model, params: Any, x: Any, y: Any, offset: Any, function: A
 
 def _check_cdf(model: Model) -> None:
     """Raise ValueError if the family has no distribution function."""
-    if not hasattr(model.family, "cdf"):
+    if model.family is None or not model.family.has_cdf:
         raise ValueError(f"model: family {model.family!r} was given; want a family with a distribution function `cdf`")
 
 

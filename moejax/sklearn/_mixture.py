@@ -253,8 +253,9 @@ def _in_order(model: Model, params: Any, order: np.ndarray, symmetric: Any) -> t
     """
     params = jax.tree.map(np.asarray, params)
     gate = params["gate"]
-    if hasattr(model.gate, "reordered"):
-        model = dataclasses.replace(model, gate=model.gate.reordered(order))
+    reordered = model.gate.reordered(order)
+    if reordered is not None:
+        model = dataclasses.replace(model, gate=reordered)
         return model, {"experts": _rows(params["experts"], order), "gate": gate, "family": _rows(params["family"], order)}
     if symmetric is not None:
         model = dataclasses.replace(model, gate=symmetric)

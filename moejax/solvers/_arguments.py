@@ -25,10 +25,10 @@ def check_data(
     n = _check_inputs(model, x)
     leaves, structure = jax.tree.flatten(x)
     init, eta, predicted = _shapes(model, structure, tuple(_signature(leaf) for leaf in leaves))
-    if hasattr(model.family, "check_target"):
+    if model.family is None:
+        _checks.shape("y", y, predicted.shape, "what this model predicts for this x")
+    else:
         model.family.check_target(y, predicted.shape)
-    elif np.shape(y) != predicted.shape:
-        raise ValueError(f"y: shape {np.shape(y)} was given; want {predicted.shape}, what this model predicts for this x")
     _checks.finite("y", y)
     if not _checks.is_traced(y) and n > 1 and (np.asarray(y, float) == np.asarray(y, float)[0]).all(axis=0).any():
         raise ValueError("y: the target is constant; want one that varies over the rows")
@@ -100,7 +100,7 @@ def _check_inputs(model: Model, x: Any) -> int:
     if not leaves:
         raise ValueError("x: nothing was given; want an array (n, d), or a pytree of arrays with n leading")
     if len(leaves) == 1 and leaves[0] is x:
-        takes_any = all(getattr(part, "takes_any_array", False) for part in (model.expert, model.gate))
+        takes_any = model.expert.takes_any_array and model.gate.takes_any_array
         if not takes_any or np.ndim(x) < 2:
             _checks.shape("x", x, (None, None), "rows by features")
         _checks.count("columns of x", np.shape(x)[1])

@@ -71,12 +71,12 @@ def _curvatures(gram: jax.Array, blocks: list[list[int]], terms: Terms) -> jax.A
     # Where no row counts nothing moves, but penalties bring an expert that nobody uses to 0.
     h = jnp.maximum(h, jnp.finfo(h.dtype).tiny ** 0.5)
     for penalty, _ in terms:
-        h = penalty.majorant(h) if hasattr(penalty, "majorant") else h
+        h = penalty.majorant(h)
     return h
 
 
 def _blocks(d: int, terms: Terms) -> list[list[int]]:
     """Columns that a penalty's groups hold together, and the others one by one."""
-    groups = [list(group) for penalty, _ in terms for group in getattr(penalty, "blocks", ())]
+    groups = [list(group) for penalty, _ in terms for group in penalty.blocks]
     held = {column for group in groups for column in group}
     return sorted(groups + [[j] for j in range(d) if j not in held])

@@ -129,8 +129,8 @@ class EMFit:
             params = self._given_params(start, drawn, hyper)
         else:
             null = {
-                "experts": _null(model.expert, drawn["experts"], self._eta(rows, target)),
-                "gate": _null(model.gate, drawn["gate"]),
+                "experts": model.expert.null(drawn["experts"], self._eta(rows, target)),
+                "gate": model.gate.null(drawn["gate"]),
                 "family": drawn["family"],
             }
             params = model.with_hyper(null, hyper)
@@ -144,7 +144,7 @@ class EMFit:
                 division = jnp.moveaxis(whole[:, leader], 0, 1)
             rows = Rows(rows.blocks._replace(division=division))
         sizes = self._sizes(dtype)
-        kind = "gradient" if sizes else "exact" if getattr(model.family, "is_quadratic", False) else "approximate"
+        kind = "gradient" if sizes else "exact" if model.family.is_quadratic else "approximate"
         given = jnp.asarray(0 if is_params or self.loss.complete else _START_STEPS[kind], jnp.int32)
         if resume is not None:
             there, warm = resume
@@ -153,7 +153,7 @@ class EMFit:
         params = self.bounded(params, target)
         squares = rows.sum(lambda block: jnp.square(block.weights).sum())
         means = column_means(rows)
-        task = Task(params, rows, means, target, total, squares, given, own_key if hasattr(model.expert, "begin") else key, hyper, sizes)
+        task = Task(params, rows, means, target, total, squares, given, own_key if model.expert.has_begin else key, hyper, sizes)
         if rows.count == 1:
             task = task._replace(inputs=rows.sum(lambda block: prepared(model, block.x, means, keep=True)))
         return EM(self, params), task
@@ -228,13 +228,11 @@ class EMFit:
 
     def bounded(self, params: Any, target: Target) -> Any:
         """Params within constraints of the family that the density does not see."""
-        if not hasattr(self.model.family, "bounded"):
-            return params
         return {**params, "family": self.model.family.bounded(params["family"], target)}
 
     def _eta(self, rows: Rows, target: Target) -> Any:
         """The predictor to begin with, less the mean offset."""
-        eta = self.model.family.start(target) if hasattr(self.model.family, "start") else 0.0
+        eta = self.model.family.start(target)
         if rows.blocks.offset is None:
             return eta
         return eta - rows.sum(lambda block: jnp.tensordot(block.weights, block.offset, 1))
@@ -245,13 +243,10 @@ class EMFit:
 
     def _sizes(self, dtype: Any) -> dict[str, jax.Array]:
         """Sizes of the first gradient steps of parts without an M-step."""
-        parts = {"experts": (self.model.expert, "statistics"), "gate": (self.model.gate, "statistics")}
-        parts["family"] = (self.model.family, "dispersion")
-        return {n: jnp.asarray(0.1, dtype) for n, (part, own) in parts.items() if not hasattr(part, own)}
-
-
-def _null(part: Any, params: Any, *more: Any) -> Any:
-    return part.null(params, *more) if hasattr(part, "null") else params
+        model = self.model
+        own = {name: part.is_linear or part.has_m_step for name, part in (("experts", model.expert), ("gate", model.gate))}
+        own["family"] = model.family.has_dispersion
+        return {name: jnp.asarray(0.1, dtype) for name, there in own.items() if not there}
 
 
 @_cache.jit
@@ -293,7 +288,8 @@ def fit_em(
         raise ValueError(
             "model: one without a family was given; EM ascends a likelihood: want moe(..., family=families.gaussian())"
         )
-    if hasattr(model.gate, "noisy_log_probs"):
+    _shared.check_parts(model)
+    if model.gate.is_noisy:
         raise ValueError(f"gate: {model.gate!r} is noisy in training, which EM is not; want no noise, or fit_gradient")
     own = losses.likelihood_of(model)
     held = losses.complete_nll(joint=own.joint)

@@ -17,9 +17,11 @@ import jax.numpy as jnp
 import optax
 
 from moejax import _cache, _checks, losses, penalties
+from moejax._contracts import check_capabilities
 from moejax._trees import merge, split
 from moejax.families import target_of
-from moejax.model import PARTS, Data, Model, hashable
+from moejax.model import PARTS, Data, Model
+from moejax.penalties import Penalty, PenaltyLike
 from moejax.solvers import _shared, _starts
 from moejax.solvers._accelerated import accelerated_step, no_momentum
 from moejax.solvers._batches import Batches
@@ -49,9 +51,9 @@ class GradientFit:
     """
 
     model: Model
-    loss: Any
+    loss: losses.Loss
     optimizer: Any
-    penalties: tuple[Any, ...]
+    penalties: tuple[Penalty, ...]
     steps: int
     batch_size: int | None
     record_every: int
@@ -66,7 +68,7 @@ class GradientFit:
         """The names that `hyper` may hold, with their defaults."""
         rate = {} if self._is_built or self._is_accelerated else {"learning_rate": self.learning_rate}
         weights = {p.name: 0.0 for p in self.penalties}
-        return {**rate, **weights, **getattr(self.loss, "hyper", {}), **self.model.hyper, "restart": 0}
+        return {**rate, **weights, **self.loss.hyper, **self.model.hyper, "restart": 0}
 
     def __call__(
         self,
@@ -169,7 +171,7 @@ class GradientFit:
     @property
     def takes_padding(self) -> bool:
         """Whether rows of weight 0 may be added below the face: not where batches or noise are drawn for each row."""
-        return self.batch_size is None and not hasattr(self.model.gate, "noisy_log_probs")
+        return self.batch_size is None and not self.model.gate.is_noisy
 
     def work_bytes(self, y: jax.Array) -> int:
         """About how much memory a step of one fit works in, by which a sweep chooses how many to run at once."""
@@ -189,7 +191,7 @@ class GradientFit:
     ) -> None:
         """Raise ValueError unless these can be fitted by this model; see `__call__`."""
         n = _shared.checked_rows(self, x, y, weights, offset, groups, start)
-        if groups is not None and not hasattr(self.loss, "log_joint"):
+        if groups is not None and not self.loss.takes_groups:
             raise ValueError(f"groups: given for {self.loss!r}, which has no experts to share; want losses.nll()")
         if groups is not None and self.batch_size is not None:
             raise ValueError("groups: given beside batch_size, whose batches would tear them; want batch_size=None")
@@ -258,7 +260,7 @@ class GradientFit:
         if divided:
             division = _starts.shared_rows(start, self.model.active(state.params), leader, y.dtype)
             state = self.init_state(key, x, hyper, self._suited(state.params, division, data, weights, hyper))
-            data = data._replace(division=division if getattr(self.loss, "complete", False) else None)
+            data = data._replace(division=division if self.loss.complete else None)
         if resume is not None:
             own = {name: state.params[name] for name in PARTS}
             params = jax.tree.map(partial(jnp.where, resume[1]), {name: resume[0][name] for name in PARTS}, own)
@@ -267,7 +269,7 @@ class GradientFit:
         if self.batch_size is not None:
             order = jax.random.fold_in(key, _ORDER)
             batches = Batches(self.model, self.batch_size, order, x, y, weights, offset, data.division, total)
-        if hasattr(self.model.gate, "noisy_log_probs"):
+        if self.model.gate.is_noisy:
             noise = jax.random.fold_in(jax.random.fold_in(key, _NOISE), hyper.get("restart", 0))
         end = self._train(state, data, weights, hyper, batches, noise)
         return self._finish(end, data._replace(hyper=hyper), weights, hyper, total)
@@ -339,7 +341,7 @@ class GradientFit:
         loss, gradient = jax.value_and_grad(lambda t: self.loss.value(self.model, merge(t, rest), data, weights))(trained)
         objective = loss + _shared.penalty(self, params, hyper)
         gradient = merge(gradient, jax.tree.map(jnp.zeros_like, rest))
-        if getattr(self.loss, "has_likelihood", False):
+        if self.loss.has_likelihood:
             gradient = _shared.free_slopes(self, params, gradient, target_of(data.y, weights))
         kkt = _shared.kkt(self, params, gradient, hyper)
         return finished(
@@ -348,7 +350,7 @@ class GradientFit:
             data,
             weights,
             total,
-            getattr(self.loss, "has_likelihood", False),
+            self.loss.has_likelihood,
             objective=objective,
             history=end.history,
             steps=end.step,
@@ -372,10 +374,10 @@ def _compiled(fit: GradientFit, *arguments: Any) -> Fit:
 
 def fit_gradient(
     model: Model,
-    loss: Any = None,
+    loss: losses.LossLike | None = None,
     optimizer: Optimizer = optax.adam,
     *,
-    penalty: Sequence[Any] | None = None,
+    penalty: Sequence[PenaltyLike] | PenaltyLike | None = None,
     steps: int = 1000,
     learning_rate: float = 0.01,
     batch_size: int | None = None,
@@ -414,21 +416,20 @@ def fit_gradient(
     with a batch_size, with a gate that is noisy in training, or on the squared error of one that chooses experts, whose
     gradient is not that of its value.
     """
-    loss = losses.squared_error() if loss is None else loss
-    if not callable(getattr(loss, "value", None)):
-        raise ValueError(f"loss: {loss!r} was given; want a record with a function `value`, as in moejax.losses")
-    if hasattr(loss, "check"):
-        loss.check(model)
+    loss = losses.squared_error() if loss is None else losses.completed(loss)
+    _shared.check_parts(model)
+    check_capabilities(loss)
+    loss.check(model)
     if not (isinstance(optimizer, optax.GradientTransformation) or callable(optimizer) or optimizer == _ACCELERATED):
         wanted = f"an optax optimizer, a function from a rate to one, or {_ACCELERATED!r}"
         raise ValueError(f"optimizer: {optimizer!r} was given; want {wanted}")
     if optimizer == _ACCELERATED and batch_size is not None:
         raise ValueError(f"batch_size: {batch_size} was given beside {_ACCELERATED!r}, which needs all rows; want None")
-    of_likelihood = getattr(loss, "has_likelihood", False) or getattr(loss, "complete", False)
+    of_likelihood = loss.has_likelihood or loss.complete
     if optimizer == _ACCELERATED and model.kept is not None and not of_likelihood:
         what = "one expert" if model.kept == 1 else f"{model.kept} experts"
         raise ValueError(f"optimizer: {_ACCELERATED!r} was given for a gate that chooses {what}; want a soft gate")
-    if optimizer == _ACCELERATED and hasattr(model.gate, "noisy_log_probs"):
+    if optimizer == _ACCELERATED and model.gate.is_noisy:
         raise ValueError(f"optimizer: {_ACCELERATED!r} was given for a gate with noise; want no noise")
     chosen_penalties = penalties.standard() if penalty is None else _shared.checked_penalties(penalty)
     for name, value in (("steps", steps), ("record_every", record_every)):
@@ -441,7 +442,7 @@ def fit_gradient(
     _checks.not_negative("tol", tol)
     return GradientFit(
         model,
-        hashable(loss),
+        loss,
         optimizer,
         chosen_penalties,
         int(steps),

@@ -218,17 +218,17 @@ class EM:
 
     def _products(self, task: Task) -> tuple[int, ...]:
         """The shape of the packed products of pairs of columns, which linear experts alone have."""
-        if not hasattr(self.model.expert, "quadratic"):
+        if not self.model.expert.is_linear:
             return (0, 0)
         p = self.model.seen("expert_columns", task.means).shape[1] + 1
-        return (self.model.n_experts * (getattr(self.model.expert, "outputs", None) or 1), p * (p + 1) // 2)
+        return (self.model.n_experts * (self.model.expert.outputs or 1), p * (p + 1) // 2)
 
     def _flags(self, task: Task, params: Any, report: Report, products: jax.Array) -> jax.Array:
         hyper, bits = task.hyper, jnp.zeros((), jnp.int32)
-        if hasattr(self.model.expert, "quadratic"):
+        if self.model.expert.is_linear:
             means = self.model.seen("expert_columns", task.means)[0]
             q = self.model.expert.quadratic(params["experts"], unpacked(products, 0 * products[:, : len(means) + 1], means))
-            sparse = [w for p, w in _shared.used(self.fit, hyper, "experts") if getattr(p, "separable", (1, 0))[0]]
+            sparse = [w for p, w in _shared.used(self.fit, hyper, "experts") if p.separable is None or p.separable[0]]
             used = self.model.expert.in_use(params["experts"], sum(sparse, jnp.zeros(())) > 0)
             hang = collinear(q.gram, used).reshape(self.model.n_experts, -1).any(axis=1) & self.model.active(params)
             curved = _curved(_shared.used(self.fit, hyper, "experts"), report.objective)
@@ -262,7 +262,7 @@ class EM:
         fit, dtype = self.fit, task.squares.dtype
         params = self.params(task, state.here)
         first, switch = state.step < state.given, (state.step == state.given) & (state.given > 0)
-        products = sums.experts.products if hasattr(self.model.expert, "quadratic") else state.products
+        products = sums.experts.products if self.model.expert.is_linear else state.products
         sums, problems = self._problems(task, params, sums)
         gradient = self._gradient(task, params, sums, problems)
         led, sizes = self._m_steps(task, params, state, sums, problems, gradient)
@@ -342,7 +342,7 @@ class EM:
                 means = self.model.seen(_COLUMNS[name], task.means)[0]
                 moments = unpacked(own.products, own.pulls, means)
                 sums = sums._replace(**{name: moments})
-                if hasattr(part, "quadratic"):
+                if part.is_linear:
                     problems[name] = part.quadratic(params[name], moments)
         return sums, problems
 
@@ -359,16 +359,15 @@ class EM:
                 slopes[name] = part.with_coefficients(gradient[name], raw_gradient(problems[name]))
             elif name in slopes:
                 slopes[name] = merge(slopes[name], split(gradient[name], self._trainable[name])[1])
-        if hasattr(model.expert, "expected"):
+        if model.expert.has_distribution:
             expected = model.expert.expected
             slopes["experts"] = jax.grad(lambda new: expected(new, params["experts"], sums.experts).sum())(params["experts"])
-        if hasattr(model.gate, "gradient"):
+        if model.gate.has_gradient:
             slopes["gate"] = model.gate.gradient(params["gate"], sums.gate, model.active(params))
-        if hasattr(model.family, "held"):
-            held = model.family.held(model.phi(params), task.target)
-            slopes["family"] = jax.tree.map(lambda g, h: where(h, 0.0, g), slopes["family"], held)
+        held = model.family.held(model.phi(params), task.target)
+        slopes["family"] = jax.tree.map(lambda g, h: where(h, 0.0, g), slopes["family"], held)
         gradient = {**gradient, **slopes}
-        if self.fit.loss.joint or hasattr(model.expert, "log_prior"):
+        if self.fit.loss.joint or model.expert.has_distribution:
             gradient = jax.tree.map(jnp.add, gradient, jax.grad(lambda p: self._priors(task, p))(params))
         return gradient
 
@@ -376,7 +375,7 @@ class EM:
         """What penalties add to the objective, and the largest move that a proximal gradient step of size 1 would make."""
         fit, hyper = self.fit, task.hyper
         terms = [(part, p, w) for part in _COLUMNS for p, w in _shared.used(fit, hyper, part)]
-        if not all(hasattr(p, "separable") for _, p, _ in terms):
+        if any(p.separable is None for _, p, _ in terms):
             return _shared.penalty(fit, params, hyper), _shared.kkt(fit, params, gradient, hyper)
         absolute, square = (
             sum((self._penalized[part] * (w * p.separable[i]) for part, p, w in terms if p.separable[i]), 0.0)
@@ -399,12 +398,12 @@ class EM:
             new[name] = part.with_coefficients(params[name], b)
             if name == "experts":
                 change = changed
-        if "experts" not in problems and hasattr(model.expert, "statistics"):
+        if "experts" not in problems and model.expert.has_m_step:
             new["experts"], change = self._own_step(task, params, state, sums)
-        if "gate" not in problems and hasattr(model.gate, "statistics"):
+        if "gate" not in problems and model.gate.has_m_step:
             terms = _shared.used(self.fit, task.hyper, "gate")
             new["gate"] = model.gate.m_step(params["gate"], sums.gate, terms)
-        if hasattr(model.family, "dispersion"):
+        if model.family.has_dispersion:
             like = jax.tree.leaves(sums.spread)
             change = jnp.reshape(change, like[0].shape) if like and jnp.ndim(change) else change
             new["family"] = model.family.dispersion(model.phi(params), sums.spread, change, task.target)
@@ -417,17 +416,17 @@ class EM:
         """The M-step of experts that have one of their own, and by how much it raises each one's expected loss."""
         expert, old = self.model.expert, params["experts"]
         new = expert.m_step(old, sums.experts, _shared.used(self.fit, task.hyper, "experts"), task.total)
-        if hasattr(expert, "begin"):
+        if expert.has_begin:
             begun = expert.begin(old, sums.experts, jax.random.fold_in(task.key, _BEGIN))
             new = choose((state.step == 0) & (state.given > 0), begun, new)
-        if not hasattr(expert, "expected"):
+        if not expert.has_distribution:
             return new, jnp.zeros(())
         return new, expert.expected(new, old, sums.experts) - expert.expected(old, old, sums.experts)
 
     def _quadratic_steps(self, task: Task, params: Any, problems: dict[str, Quadratic]) -> list[Any]:
         """For each part that is linear: its name, coefficients, and by how much its quadratics rose. Parts of equally many columns are solved in one call."""
         terms = {name: _shared.used(self.fit, task.hyper, name) for name in problems}
-        apart = [name for name in problems if not all(hasattr(p, "separable") for p, _ in terms[name])]
+        apart = [name for name in problems if any(p.separable is None for p, _ in terms[name])]
         together: dict[int, list[str]] = {}
         for name, q in problems.items():
             if name not in apart:
@@ -468,5 +467,5 @@ def _weights(terms: list[Any], counts: list[int], which: int, dtype: Any) -> Any
 
 def _curved(terms: Any, like: jax.Array) -> jax.Array:
     """Whether penalties alone determine every coefficient, as a ridge does."""
-    bends = [w * jnp.min(p.curvature(jnp.ones((1, 1), like.dtype))) for p, w in terms if hasattr(p, "curvature")]
+    bends = [w * jnp.min(p.curvature(jnp.ones((1, 1), like.dtype))) for p, w in terms]
     return sum(bends, jnp.zeros((), like.dtype)) > 0

@@ -66,7 +66,7 @@ def _shared_rates(rate: jax.Array, terms: list[tuple[Any, Any]]) -> jax.Array:
     """Rates no larger than these that are constant over what the penalties couple."""
     curvature = 1 / rate  # infinite where nothing moves, and neither does then what is coupled with it
     for p, _ in terms:
-        curvature = p.majorant(curvature) if hasattr(p, "majorant") else curvature
+        curvature = p.majorant(curvature)
     return 1 / curvature
 
 

@@ -163,7 +163,7 @@ def concluded(
     if likelihood:
         degrees = degrees_of_freedom(model, params).astype(objective.dtype)
     diverged = ~(jnp.isfinite(objective) & finite)
-    floor = likelihood and hasattr(model.family, "at_floor") and model.family.at_floor(model.phi(params), target)
+    floor = model.family is not None and likelihood and model.family.at_floor(model.phi(params), target)
     starved = (model.active(params) & (effective < _needed(model, params))).any()
     bits = (
         (diverged, Status.DIVERGED),
@@ -212,9 +212,8 @@ def _needed(model: Model, params: Any) -> Any:
     """
     if not any(jax.tree.leaves(model.trainable(params)["experts"])):
         return 0
-    if hasattr(model.expert, "degrees_of_freedom"):
-        return model.expert.degrees_of_freedom(params["experts"]) + 2
-    return 2
+    degrees = model.expert.degrees_of_freedom(params["experts"])
+    return degrees + 2 if jnp.ndim(degrees) else 2  # of all experts together, it tells nothing of each
 
 
 def degrees_of_freedom(model: Model, params: Any) -> jax.Array:
@@ -223,16 +222,10 @@ def degrees_of_freedom(model: Model, params: Any) -> jax.Array:
     A part's own `degrees_of_freedom` says ((K,), or a number; that of a gate gets which experts take part).
     """
     active = model.active(params)
-    marked, trainable = model.penalized(params), model.trainable(params)
 
-    def count(name: str, *more: Any) -> jax.Array:
-        part = {"experts": model.expert, "gate": model.gate, "family": model.family}[name]
-        if hasattr(part, "degrees_of_freedom"):
-            own = part.degrees_of_freedom(params[name], *more)
-            return jnp.where(active, own, 0).sum() if jnp.ndim(own) else jnp.asarray(own)
-        free = jax.tree.map(
-            lambda v, m, t: (v != 0 if m else jnp.ones_like(v, bool)) & t, params[name], marked[name], trainable[name]
-        )
-        return sum((v.sum() for v in jax.tree.leaves(free)), jnp.zeros((), int))
+    def total(own: jax.Array) -> jax.Array:
+        return jnp.where(active, own, 0).sum() if jnp.ndim(own) else jnp.asarray(own)
 
-    return count("experts") + count("gate", active) + count("family")
+    count = total(model.expert.degrees_of_freedom(params["experts"]))
+    count += total(model.gate.degrees_of_freedom(params["gate"], active))
+    return count if model.family is None else count + total(model.family.degrees_of_freedom(params["family"]))

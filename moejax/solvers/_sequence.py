@@ -18,7 +18,9 @@ import numpy as np
 
 from moejax import _cache, _checks
 from moejax._trees import chosen, merge, replaced, split
+from moejax.losses import Loss
 from moejax.model import PARTS, Data, floating
+from moejax.penalties import Penalty
 from moejax.solvers import _division, _shared, _starts
 from moejax.solvers._arguments import check_key
 from moejax.solvers._gradient import GradientFit
@@ -213,7 +215,7 @@ def _rows(fit: Any, arguments: tuple[Any, ...]) -> Rows:
 
 def held(fit: Any, start: Any) -> Any:
     """The responsibilities (n, K) that the loss holds, of what is given as start; None for a loss that holds none."""
-    return start if getattr(fit.loss, "complete", False) and not isinstance(start, dict) else None
+    return start if fit.loss.complete and not isinstance(start, dict) else None
 
 
 def _checked_arguments(
@@ -229,7 +231,7 @@ def _checked_arguments(
     start: Any = None,
 ) -> dict[str, Any]:
     """Further arguments of a fit, start as responsibilities (n, K) for a function of x. Raises ValueError as `critical`."""
-    if not hasattr(penalty_of(fit, name), "critical"):
+    if not penalty_of(fit, name).has_critical:
         refuse(fit, name, key, x)
     more = {"weights": weights, "offset": offset, "groups": groups, "start": parts_of(start)}
     if any(_checks.is_traced(leaf) for leaf in jax.tree.leaves((key, x, y, hyper, more))):
@@ -246,7 +248,7 @@ def _checked_arguments(
 def refuse(fit: Any, name: str, key: Any, x: Any) -> None:
     """Raise ValueError, before anything compiles, for a penalty that has no critical weight, or sees no coefficient."""
     penalty = penalty_of(fit, name)
-    if not hasattr(penalty, "critical"):
+    if not penalty.has_critical:
         raise ValueError(f"{name}: {penalty!r} knows no critical weight; want values")
     params = jax.eval_shape(fit.model.init, key, floating(x))
     coefficients = chosen(params[penalty.part], fit.model.penalized(params)[penalty.part])
@@ -294,16 +296,31 @@ def _steps_by_subgradients(fit: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class _Without:
+class _Without(Loss):
     """A loss that does not see the coefficients that a penalty would bring to 0."""
 
-    loss: Any
-    penalty: Any
+    loss: Loss
+    penalty: Penalty
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name in ("loss", "penalty"):  # a copy that is not filled yet
-            raise AttributeError(name)
-        return getattr(self.loss, name)
+    @property
+    def has_likelihood(self) -> bool:
+        """As of the loss."""
+        return self.loss.has_likelihood
+
+    @property
+    def takes_groups(self) -> bool:
+        """As of the loss."""
+        return self.loss.takes_groups
+
+    @property
+    def complete(self) -> bool:
+        """As of the loss."""
+        return self.loss.complete
+
+    @property
+    def hyper(self) -> Mapping[str, float]:
+        """As of the loss."""
+        return self.loss.hyper
 
     def value(self, model: Any, params: Any, data: Data, weights: jax.Array) -> jax.Array:
         """That of the loss."""

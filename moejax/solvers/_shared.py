@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _checks, penalties
+from moejax._contracts import check_capabilities
 from moejax._trees import chosen
-from moejax.model import PARTS, Data, floating, hashable, leaders
+from moejax.model import PARTS, Data, Model, floating, leaders
 from moejax.solvers import _division
 from moejax.solvers._arguments import check_data, check_key
 from moejax.solvers._result import normalized
@@ -82,13 +83,26 @@ def check_hyper(fit: Any, hyper: Hyper) -> None:
             _checks.whole("hyper['restart']", value, 0, 2**31 - 1)
         else:
             (_checks.positive if name == "learning_rate" else _checks.not_negative)(f"hyper[{name!r}]", value)
+    _check_penalized(fit, hyper)
+
+
+def _check_penalized(fit: Any, hyper: Hyper) -> None:
+    """Raise ValueError for a penalty on a part that does not say which numbers are penalised."""
+    parts = fit.model.parts
+    for p, _ in used(fit, hyper):
+        part = parts[p.part]
+        if not part.declares_penalized:
+            raise ValueError(
+                f"{p.name}: {part.role} {part!r} has no coefficients that penalties see; want one that declares them, by "
+                "`penalized(params)`, a tree like params of True and False"
+            )
 
 
 def checked_rows(fit: Any, x: Any, y: Any, weights: Any, offset: Any, groups: Any, start: Any) -> int:
     """Raise ValueError unless the fit's model and loss can be fitted to these; else return the number of rows."""
     is_params = isinstance(start, dict)
     n = check_data(fit.model, x, y, weights, offset, groups, start if is_params else None)
-    if getattr(fit.loss, "complete", False) and (start is None or is_params):
+    if fit.loss.complete and (start is None or is_params):
         given = "params were" if is_params else "nothing was"
         raise ValueError(f"start: {given} given for {fit.loss!r}; want the responsibilities that it holds, (n, K)")
     if not is_params:
@@ -99,7 +113,7 @@ def checked_rows(fit: Any, x: Any, y: Any, weights: Any, offset: Any, groups: An
 def score(model: Any, loss: Any, params: Any, x: Any, y: jax.Array, weights: Any, offset: Any, groups: Any) -> jax.Array:
     """The weighted mean loss without penalties, by which selection compares: lower is better."""
     data = Data(model.prepare(x), y, offset, None if groups is None else leaders(groups))
-    return getattr(loss, "score", loss.value)(model, params, data, normalized(weights, y))
+    return loss.score(model, params, data, normalized(weights, y))
 
 
 def used(fit: Any, hyper: Hyper, part: str | None = None) -> list[tuple[Any, Any]]:
@@ -115,7 +129,7 @@ def penalty(fit: Any, params: Any, hyper: Hyper, part: str | None = None) -> Any
 
 def free_slopes(fit: Any, params: Any, gradient: Any, target: Any) -> Any:
     """The gradient with 0 for numbers of the family that a constraint holds, whose slope no optimum could get rid of."""
-    if not hasattr(fit.model.family, "held"):
+    if fit.model.family is None:
         return gradient
     held = fit.model.family.held(fit.model.phi(params), target)
     return {**gradient, "family": jax.tree.map(lambda g, h: jnp.where(h, 0, g), gradient["family"], held)}
@@ -132,10 +146,15 @@ def kkt(fit: Any, params: Any, gradient: Any, hyper: Hyper) -> jax.Array:
     return jnp.stack(moves).max()
 
 
-def checked_penalties(given: Any) -> tuple[Any, ...]:
+def checked_penalties(given: Any) -> tuple[penalties.Penalty, ...]:
     """Penalties as a tuple, one of them alone too. Raises ValueError for what is none."""
-    given = given if isinstance(given, list | tuple) and not hasattr(given, "prox") else (given,)
-    for p in given:
-        if not all(hasattr(p, name) for name in ("name", "part", "value", "prox")):
-            raise ValueError(f"penalty: {p!r} was given; want records as in moejax.penalties")
-    return tuple(hashable(p) for p in given)
+    penalty = penalties.completed_all(given)
+    for each in penalty:
+        check_capabilities(each)
+    return penalty
+
+
+def check_parts(model: Model) -> None:
+    """Raise ValueError for a part of the model that has some methods of a capability and not all."""
+    for part in model.parts.values():
+        check_capabilities(part)

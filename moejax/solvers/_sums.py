@@ -58,12 +58,12 @@ class Asker(NamedTuple):
     def is_plain(self) -> bool:
         """Whether the loss is the likelihood of y given x."""
         plain = not (self.loss.joint or self.loss.complete or self.loss.kept)
-        return plain and not hasattr(self.model.expert, "variance")
+        return plain and not self.model.expert.has_distribution
 
     @property
     def watches_gate(self) -> bool:
         """Whether the gate has coefficients, which grow without end where it separates the experts."""
-        return any(jax.tree.leaves(self.trainable["gate"])) and hasattr(self.model.gate, "quadratic")
+        return any(jax.tree.leaves(self.trainable["gate"])) and self.model.gate.is_linear
 
     def sums(self, params: Any, block: Block, inputs: Inputs, first: jax.Array, pooled: Any, hyper: Any) -> Sums:
         """Sums over the rows of a block.
@@ -100,7 +100,7 @@ class Asker(NamedTuple):
         total = dict(zip(rows, totals, strict=True))
         experts = self._expert_sums(params, inputs.expert, data.y, eta, slope, w)
         gate = None
-        if hasattr(model.gate, "statistics"):
+        if model.gate.is_linear or model.gate.has_m_step:
             gate = model.gate.statistics(params["gate"], inputs.gate, probs, r, block.units)
         experts, gate = _answered((experts, inputs.expert), (gate, inputs.gate))
         slopes = {"family": of_phi} | self._slopes(params, data, slope, r * block.units)
@@ -147,20 +147,20 @@ class Asker(NamedTuple):
 
     def _expert_sums(self, params: Any, x: Any, y: jax.Array, eta: jax.Array, slope: jax.Array, w: jax.Array) -> Any:
         expert = self.model.expert
-        if not hasattr(expert, "statistics"):
+        if not (expert.is_linear or expert.has_m_step):
             return None
-        bend = curvature(self.model.family, y, eta, self.model.phi(params)) * (w if eta.ndim == 2 else w[..., None])
+        bend = self.model.family.curvature(y, eta, self.model.phi(params)) * (w if eta.ndim == 2 else w[..., None])
         return expert.statistics(params["experts"], x, slope, bend)
 
     def _slopes(self, params: Any, data: Data, slope: jax.Array, r: jax.Array) -> dict[str, Any]:
         """Slopes of the expected loss in what is trained of parts that do not tell them from their statistics."""
         expert, gate, slopes = self.model.expert, self.model.gate, {}
-        if not (hasattr(expert, "quadratic") or hasattr(expert, "expected")):
+        if not (expert.is_linear or expert.has_distribution):
             trained, rest = split(params["experts"], self.trainable["experts"])
             slopes["experts"] = jax.vjp(lambda trained: expert.apply(merge(trained, rest), data.x.expert), trained)[1](
                 slope
             )[0]
-        if not (hasattr(gate, "quadratic") or hasattr(gate, "gradient")):
+        if not (gate.is_linear or gate.has_gradient):
             trained, rest = split(params["gate"], self.trainable["gate"])
 
             def log_gate(trained: Any) -> jax.Array:
@@ -171,18 +171,10 @@ class Asker(NamedTuple):
 
     def _spread(self, y: jax.Array, eta: jax.Array, params: Any, w: jax.Array, variance: Any) -> Any:
         family = self.model.family
-        if not hasattr(family, "spread"):
+        if not family.has_dispersion:
             return ()
         more = {} if variance is None else {"variance": variance}
         return family.spread(y, eta, self.model.phi(params), w, **more)
-
-
-def curvature(family: Any, y: jax.Array, eta: jax.Array, phi: Any) -> jax.Array:
-    """The second derivative of -log f in eta, or what the family has in its place."""
-    if hasattr(family, "curvature"):
-        return family.curvature(y, eta, phi)
-    slope = jax.grad(lambda eta: -family.log_prob(y, eta, phi).sum())
-    return jnp.maximum(jax.jvp(slope, (eta,), (jnp.ones_like(eta),))[1], 0)
 
 
 def _answered(*parts: tuple[Any, Any]) -> list[Any]:

@@ -35,6 +35,10 @@ def one_apply(params, x):
     return x @ params["weights"] + params["intercept"]
 
 
+def weights_alone(params):
+    return {name: name == "weights" for name in params}
+
+
 def logits_init(key, n_experts, x):
     return {"weights": jax.random.normal(key, (n_experts, x.shape[1]), x.dtype), "intercept": jnp.zeros(n_experts, x.dtype)}
 
@@ -47,7 +51,7 @@ EXPERTS = {
     "linear": experts.linear(),
     "one output": experts.linear(1),
     "three outputs": experts.linear(3),
-    "stack": experts.stack(one_init, one_apply),
+    "stack": experts.stack(one_init, one_apply, penalized=weights_alone),
 }
 GATES = {
     "fixed": gates.fixed(),
@@ -58,7 +62,7 @@ GATES = {
     "reference": gates.softmax(reference=True),
     "top1": gates.top1(),
     "top1 reference": gates.top1(reference=True, temperature=2.0),
-    "custom": gates.custom(logits_init, logits),
+    "custom": gates.custom(logits_init, logits, penalized=weights_alone),
     "tree": gates.hierarchical(((0, 2), 1)),
 }
 every_gate = pytest.mark.parametrize("gate", GATES)
@@ -198,8 +202,10 @@ def test_a_custom_gate_with_linear_logits_is_softmax_and_so_is_its_gradient():
     want, got = loss(builtin)(params), loss(custom)(bare)
     for part, name in [(p, n) for p in ("experts", "gate") for n in ("weights", "intercept")]:
         np.testing.assert_allclose(got[part][name], want[part][name], rtol=1e-10, atol=1e-14)
-    assert gates.custom(logits_init, logits) == GATES["custom"]
-    assert hash(gates.custom(logits_init, logits)) == hash(GATES["custom"])
+    again = gates.custom(logits_init, logits, penalized=weights_alone)
+    assert again == GATES["custom"]
+    assert hash(again) == hash(GATES["custom"])
+    assert gates.custom(logits_init, logits) != GATES["custom"]
 
 
 @every_gate
@@ -272,13 +278,18 @@ def test_models_can_be_pickled():
 def test_a_flax_module_is_an_expert(library):
     if library == "linen":
         layer = pytest.importorskip("flax.linen").Dense(1)
-        expert = experts.stack(layer.init, lambda params, x: layer.apply(params, x)[:, 0])
+        expert = experts.stack(
+            layer.init,
+            lambda params, x: layer.apply(params, x)[:, 0],
+            penalized=lambda params: {"params": {"kernel": True, "bias": False}},
+        )
     else:
         nnx = pytest.importorskip("flax.nnx")
         graph = nnx.graphdef(nnx.eval_shape(lambda: nnx.Linear(D, 1, rngs=nnx.Rngs(0))))
         expert = experts.stack(
             lambda key, x: nnx.to_pure_dict(nnx.state(nnx.Linear(D, 1, param_dtype=x.dtype, rngs=nnx.Rngs(params=key)))),
             lambda params, x: nnx.merge(graph, nnx.State(params))(x)[:, 0],
+            penalized=lambda params: {"kernel": True, "bias": False},
         )
     model = moejax.moe(expert, gates.constant(), K)
     params = filled(model)

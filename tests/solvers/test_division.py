@@ -285,6 +285,10 @@ def one_apply(params, x):
     return x @ params["slopes"] + params["bias"]
 
 
+def slopes_alone(params):
+    return {"slopes": True, "bias": False}
+
+
 def test_other_experts_see_zeros_in_the_place_of_other_columns():
     line = moejax.moe(experts.linear(), gates.softmax(), K, expert_columns=COLUMNS)
     other = moejax.moe(experts.stack(one_init, one_apply), gates.softmax(), K, expert_columns=COLUMNS)
@@ -301,7 +305,7 @@ def test_other_experts_see_zeros_in_the_place_of_other_columns():
 
 
 def test_choices_for_experts_of_ones_own_are_a_number_in_params():
-    expert = experts.by_columns(experts.stack(one_init, one_apply), [COLUMNS, [(3,), (0, 1)]])
+    expert = experts.by_columns(experts.stack(one_init, one_apply, penalized=slopes_alone), [COLUMNS, [(3,), (0, 1)]])
     model = moejax.moe(expert, gates.constant(), K, family=families.gaussian())
     params = model.with_hyper(model.init(KEY, X), {"columns": 1})
     slopes = np.asarray(params["experts"]["slopes"])

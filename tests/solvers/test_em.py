@@ -707,6 +707,10 @@ def bump(params, x):
     return params["height"] * jnp.tanh(x @ params["direction"]) + params["bias"]
 
 
+def no_bias(params):
+    return {name: name != "bias" for name in params}
+
+
 def own_gate_init(key, n_experts, x):
     return {"slopes": 0.1 * jax.random.normal(key, (x.shape[1], n_experts)), "bias": jnp.zeros(n_experts)}
 
@@ -725,7 +729,11 @@ LOGISTIC = types.SimpleNamespace(  # the logistic distribution, without curvatur
 @pytest.mark.parametrize(
     ("expert", "gate", "family"),
     [
-        (experts.stack(bump_init, bump), gates.custom(own_gate_init, own_logits), families.gaussian()),
+        (
+            experts.stack(bump_init, bump, penalized=no_bias),
+            gates.custom(own_gate_init, own_logits, penalized=no_bias),
+            families.gaussian(),
+        ),
         (experts.linear(), gates.constant(), LOGISTIC),
     ],
     ids=["expert and gate", "family"],

@@ -488,6 +488,9 @@ class OwnExpert(NamedTuple):
     def apply(self, params, x):
         return self.slope * (params["weights"] @ x.T + params["intercept"][:, None])
 
+    def penalized(self, params):
+        return {"weights": True, "intercept": False}
+
 
 class Steeper(OwnExpert):
     def apply(self, params, x):
@@ -503,6 +506,9 @@ class OwnGate(NamedTuple):
         z = params["weights"] @ x.T + params["intercept"][:, None]
         return z - jax.nn.logsumexp(z, axis=0)
 
+    def penalized(self, params):
+        return {"weights": True, "intercept": False}
+
 
 def as_namespace(part, *names):
     return types.SimpleNamespace(**{name: getattr(part, name) for name in names})
@@ -512,7 +518,9 @@ def as_namespace(part, *names):
 def test_parts_of_ones_own_train_like_the_built_in(kind):
     parts = (OwnExpert(), OwnGate(), losses.nll(), tuple(penalties.standard()))
     if kind == "namespace":
-        expert, gate = as_namespace(parts[0], "init", "apply"), as_namespace(parts[1], "init", "log_probs")
+        expert, gate = (
+            as_namespace(part, "init", name, "penalized") for part, name in zip(parts, ("apply", "log_probs"), strict=False)
+        )
         loss = as_namespace(losses.nll(), "value", "has_likelihood")
         parts = (expert, gate, loss, [as_namespace(p, "name", "part", "value", "prox") for p in penalties.standard()])
     expert, gate, loss, penalty = parts

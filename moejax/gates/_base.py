@@ -1,0 +1,444 @@
+"""The contract of gates."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, ClassVar, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from moejax._contracts import Params, Part, Record, capability, check_functions, free_numbers, is_whole
+
+FUNCTIONS = ("init", "log_probs")
+NEVER = -1e30  # the logarithm of no probability at all, finite so that gradients are
+
+
+class GateLike(Protocol):
+    """Any record with the two functions that a gate needs."""
+
+    def init(self, key: jax.Array, n_experts: int, x: Any, /) -> Any:
+        """Return the params of the gate."""
+
+    def log_probs(self, params: Any, x: Any, /) -> jax.Array:
+        """Return the logarithms of the experts' probabilities."""
+
+
+class Gate(Part):
+    """The contract of gates: how much each of the K experts counts for a row.
+
+    A user's own record needs only the two required functions; `moe` completes it with the defaults that stand here.
+
+    Attributes
+    ----------
+    takes_any_array : bool, default False
+        Whether x may be an array of any shape with n leading, such as images, rather than a table (n, d).
+    has_m_step : bool, default False
+        Capability: `statistics` and `m_step`. EM calls them; without them it takes gradient steps.
+    is_linear : bool, default False
+        Capability: `statistics`, `quadratic` and `with_coefficients`. EM solves the quadratic.
+    has_gradient : bool, default False
+        Capability: `gradient`. The gradient of the expected loss follows from `statistics`; without it EM differentiates
+        `log_probs`, or `log_joint`.
+    models_inputs : bool, default False
+        Capability: `log_joint` and `log_proportions`. The gate is a density of the inputs, and EM ascends the joint
+        likelihood of x and y; `log_prior` is added to it.
+    is_noisy : bool, default False
+        Capability: `noisy_log_probs`. Gradient steps add noise; EM refuses such a gate.
+
+    Notes
+    -----
+    Required: `init`, `log_probs`. Optional, with a default: `prepare`, `weights`, `routed`, `active`, `log_probs_among`,
+    `log_prior`, `trainable`, `penalized`, `hyper`, `check_hyper`, `settled`, `null`, `degrees_of_freedom`, `reordered`.
+
+    Shapes: n rows, K experts, d features. Probabilities are (K, n) inside, experts first.
+    """
+
+    role: ClassVar[str] = "gate"
+    takes_any_array: bool = False
+    has_m_step: bool = False
+    is_linear: bool = False
+    has_gradient: bool = False
+    models_inputs: bool = False
+    is_noisy: bool = False
+
+    @property
+    def kept(self) -> int | None:
+        """To how many experts the gate routes a row; by default None, for all."""
+        return None
+
+    # ---- required -----------------------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def init(self, key: jax.Array, n_experts: int, x: Any) -> Params:
+        """Return the params of the gate.
+
+        Parameters
+        ----------
+        key : jax.Array
+            The only source of randomness.
+        n_experts : int
+            K.
+        x : jax.Array or pytree
+            Inputs, n leading, as the gate sees them and before `prepare`.
+
+        Returns
+        -------
+        pytree
+            Any pytree of arrays.
+        """
+
+    @abc.abstractmethod
+    def log_probs(self, params: Params, x: Any) -> jax.Array:
+        """Return log P(expert | x).
+
+        Parameters
+        ----------
+        params : pytree
+            As from `init`.
+        x : pytree
+            What `prepare` returned.
+
+        Returns
+        -------
+        jax.Array, (K, n)
+            Finite; the exponentials of a column sum to 1. Soft, also of a gate that chooses.
+        """
+
+    # ---- optional -----------------------------------------------------------------------------------------------
+
+    def prepare(self, x: Any) -> Any:
+        """Return what all members of a sweep share of x; by default x itself.
+
+        Parameters
+        ----------
+        x : jax.Array or pytree
+            Inputs, n leading.
+
+        Returns
+        -------
+        pytree
+            What the other methods get in the place of x.
+        """
+        return x
+
+    def weights(self, params: Params, x: Any) -> jax.Array:
+        """Return what multiplies the experts' means in a prediction; by default the probabilities, as `routed`.
+
+        Parameters
+        ----------
+        params : pytree
+            As from `init`.
+        x : pytree
+            What `prepare` returned.
+
+        Returns
+        -------
+        jax.Array, (K, n)
+            Weights up to a factor for each row.
+        """
+        return self.routed(jnp.exp(self.log_probs(params, x)))
+
+    def routed(self, probs: jax.Array) -> jax.Array:
+        """Return what multiplies the experts' means for these probabilities; by default the probabilities.
+
+        Parameters
+        ----------
+        probs : jax.Array, (K, n)
+            Soft probabilities, of the experts that take part.
+
+        Returns
+        -------
+        jax.Array, (K, n)
+            Weights, 0 for experts to which a row is not routed.
+        """
+        return probs
+
+    def active(self, params: Params) -> jax.Array | None:
+        """Return which experts take part at all; by default None, for all.
+
+        Parameters
+        ----------
+        params : pytree
+            The params of the gate.
+
+        Returns
+        -------
+        jax.Array or None, (K,)
+            Booleans.
+        """
+        return None
+
+    def log_probs_among(self, params: Params, x: Any, active: jax.Array) -> jax.Array:
+        """Return `log_probs` where only some experts take part; by default the others are left out and the rest rescaled.
+
+        Parameters
+        ----------
+        params : pytree
+            As from `init`.
+        x : pytree
+            What `prepare` returned.
+        active : jax.Array, (K,)
+            Which experts take part.
+
+        Returns
+        -------
+        jax.Array, (K, n)
+            `NEVER`, or about as little, for experts that do not take part.
+        """
+        return among(self.log_probs(params, x), active)
+
+    def log_prior(self, params: Params) -> Any:
+        """Return what a gate that `models_inputs` adds to the mean joint log-likelihood; by default 0.
+
+        Parameters
+        ----------
+        params : pytree
+            The params of the gate.
+
+        Returns
+        -------
+        jax.Array or float, ()
+            The log density of a prior, as a mean over rows.
+        """
+        return 0.0
+
+    def null(self, params: Params) -> Params:
+        """Return where EM begins from given responsibilities; by default params as they were drawn.
+
+        Parameters
+        ----------
+        params : pytree
+            As from `init`.
+
+        Returns
+        -------
+        pytree
+            Params of the same structure.
+        """
+        return params
+
+    def degrees_of_freedom(self, params: Params, active: jax.Array) -> jax.Array:
+        """Return the free numbers of the gate; by default coefficients that are not 0, and all other trained numbers.
+
+        Parameters
+        ----------
+        params : pytree
+            The params of the gate.
+        active : jax.Array, (K,)
+            Which experts take part.
+
+        Returns
+        -------
+        jax.Array, ()
+            A whole number.
+        """
+        return free_numbers(self, params)
+
+    def reordered(self, order: Any) -> Gate | None:
+        """Return the gate of the same mixture with its experts in another order, for the same params.
+
+        By default None: the arrays in params have experts first, and are reordered themselves.
+
+        Parameters
+        ----------
+        order : sequence of int, (K,)
+            The present numbers of the experts.
+
+        Returns
+        -------
+        Gate or None
+            A gate for which params stay as they are.
+        """
+        return None
+
+    # ---- capabilities -------------------------------------------------------------------------------------------
+
+    @capability("has_m_step", "is_linear")
+    def statistics(self, params: Params, x: Any, probs: jax.Array, responsibilities: jax.Array, weights: jax.Array) -> Any:
+        """Return sums over the rows of a block, from which the M-step follows.
+
+        Parameters
+        ----------
+        params : pytree
+            Where the E-step was.
+        x : pytree
+            What `prepare` returned.
+        probs : jax.Array, (K, n)
+            The probabilities at `params`.
+        responsibilities : jax.Array, (K, n)
+            P(expert | x, y).
+        weights : jax.Array, (n,)
+            Of the rows, of sum 1 over all blocks.
+
+        Returns
+        -------
+        pytree
+            Arrays that are added up over blocks; of linear parts an `Ask`.
+        """
+
+    @capability("has_m_step")
+    def m_step(self, params: Params, statistics: Any, penalties: Any) -> Params:
+        """Return params at which the expected loss plus penalties is no higher.
+
+        Parameters
+        ----------
+        params : pytree
+            Where the E-step was.
+        statistics : pytree
+            Sums over all rows.
+        penalties : list of (Penalty, weight)
+            The penalties of the gate, each with its weight.
+
+        Returns
+        -------
+        pytree
+            Params of the same structure.
+        """
+
+    @capability("is_linear")
+    def quadratic(self, params: Params, moments: Any) -> Any:
+        """Return the expected loss of each logit as a quadratic in its coefficients.
+
+        Parameters
+        ----------
+        params : pytree
+            Where the E-step was.
+        moments : Moments
+            Weighted moments of the columns, what `statistics` asked for.
+
+        Returns
+        -------
+        Quadratic
+            A logits of d + 1 coefficients, the intercept last.
+        """
+
+    @capability("is_linear")
+    def with_coefficients(self, params: Params, b: jax.Array) -> Params:
+        """Return params of these coefficients.
+
+        Parameters
+        ----------
+        params : pytree
+            Other params, which give all else.
+        b : jax.Array, (A, d + 1)
+            Coefficients, or slopes in them, in the order of `quadratic`.
+
+        Returns
+        -------
+        pytree
+            Params of the same structure.
+        """
+
+    @capability("models_inputs")
+    def log_joint(self, params: Params, x: Any) -> jax.Array:
+        """Return log p(expert, x).
+
+        Parameters
+        ----------
+        params : pytree
+            As from `init`.
+        x : pytree
+            What `prepare` returned.
+
+        Returns
+        -------
+        jax.Array, (K, n)
+            Log densities.
+        """
+
+    @capability("models_inputs")
+    def log_proportions(self, params: Params) -> jax.Array:
+        """Return log P(expert).
+
+        Parameters
+        ----------
+        params : pytree
+            The params of the gate.
+
+        Returns
+        -------
+        jax.Array, (K,)
+            Log probabilities.
+        """
+
+    @capability("has_gradient")
+    def gradient(self, params: Params, statistics: Any, active: jax.Array) -> Params:
+        """Return the gradient of the expected loss, the mean of responsibility * -log_probs, from sums over rows.
+
+        Of a gate that `models_inputs`, of responsibility * -log_joint.
+
+        Parameters
+        ----------
+        params : pytree
+            Where the E-step was.
+        statistics : pytree
+            Sums over all rows, what `statistics` asked for.
+        active : jax.Array, (K,)
+            Which experts take part.
+
+        Returns
+        -------
+        pytree
+            A tree like `params`.
+        """
+
+    @capability("is_noisy")
+    def noisy_log_probs(self, params: Params, x: Any, key: jax.Array) -> jax.Array:
+        """Return `log_probs` with noise, for gradient steps.
+
+        Parameters
+        ----------
+        params : pytree
+            As from `init`.
+        x : pytree
+            What `prepare` returned.
+        key : jax.Array
+            Another one at each step.
+
+        Returns
+        -------
+        jax.Array, (K, n)
+            Log probabilities.
+        """
+
+
+def among(log_probs: jax.Array, active: jax.Array) -> jax.Array:
+    """Return the log probabilities (K, n) of the experts that take part, divided by their sum; `NEVER` for the others."""
+    return jax.nn.log_softmax(jnp.where(active[:, None], log_probs, NEVER), axis=0)
+
+
+class OwnGate(Record, Gate):
+    """A user's own record as a gate."""
+
+    def init(self, key: jax.Array, n_experts: int, x: Any) -> Params:
+        """Return what the record's `init` returns."""
+        return self._record.init(key, n_experts, x)
+
+    def log_probs(self, params: Params, x: Any) -> jax.Array:
+        """Return what the record's `log_probs` returns."""
+        return self._record.log_probs(params, x)
+
+
+def completed(gate: GateLike) -> Gate:
+    """Return a gate with all methods of the contract.
+
+    Parameters
+    ----------
+    gate : GateLike
+        A part from `moejax.gates`, or a user's own record.
+
+    Returns
+    -------
+    Gate
+        The part itself, or the record with the defaults.
+
+    Raises
+    ------
+    ValueError
+        If a required function is missing.
+    """
+    if isinstance(gate, Gate) and is_whole(gate, Gate):
+        return gate
+    check_functions("gate", gate, FUNCTIONS)
+    return OwnGate(gate)

@@ -1,0 +1,145 @@
+"""The contract of losses."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import jax
+
+from moejax._contracts import Contract, Record, is_whole, missing
+
+if TYPE_CHECKING:
+    from moejax.model import Data, Model
+
+FUNCTIONS = ("value",)
+
+
+class LossLike(Protocol):
+    """Any record with the function that a loss needs."""
+
+    def value(self, model: Any, params: Any, data: Any, weights: jax.Array, /) -> jax.Array:
+        """Return the mean loss."""
+
+
+class Loss(Contract):
+    """The contract of losses: the mean over rows that a fit improves, before penalties.
+
+    A user's own record needs only `value`; `fit_gradient` completes it with the defaults that stand here.
+
+    Notes
+    -----
+    Required: `value`. Optional, with a default: `has_likelihood`, `complete`, `takes_groups`, `hyper`, `check`, `score`.
+
+    A fit hands the responsibilities of a `complete` loss from `start` on in `data.division`, and the groups of one that
+    `takes_groups` in `data.leader`. A loss reads the numbers of `hyper` from `data.hyper`.
+    """
+
+    role: ClassVar[str] = "loss"
+
+    @property
+    def hyper(self) -> Mapping[str, float]:
+        """Numbers that a fit may set, with their defaults, none below 0; by default none."""
+        return MappingProxyType({})
+
+    @property
+    def complete(self) -> bool:
+        """Whether the loss wants responsibilities that are held; by default no."""
+        return False
+
+    @property
+    def has_likelihood(self) -> bool:
+        """Whether it is a mixture's negative log-likelihood; by default no."""
+        return False
+
+    @property
+    def takes_groups(self) -> bool:
+        """Whether the rows of a group share their expert; by default no."""
+        return False
+
+    @abc.abstractmethod
+    def value(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
+        """Return the weighted mean over rows.
+
+        Parameters
+        ----------
+        model : Model
+            The model, whose methods take `data.x`.
+        params : dict
+            Params of the model.
+        data : moejax.model.Data
+            Prepared inputs, target, offset, groups, and numbers of `hyper`.
+        weights : jax.Array, (n,)
+            Of the rows, of sum 1.
+
+        Returns
+        -------
+        jax.Array, ()
+            The mean loss, without penalties.
+        """
+
+    def check(self, model: Model) -> None:
+        """Raise ValueError where a model and the loss do not go together; by default never.
+
+        Parameters
+        ----------
+        model : Model
+            The model that a fit is configured for.
+        """
+        return None
+
+    def score(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
+        """Return the mean loss of rows that were not fitted, by which selection compares; by default `value`.
+
+        Parameters
+        ----------
+        model : Model
+            The model.
+        params : dict
+            Params of the model.
+        data : moejax.model.Data
+            Other rows, without held responsibilities.
+        weights : jax.Array, (n,)
+            Of the rows, of sum 1.
+
+        Returns
+        -------
+        jax.Array, ()
+            Lower is better. What a fit's own params or held responsibilities add to the loss is left out.
+        """
+        return self.value(model, params, data, weights)
+
+
+class OwnLoss(Record, Loss):
+    """A user's own record as a loss."""
+
+    def value(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
+        """Return what the record's `value` returns."""
+        return self._record.value(model, params, data, weights)
+
+
+def completed(loss: LossLike) -> Loss:
+    """Return a loss with all methods of the contract.
+
+    Parameters
+    ----------
+    loss : LossLike
+        A loss from `moejax.losses`, or a user's own record.
+
+    Returns
+    -------
+    Loss
+        The loss itself, or the record with the defaults.
+
+    Raises
+    ------
+    ValueError
+        If it has no function `value`.
+    """
+    if isinstance(loss, Loss) and is_whole(loss, Loss):
+        return loss
+    if missing(loss, FUNCTIONS):
+        raise ValueError(f"loss: {loss!r} was given; want a record with a function `value`, as in moejax.losses")
+    return OwnLoss(loss)
