@@ -81,11 +81,11 @@ def _unpacked(report: jax.Array) -> Report:
 class State(NamedTuple):
     """Where the iterations of a fit stand. Numbers that are trained are one vector.
 
-    step: how many E-steps there were. given: the number of the first E-step with responsibilities of its own. here: where
-    the next E-step is. trial: what `here` is, a point to be accepted (_SURE), a _STEP, or a _GUESS. share: of a step, how
-    far `here` is on the way from `safe` to `led`. value: what is monitored, at `safe`. report: of `safe`, packed. products: of
-    pairs of columns by the weights of the experts, at `safe`, packed. known: how many iterations in a row the memory has, 2
-    standing for more. sizes: of gradient steps, of parts without an M-step.
+    step: how many E-steps there were. given: the number of the first E-step with responsibilities of its own. here:
+    where the next E-step is. trial: what `here` is, a point to be accepted (_SURE), a _STEP, or a _GUESS. share: of a
+    step, how far `here` is on the way from `safe` to `led`. value: what is monitored, at `safe`. report: of `safe`,
+    packed. products: of pairs of columns by the weights of the experts, at `safe`, packed. known: how many iterations in
+    a row the memory has, 2 standing for more. sizes: of gradient steps, of parts without an M-step.
     """
 
     step: jax.Array
@@ -132,7 +132,8 @@ class EM:
     """The iterations of one fit, one by one: `init`, `step` until `done`, and the `Fit` that `finish` makes.
 
     A step is what it asks of the rows, a function of a block with values that are added up, and `update`, which sees the
-    sums alone; so rows may come from anywhere. fit: an `EMFit`. params: those of a task; only shapes and what is trained count.
+    sums alone; so rows may come from anywhere. fit: an `EMFit`. params: those of a task; only shapes and what is trained
+    count.
     """
 
     def __init__(self, fit: Any, params: Any):
