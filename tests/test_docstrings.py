@@ -98,16 +98,28 @@ def class_faults(kind):
     return faults + mismatch("Parameters", entries(parts.get("Parameters", [])), constructor_parameters(kind))
 
 
+def has_contract(kind, bases, name):
+    """Return whether a base class documents a method that the class overrides; the methods of a protocol count as well.
+
+    Arguments and results are then documented once, by the base class. A protocol names the functions of a user's own record,
+    which the base class of the same contract documents.
+    """
+    own = next(base for base in bases if name in vars(base))
+    others = bases[bases.index(own) + 1 :]
+    return getattr(kind, "_is_protocol", False) or any(getattr(vars(base).get(name), "__doc__", None) for base in others)
+
+
 def members(kind):
     """Yield the name and the faults of each public method and property of a class, inherited ones of moejax included."""
     names = {}
-    for base in kind.__mro__:
-        if base.__module__.startswith(("moejax", __name__)):
-            names = {**vars(base), **names}
+    bases = [base for base in kind.__mro__ if base.__module__.startswith(("moejax", __name__))]
+    for base in bases:
+        names = {**vars(base), **names}
     for name, value in names.items():
         if name.startswith("_"):
             continue
-        if isinstance(value, property):
+        is_method = isinstance(value, staticmethod | classmethod) or inspect.isfunction(value)
+        if isinstance(value, property) or (is_method and has_contract(kind, bases, name)):
             yield name, summary_faults(value.__doc__)
         elif isinstance(value, staticmethod):
             yield name, function_faults(inspect.unwrap(value.__func__))

@@ -16,26 +16,52 @@ from moejax.experts._base import Expert, ExpertLike, completed
 
 @dataclass(frozen=True)
 class Choices:
-    """Divisions of columns among experts, of which a number in params tells the one that holds; see `by_columns`.
+    """Divisions of columns among experts; see `by_columns`.
 
-    columns: of each choice, of each expert.
+    Attributes
+    ----------
+    columns : tuple of tuple of tuple of int
+        Columns of each division and each expert. A number in params says which division holds.
     """
 
     columns: tuple[tuple[tuple[int, ...], ...], ...]
 
     @property
     def hyper(self) -> dict[str, float]:
-        """`columns`, the number of the choice, where there are several."""
+        """Numbers that a fit may set: `columns`, which division holds, if there are several."""
         return {"columns": 0} if len(self.columns) > 1 else {}
 
     def check_hyper(self, name: str, value: Any) -> None:
-        """Raise ValueError for a number of no choice."""
+        """Raise ValueError for a number of a division that does not exist.
+
+        Parameters
+        ----------
+        name : str
+            The name in `hyper`.
+        value : array_like
+            The number of a division, from 0.
+        """
         _checks.whole(f"hyper[{name!r}]", value, 0, len(self.columns) - 1)
 
     def init(self, n_experts: int, x: jax.Array) -> dict[str, jax.Array]:
-        """The number of the choice that holds, unless there is one only.
+        """Return the number of the division that holds, unless there is only one.
 
-        Raises ValueError for another number of experts, and for columns that x (n, d) does not have.
+        Parameters
+        ----------
+        n_experts : int
+            K.
+        x : jax.Array, (n, d)
+            Inputs.
+
+        Returns
+        -------
+        dict of str to jax.Array
+            `columns`, or nothing.
+
+        Raises
+        ------
+        ValueError
+            If the divisions are for another number of experts, or if x lacks a column.
         """
         _checks.shape("x", x, (None, None), "an array, since its columns are divided among the experts")
         for choice in self.columns:
@@ -46,11 +72,37 @@ class Choices:
         return {name: jnp.asarray(number, x.dtype) for name, number in self.hyper.items()}
 
     def own(self, params: Any) -> Any:
-        """Params of the expert alone."""
+        """Return the params of the expert alone.
+
+        Parameters
+        ----------
+        params : pytree
+            Params of divided experts.
+
+        Returns
+        -------
+        pytree
+            The params without the number of a division.
+        """
         return {name: v for name, v in params.items() if name not in self.hyper} if self.hyper else params
 
     def seen(self, params: Any, d: int, dtype: Any) -> jax.Array:
-        """1 for each column that an expert sees and 0 for the others, (K, d)."""
+        """Return which columns each expert sees.
+
+        Parameters
+        ----------
+        params : pytree
+            Params of divided experts.
+        d : int
+            Number of columns.
+        dtype : dtype
+            Type of the result.
+
+        Returns
+        -------
+        jax.Array, (K, d)
+            1 for each column that an expert sees and 0 for the others.
+        """
         masks = np.zeros((len(self.columns), len(self.columns[0]), d))
         for choice, mask in zip(self.columns, masks, strict=True):
             for row, columns in zip(mask, choice, strict=True):
@@ -61,7 +113,15 @@ class Choices:
 
 @dataclass(frozen=True)
 class Zeroed(Expert):
-    """Experts each of which sees x with the columns of the others set to 0; made by `by_columns`."""
+    """Experts that see x with the columns of the others set to 0; made by `by_columns`.
+
+    Attributes
+    ----------
+    expert : Expert
+        The experts that are divided.
+    choices : Choices
+        The columns of each.
+    """
 
     expert: Expert
     choices: Choices
@@ -69,23 +129,23 @@ class Zeroed(Expert):
 
     @property
     def declares_penalized(self) -> bool:
-        """As the expert does."""
+        """Whether the divided experts say which arrays are penalised."""
         return self.expert.declares_penalized
 
     @property
     def hyper(self) -> dict[str, float]:
-        """Which columns the experts see, and what they have of their own."""
+        """Numbers that a fit may set: those of the divided experts, and the number of the division."""
         return {**self.expert.hyper, **self.choices.hyper}
 
     def check_hyper(self, name: str, value: Any) -> None:
-        """Raise ValueError for a number that it cannot be."""
+        """Raise ValueError for a number that cannot be."""
         if name in self.choices.hyper:
             self.choices.check_hyper(name, value)
         else:
             self.expert.check_hyper(name, value)
 
     def init(self, key: jax.Array, n_experts: int, x: jax.Array) -> Any:
-        """The expert's params, with the number of the choice of columns beside them where there are several."""
+        """Return the params of the divided experts, with the number of the division beside them where there are several."""
         number, params = self.choices.init(n_experts, x), self.expert.init(key, n_experts, x)
         shapes = [leaf.shape for leaf in jax.tree.leaves(params)]
         if not shapes or any(shape[:1] != (n_experts,) for shape in shapes):
@@ -97,18 +157,18 @@ class Zeroed(Expert):
         return {**params, **number}
 
     def trainable(self, params: Any) -> Any:
-        """As the expert says, and no number of a choice."""
+        """Return what the divided experts say; the number of the division is not trained."""
         return self._marked(self.expert.trainable(self.choices.own(params)))
 
     def penalized(self, params: Any) -> Any:
-        """As the expert says, and no number of a choice."""
+        """Return what the divided experts say; the number of the division is not penalised."""
         return self._marked(self.expert.penalized(self.choices.own(params)))
 
     def _marked(self, own: Any) -> Any:
         return {**own, **dict.fromkeys(self.choices.hyper, False)} if self.choices.hyper else own
 
     def apply(self, params: Any, x: jax.Array) -> jax.Array:
-        """Each expert's predictions of its own columns, (K, n) or (K, n, m)."""
+        """Return the predictions of each expert from its own columns, (K, n) or (K, n, m)."""
 
         def one(own: Any, seen: jax.Array) -> jax.Array:
             rows = self.expert.prepare(seen * x)
@@ -118,19 +178,34 @@ class Zeroed(Expert):
 
 
 def by_columns(expert: ExpertLike, choices: Sequence[Sequence[Sequence[int]]]) -> Expert:
-    """The same experts, each of which sees only columns of its own, by one of several divisions.
+    """Return the same experts, each of which sees only columns of its own.
 
-    choices: divisions, each with the columns of every expert; columns may be in those of several experts, or of none. With
-    more than one, the field `columns` of `hyper` is the number of the one that holds, from 0 and by default 0: an axis of a
-    sweep. `moe(..., expert_columns=[(0, 1), (2, 3)])` is a shorthand for a single one.
+    Parameters
+    ----------
+    expert : ExpertLike
+        A part from `moejax.experts`, or a user's own record. Params have experts on the leading axis of all arrays.
+    choices : sequence of sequence of sequence of int
+        Divisions, each with the columns of every expert, counted from 0. A column may belong to several experts, or to none.
+        With more than one division, the field `columns` of `hyper` is the number of the one that holds, from 0 and by
+        default 0. It can be an axis of a sweep.
 
-    Linear experts then have coefficients of exactly 0 elsewhere, which are not fitted, and count for nothing. To others, by
-    `stack` or of somebody's own, with experts on the leading axis of all params, the other columns are 0; by EM they make
-    gradient steps.
+    Returns
+    -------
+    Expert
+        The divided experts.
 
-    Raises ValueError for no choice, choices for different numbers of experts, an expert without columns, columns that are
-    negative or repeated, experts that are divided already, and tied ones; and, once inputs are known, for columns that they
-    lack, and for experts whose params do not have experts first, such as `predictions`.
+    Raises
+    ------
+    ValueError
+        If there is no division, if divisions are for different numbers of experts, if an expert has no column or a column is
+        negative or repeated, or if the experts are divided already or tied. Once inputs are known: if x lacks a column, or
+        if params do not have experts first, such as those of `predictions`.
+
+    Notes
+    -----
+    Linear experts have coefficients of exactly 0 for the columns of others. These are not fitted and not counted. To other
+    experts the other columns are 0, and EM takes gradient steps for them. `moe(..., expert_columns=[(0, 1), (2, 3)])` is
+    shorthand for a single division.
     """
     expert = completed(expert)
     if expert.is_divided:
@@ -146,7 +221,17 @@ def by_columns(expert: ExpertLike, choices: Sequence[Sequence[Sequence[int]]]) -
 
 
 def check_division(name: str, columns: Any, n_experts: int) -> None:
-    """Raise ValueError unless there is for each expert at least one column, none negative or repeated."""
+    """Raise ValueError unless each expert has at least one column, none negative or repeated.
+
+    Parameters
+    ----------
+    name : str
+        The name of the argument, for the message.
+    columns : sequence of sequence of int
+        Columns of each expert.
+    n_experts : int
+        K.
+    """
     if len(columns) != n_experts:
         raise ValueError(f"{name}: columns of {len(columns)} experts were given; want those of {n_experts}")
     for k, own in enumerate(columns):

@@ -14,22 +14,28 @@ from moejax.experts._base import Expert
 
 @dataclass(frozen=True)
 class Functions(Expert):
-    """Predictors that are functions of the inputs; made by `functions`."""
+    """Predictors that are functions of the inputs; made by `functions`.
+
+    Attributes
+    ----------
+    each : tuple of callable
+        One function of x for each expert.
+    """
 
     each: tuple[Callable[[Any], jax.Array], ...]
 
     def init(self, key: jax.Array, n_experts: int, x: Any) -> dict[str, jax.Array]:
-        """Nothing; raises ValueError unless there are as many functions as experts."""
+        """Return no params; raise ValueError unless there are as many functions as experts."""
         if len(self.each) != n_experts:
             raise ValueError(f"functions: {len(self.each)} were given for {n_experts} experts; want one for each")
         return {}
 
     def penalized(self, params: dict[str, jax.Array]) -> dict[str, bool]:
-        """Nothing, since nothing is trained."""
+        """Return no coefficients, because nothing is trained."""
         return {}
 
     def prepare(self, x: Any) -> jax.Array:
-        """What the functions say, evaluated once for all members of a sweep: (n, K) or (n, K, m)."""
+        """Return the values of the functions, (n, K) or (n, K, m), evaluated once for all members of a sweep."""
         n = jax.tree.leaves(x)[0].shape[0]
         said = [_said(number, function, x) for number, function in enumerate(self.each)]
         shapes = [eta.shape for eta in said]
@@ -38,7 +44,7 @@ class Functions(Expert):
         return jnp.stack(said, axis=1)
 
     def apply(self, params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
-        """What the functions said, experts first."""
+        """Return the values of the functions, experts first."""
         return jnp.swapaxes(x, 0, 1)
 
 
@@ -54,11 +60,29 @@ def _said(number: int, function: Callable[[Any], Any], x: Any) -> jax.Array:
 
 
 def functions(each: Sequence[Callable[[Any], Any]]) -> Functions:
-    """Experts that are given functions of what they see of x, f(x) -> eta (n,) or (n, m), of which nothing is trained.
+    """Construct experts that are given functions of the inputs.
 
-    The functions are traced by JAX, and run once for all members of a sweep. Those that want numbers, as the `predict` of a
-    scikit-learn estimator does, cannot be traced; `moejax.stacking.predictions` runs them beforehand for `predictions`.
-    Raises ValueError for no function, and for what is none; and when a model is used, for a function that cannot be traced.
+    Parameters
+    ----------
+    each : sequence of callable
+        One function for each expert, f(x) -> eta, (n,) or (n, m), of what the experts see of x. JAX traces it, and it runs
+        once for all members of a sweep.
+
+    Returns
+    -------
+    Functions
+        The experts. Nothing in them is trained; the gate and the scales are.
+
+    Raises
+    ------
+    ValueError
+        If there is no function, or something that is not callable. When the model is used: if a function cannot be traced,
+        if there is not one for each expert, or if the functions return different shapes.
+
+    Notes
+    -----
+    A function that needs numbers, such as the `predict` of a scikit-learn estimator, cannot be traced.
+    `moejax.stacking.predictions` runs such functions beforehand, for `predictions`.
     """
     each = tuple(each) if isinstance(each, Sequence) else ()
     if not each or not all(callable(function) for function in each):

@@ -17,7 +17,17 @@ from moejax.experts._columns import Choices
 
 @dataclass(frozen=True)
 class Linear(Expert):
-    """Linear predictors; made by `linear`."""
+    """Linear predictors; made by `linear`.
+
+    Attributes
+    ----------
+    outputs : int or None, default None
+        Number of outputs, None for one.
+    init_scale : float, default 1.0
+        Standard deviation of the initial predictions, for standardised x.
+    choices : Choices or None, default None
+        Which columns each expert sees; None for all.
+    """
 
     outputs: int | None = None
     init_scale: float = 1.0
@@ -31,15 +41,15 @@ class Linear(Expert):
 
     @property
     def hyper(self) -> dict[str, float]:
-        """Of experts that see some columns only, which (see `by_columns`)."""
+        """Numbers that a fit may set: `columns`, which division of the columns holds, if there are several."""
         return {} if self.choices is None else self.choices.hyper
 
     def check_hyper(self, name: str, value: Any) -> None:
-        """Raise ValueError for a number of no choice of columns."""
+        """Raise ValueError for a number of a division that does not exist."""
         self.choices.check_hyper(name, value)  # type: ignore[union-attr]
 
     def by_columns(self, choices: Choices) -> Linear:
-        """The same experts, each of which sees some columns only: the coefficients of the others are exactly 0."""
+        """Return the same experts, whose coefficients of other columns than their own are exactly 0."""
         return dataclasses.replace(self, choices=choices)
 
     def _seen(self, params: Any) -> jax.Array:
@@ -47,14 +57,14 @@ class Linear(Expert):
         return self.choices.seen(params, weights.shape[1], weights.dtype)  # type: ignore[union-attr]
 
     def settled(self, params: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        """Params with 0 for the coefficients of columns that an expert does not see."""
+        """Return params with 0 for the coefficients of columns that an expert does not see."""
         if self.choices is None:
             return params
         seen = self._seen(params).reshape(*params["weights"].shape[:2], *(1,) * (self.outputs is not None))
         return {**params, "weights": seen * params["weights"]}
 
     def init(self, key: jax.Array, n_experts: int, x: jax.Array) -> dict[str, jax.Array]:
-        """Normal weights of variance init_scale^2 / d and intercepts of 0: (K, d) and (K,), or (K, d, m) and (K, m)."""
+        """Return normal weights, (K, d) or (K, d, m), of variance init_scale^2 / d, and intercepts of 0, (K,) or (K, m)."""
         d = x.shape[1]
         tail = () if self.outputs is None else (self.outputs,)
         scale = self.init_scale / d**0.5
@@ -65,25 +75,25 @@ class Linear(Expert):
         }
 
     def penalized(self, params: dict[str, jax.Array]) -> dict[str, bool]:
-        """The weights."""
+        """Return that the weights are penalised and the intercepts are not."""
         return {name: name == "weights" for name in params}
 
     def prepare(self, x: jax.Array) -> Table:
-        """What all members share: the table of x."""
+        """Return the table of x, which all members share."""
         return with_intercept(x)
 
     def apply(self, params: dict[str, jax.Array], x: Table) -> jax.Array:
-        """x . weights + intercept, (K, n) or (K, n, m), for x as `prepare` returns it."""
+        """Return x . weights + intercept, (K, n) or (K, n, m)."""
         params = self.settled(params)
         eta = predictors(_by_predictor(params["weights"]), params["intercept"].ravel(), x)
         return eta if self.outputs is None else jnp.moveaxis(eta.reshape(-1, self.outputs, eta.shape[1]), 1, 2)
 
     def statistics(self, params: Any, x: Table, slope: jax.Array, curvature: jax.Array) -> Ask:
-        """Moments of each predictor, those of an expert's m outputs side by side."""
+        """Ask for the moments of each predictor; the m outputs of an expert are side by side."""
         return Ask(*map(_by_row, (curvature, slope)))
 
     def quadratic(self, params: Any, moments: Moments) -> Quadratic:
-        """The expected loss of each predictor in its coefficients."""
+        """Return the expected loss of each predictor as a quadratic in its coefficients."""
         if self.choices is not None:
             moments = moments.of_columns(jnp.repeat(self._seen(params), self.outputs or 1, axis=0))
         weights = _by_predictor(params["weights"])
@@ -91,8 +101,10 @@ class Linear(Expert):
         return quadratic_of(b, moments)
 
     def in_use(self, params: Any, sparse: jax.Array) -> jax.Array:
-        """Which columns, and the intercept's, each predictor uses, (A, d + 1): those of coefficients that are not 0, and all
-        that the expert sees where no penalty brings coefficients to 0 (sparse is false).
+        """Return which columns each predictor uses, (A, d + 1), the intercept last.
+
+        A predictor uses a column if its coefficient is not 0. Where no penalty brings coefficients to 0 (`sparse` is false),
+        it uses all columns that the expert sees.
         """
         weights = _by_predictor(params["weights"])
         seen = jnp.ones_like(weights) if self.choices is None else jnp.repeat(self._seen(params), self.outputs or 1, axis=0)
@@ -100,19 +112,19 @@ class Linear(Expert):
         return jnp.concatenate([used, jnp.ones_like(used[:, :1])], axis=1)
 
     def with_coefficients(self, params: Any, b: jax.Array) -> Any:
-        """Params of these coefficients, those of a `Quadratic`; of slopes, a tree like params."""
+        """Return params of these coefficients, those of a `Quadratic`; for slopes, a tree like params."""
         shape, intercept = params["weights"].shape, params["intercept"].shape
         weights = b[:, :-1] if self.outputs is None else jnp.swapaxes(b[:, :-1].reshape(shape[0], shape[2], shape[1]), 1, 2)
         return {**params, "weights": weights, "intercept": b[:, -1].reshape(intercept)}
 
     def null(self, params: dict[str, jax.Array], eta: Any = 0.0) -> dict[str, jax.Array]:
-        """Coefficients of 0 and intercepts eta, a number or (m,): where EM begins when it is given responsibilities."""
+        """Return coefficients of 0 and intercepts eta, a number or (m,)."""
         weights, intercept = jnp.zeros_like(params["weights"]), params["intercept"]
         intercept = jnp.broadcast_to(jnp.asarray(eta, intercept.dtype), intercept.shape)
         return {**params, "weights": weights, "intercept": intercept}
 
     def degrees_of_freedom(self, params: dict[str, jax.Array]) -> jax.Array:
-        """Nonzero coefficients and intercepts of each expert, (K,)."""
+        """Return the number of nonzero coefficients and intercepts of each expert, (K,)."""
         nonzero = (params["weights"] != 0).reshape(params["weights"].shape[0], -1).sum(axis=1)
         return nonzero + (self.outputs or 1)
 
@@ -128,10 +140,34 @@ def _by_row(values: jax.Array) -> jax.Array:
 
 
 def linear(outputs: int | None = None, *, init_scale: float = 1.0) -> Linear:
-    """Linear experts, eta_k(x) = x . weights_k + intercept_k.
+    """Construct linear experts.
 
-    outputs: None for a target (n,), m for a target (n, m). init_scale: the standard deviation of the initial
-    predictions when x is standardised. Raises ValueError for outputs below 1 or an init_scale below 0.
+    Parameters
+    ----------
+    outputs : int or None, default None
+        Number of outputs m. None for a target (n,), m for a target (n, m), or the number of predictors of one target: C for
+        C classes, 2 for a location and a log scale.
+    init_scale : float, default 1.0
+        Standard deviation of the initial predictions of a gradient fit, for standardised x. In the units of eta.
+
+    Returns
+    -------
+    Linear
+        The experts.
+
+    Raises
+    ------
+    ValueError
+        If outputs is below 1 or init_scale below 0.
+
+    Notes
+    -----
+    The predictor of expert k is
+
+        eta_k(x) = x . weights_k + intercept_k.
+
+    Params are `weights`, (K, d) or (K, d, m), and `intercept`, (K,) or (K, m). Penalties see the weights and never the
+    intercepts.
     """
     if outputs is not None:
         _checks.count("outputs", outputs)

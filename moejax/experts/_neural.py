@@ -13,13 +13,19 @@ from moejax.experts._base import Expert
 
 @dataclass(frozen=True)
 class NeuralExpert(Expert):
-    """K copies of one network; made by `neural`."""
+    """K copies of one network; made by `neural`.
+
+    Attributes
+    ----------
+    network : Linen or Nnx
+        The module.
+    """
 
     network: Linen | Nnx
     takes_any_array = True
 
     def init(self, key: jax.Array, n_experts: int, x: Any) -> Any:
-        """The module's parameters, drawn K times, experts on the leading axis.
+        """Return the parameters of the module, drawn K times, experts on the leading axis.
 
         Raises ValueError for a module that does not return (n,), (n, 1) or (n, m).
         """
@@ -29,24 +35,39 @@ class NeuralExpert(Expert):
         return jax.vmap(lambda k: init_params(self.network, k, x))(jax.random.split(key, n_experts))
 
     def apply(self, params: Any, x: Any) -> jax.Array:
-        """Each expert's predictors: (K, n), also of a module that returns (n, 1), or (K, n, m)."""
+        """Return the predictors of each expert: (K, n), also of a module that returns (n, 1), or (K, n, m)."""
         eta = jax.vmap(self.network.apply, in_axes=(0, None))(params, x)
         return eta[..., 0] if eta.ndim == 3 and eta.shape[2] == 1 else eta
 
     def penalized(self, params: Any) -> Any:
-        """All arrays but biases, scales of normalisations and slopes of activations, by name."""
+        """Return all arrays but biases, scales of normalisations and slopes of activations, by name."""
         return penalized_leaves(params)
 
 
 def neural(module: Any) -> NeuralExpert:
-    """Experts that are K networks of the same architecture, each with parameters of its own: `moejax.experts.neural`.
+    """Construct experts that are K networks of the same architecture.
 
-    module: a `flax.linen.Module`, or, for NNX, a function that builds an `nnx.Module` from its `rngs`, as `lambda rngs:
-    MLP(10, rngs=rngs)`. It maps x, an array (n, ...) or whatever pytree the model is given, to (n,) or (n, 1), for a target
-    (n,), or to (n, m). Penalties see its kernels and no biases. `fit_gradient` trains it on any loss, and `fit_em` by a few
-    gradient steps an iteration. Building it again from an equal Linen module, or from the same function, compiles nothing
-    anew.
+    Parameters
+    ----------
+    module : flax.linen.Module or callable
+        A Linen module, or, for NNX, a function that builds an `nnx.Module` from its `rngs`, as `lambda rngs: MLP(10,
+        rngs=rngs)`. It maps x, an array (n, ...) or the pytree that the model is given, to (n,) or (n, 1), for a target
+        (n,), or to (n, m).
 
-    Raises ValueError for what is no module, and for a module that keeps more than parameters.
+    Returns
+    -------
+    NeuralExpert
+        The experts, each with parameters of its own. Building them again from an equal Linen module, or from the same
+        function, compiles nothing anew.
+
+    Raises
+    ------
+    ValueError
+        If it is no module, or a module that keeps more than parameters.
+
+    Notes
+    -----
+    Penalties see the kernels and not the biases. `fit_gradient` trains the networks on any loss, and `fit_em` by a few
+    gradient steps an iteration.
     """
     return NeuralExpert(as_network(module))

@@ -30,11 +30,11 @@ class Stack(Expert):
     coefficients: Callable[[Any], Any] | None = None
 
     def init(self, key: jax.Array, n_experts: int, x: Any) -> Any:
-        """The single expert's parameters, drawn K times, stacked on a leading axis."""
+        """Return the parameters of the single expert, drawn K times, stacked on a leading axis."""
         return jax.vmap(lambda k: self.one_init(k, x))(jax.random.split(key, n_experts))
 
     def apply(self, params: Any, x: Any) -> jax.Array:
-        """The single expert's predictions with each of the K parameters: (K, n) or (K, n, m)."""
+        """Return the predictions of the single expert with each of the K parameters, (K, n) or (K, n, m)."""
         return jax.vmap(self.one_apply, in_axes=(0, None))(params, x)
 
     def penalized(self, params: Any) -> Any:

@@ -48,7 +48,15 @@ class _Centred(NamedTuple):
 
 @dataclass(frozen=True)
 class Tied(Expert):
-    """Linear predictors with tied coefficients; made by `tied`."""
+    """Linear predictors with tied coefficients; made by `tied`.
+
+    Attributes
+    ----------
+    groups : int, default 3
+        Number of values Q of an expert.
+    init_scale : float, default 1.0
+        Standard deviation of the initial values, times sqrt(d).
+    """
 
     groups: int = 3
     init_scale: float = 1.0
@@ -58,16 +66,18 @@ class Tied(Expert):
 
     @property
     def hyper(self) -> dict[str, float]:
-        """`n_groups`: how many of the groups take part."""
+        """Numbers that a fit may set: `n_groups`, how many of the groups take part."""
         return {"n_groups": self.groups}
 
     def check_hyper(self, name: str, value: Any) -> None:
-        """Raise ValueError for a number of groups that there are not."""
+        """Raise ValueError unless the number of groups is whole, from 1 to `groups`."""
         _checks.whole(f"hyper[{name!r}]", value, 1, self.groups)
 
     def init(self, key: jax.Array, n_experts: int, x: jax.Array) -> Params:
-        """Standard normal logits of the memberships (K, d, Q), normal values (K, Q) of variance init_scale^2 / d, intercepts
-        (K,) and logits of the shares (K, Q) of 0, and n_groups (K,), the number of groups that take part.
+        """Return random memberships and values, and intercepts and shares that are alike.
+
+        Params are `memberships`, standard normal logits (K, d, Q); `values`, (K, Q), normal with variance init_scale^2 / d;
+        `intercept`, (K,) of 0; `shares`, logits (K, Q) of 0; and `n_groups`, (K,), the number of groups that take part.
         """
         d = x.shape[1]
         one, other = jax.random.split(key)
@@ -80,34 +90,89 @@ class Tied(Expert):
         }
 
     def trainable(self, params: Params) -> dict[str, bool]:
-        """All but the number of groups."""
+        """Return that all but the number of groups is trained."""
         return {name: name != "n_groups" for name in params}
 
     def penalized(self, params: Params) -> dict[str, bool]:
-        """Nothing: that values are few is what keeps them in bounds."""
+        """Return that nothing is penalised: the small number of values is the constraint."""
         return dict.fromkeys(params, False)
 
     # ---- what params say ------------------------------------------------------------------------------------------
 
     def active(self, params: Params) -> jax.Array:
-        """Which groups take part, (K, Q)."""
+        """Return which groups take part.
+
+        Parameters
+        ----------
+        params : dict
+            Params of the experts.
+
+        Returns
+        -------
+        jax.Array, (K, Q)
+            Booleans.
+        """
         return jnp.arange(params["values"].shape[1]) < params["n_groups"][:, None]
 
     def log_memberships(self, params: Params) -> jax.Array:
-        """The logarithm of the probability of each coefficient's groups, (K, d, Q)."""
+        """Return the log probability that a coefficient is in a group.
+
+        Parameters
+        ----------
+        params : dict
+            Params of the experts.
+
+        Returns
+        -------
+        jax.Array, (K, d, Q)
+            Logarithms of the memberships tau, which sum to 1 over the groups.
+        """
         return jax.nn.log_softmax(jnp.where(self.active(params)[:, None], params["memberships"], _NEVER))
 
     def log_shares(self, params: Params) -> jax.Array:
-        """The logarithm of the groups' proportions, (K, Q)."""
+        """Return the logarithm of the groups' proportions.
+
+        Parameters
+        ----------
+        params : dict
+            Params of the experts.
+
+        Returns
+        -------
+        jax.Array, (K, Q)
+            Logarithms of proportions that sum to 1 over the groups.
+        """
         return jax.nn.log_softmax(jnp.where(self.active(params), params["shares"], _NEVER))
 
     def coefficients(self, params: Params) -> jax.Array:
-        """Each coefficient's mean over its memberships, (K, d)."""
+        """Return the mean of each coefficient over its memberships.
+
+        Parameters
+        ----------
+        params : dict
+            Params of the experts.
+
+        Returns
+        -------
+        jax.Array, (K, d)
+            Mean coefficients.
+        """
         return _mean(jnp.exp(self.log_memberships(params)), params["values"])
 
     def labels(self, params: Params) -> tuple[np.ndarray, np.ndarray]:
-        """Values (K, Q) in rising order, NaN for groups that take no part, and the likeliest group of each coefficient in
-        that order, as a number from 0, (K, d).
+        """Return the values of each expert and the likeliest group of each coefficient.
+
+        Parameters
+        ----------
+        params : dict
+            Params of the experts.
+
+        Returns
+        -------
+        values : numpy.ndarray, (K, Q)
+            Values in rising order, NaN for groups that take no part.
+        groups : numpy.ndarray, (K, d)
+            Number of the likeliest group of each coefficient, from 0, in the order of `values`.
         """
         values = np.where(self.active(params), params["values"], np.nan)
         order = values.argsort(axis=1)  # NaNs come last
@@ -115,37 +180,41 @@ class Tied(Expert):
         return np.take_along_axis(values, order, axis=1), np.take_along_axis(order.argsort(axis=1), likeliest, axis=1)
 
     def prepare(self, x: jax.Array) -> Table:
-        """What all members share: the table of x."""
+        """Return the table of x, which all members share."""
         return with_intercept(x)
 
     def apply(self, params: Params, x: Table) -> jax.Array:
-        """x . mean coefficients + intercept, (K, n), for x as `prepare` returns it."""
+        """Return x . mean coefficients + intercept, (K, n)."""
         return predictors(self.coefficients(params), params["intercept"], x)
 
     def variance(self, params: Params, x: Table) -> jax.Array:
-        """Of the predictor over memberships, (K, n): the sum over features of x_j^2 times the coefficient's variance."""
+        """Return the variance of the predictor over memberships, (K, n).
+
+        It is the sum over features of x_j^2 times the variance of the coefficient.
+        """
         tau = jnp.exp(self.log_memberships(params))
         off = params["values"][:, None] - _mean(tau, params["values"])[..., None]
         return dot((tau * jnp.square(off)).sum(axis=2), jnp.square(x.columns).T)
 
     def log_prior(self, params: Params) -> jax.Array:
-        """The sum over features and groups of tau (log share - log tau), (K,): no more than 0."""
+        """Return the sum over features and groups of tau (log share - log tau), (K,), which is at most 0."""
         log_tau = self.log_memberships(params)
         return (jnp.exp(log_tau) * (self.log_shares(params)[:, None] - log_tau)).sum(axis=(1, 2))
 
     def degrees_of_freedom(self, params: Params) -> jax.Array:
-        """A value for each group that takes part, and an intercept, (K,)."""
+        """Return the number of groups that take part, and 1 for the intercept, (K,)."""
         return self.active(params).sum(axis=1) + 1
 
     # ---- EM -------------------------------------------------------------------------------------------------------
 
     def statistics(self, params: Params, x: Table, slope: jax.Array, curvature: jax.Array) -> Ask:
-        """Moments of each expert."""
+        """Ask for the moments of each expert."""
         return Ask(curvature, slope)
 
     def expected(self, new: Params, params: Params, statistics: Moments) -> jax.Array:
-        """How much higher each expert's expected loss is at `new` than at params but for a constant, (K,): a quadratic in
-        the mean of the predictor, and half the curvature times its variance.
+        """Return how much higher each expert's expected loss is at `new` than at params but for a constant, (K,).
+
+        It is a quadratic in the mean of the predictor, plus half the curvature times the variance of the predictor.
         """
         gram, means = statistics.gram, statistics.means
         moved = self.coefficients(new) - self.coefficients(params)
@@ -159,14 +228,14 @@ class Tied(Expert):
         return (moved * (statistics.pull + bent / 2)).sum(axis=1) + spread / 2
 
     def null(self, params: Params, eta: Any = 0.0) -> Params:
-        """Values of 0, intercepts eta, and nothing known of memberships."""
+        """Return values of 0, intercepts eta, and memberships and shares that are equal."""
         zeros = {name: jnp.zeros_like(params[name]) for name in ("memberships", "values", "shares")}
         return {**params, **zeros, "intercept": jnp.full_like(params["intercept"], eta)}
 
     def begin(self, params: Params, statistics: Moments, key: jax.Array) -> Params:
-        """Groups by clusters of each expert's coefficients, as ridge regressions find them, with soft memberships.
+        """Return groups from clusters of each expert's ridge coefficients, with soft memberships.
 
-        k-means on a line (Lloyd 1982), from quantiles drawn from `key`.
+        The clusters are those of k-means on a line (Lloyd 1982), from quantiles drawn from `key`.
         """
         c, there = _centred(statistics, 1.0), self.active(params)
         squares = diagonals(c.gram)
@@ -191,8 +260,10 @@ class Tied(Expert):
         return self._shares_step(self._values_step(began, c))
 
     def m_step(self, params: Params, statistics: Moments, penalties: Any, total: jax.Array) -> Params:
-        """Params at which the bound is higher, or the same: memberships one after another, then values and intercepts, then
-        shares, each at its optimum given the others.
+        """Return params at which the bound is higher or the same.
+
+        It updates memberships one feature after another, then values and intercepts, then shares, each at its optimum given
+        the others.
         """
         c = _centred(statistics, total)
         params, c = self._memberships_step(params, c)
@@ -265,14 +336,33 @@ def _centred(sums: Moments, total: Any) -> _Centred:
 
 
 def tied(groups: int = 3, *, init_scale: float = 1.0) -> Tied:
-    """Linear experts whose coefficients share a few values each.
+    """Construct linear experts whose coefficients share a few values each.
 
-    Features should be in comparable units, since the same number multiplies several of them. Wants a family with
-    `expected_log_prob` (`families.gaussian`), for fits of the likelihood.
+    Parameters
+    ----------
+    groups : int, default 3
+        Number of values Q of an expert. `hyper["n_groups"]`, which can be an axis of a sweep, may set fewer.
+    init_scale : float, default 1.0
+        Standard deviation of the values that a gradient fit begins with, times sqrt(d).
 
-    groups: how many values there are, Q; `hyper["n_groups"]`, an axis of a sweep like any other, may set fewer. init_scale:
-    the standard deviation of the values that a fit by gradient begins with, times sqrt(d). Raises ValueError for fewer than
-    one group and an init_scale below 0.
+    Returns
+    -------
+    Tied
+        The experts. A fit of the likelihood wants a family with `expected_log_prob` (`families.gaussian`).
+
+    Raises
+    ------
+    ValueError
+        If groups is below 1 or init_scale below 0.
+
+    Notes
+    -----
+    The d coefficients of expert k fall into Q groups with one value each:
+
+        eta_k(x) = intercept_k + sum over j of  x_j values[k, g(k, j)]        P(g(k, j) = q) = shares[k, q].
+
+    The likelihood sums over Q^d memberships. Fits use the lower bound of independent memberships (mean field) in its place,
+    and EM ascends that bound exactly. Features should be in comparable units, because one number multiplies several of them.
     """
     _checks.count("groups", groups)
     _checks.not_negative("init_scale", init_scale)
@@ -280,19 +370,39 @@ def tied(groups: int = 3, *, init_scale: float = 1.0) -> Tied:
 
 
 def icl(fit: Any, *, form: str = "published") -> Any:
-    """The integrated completed likelihood of tied experts (Biernacki, Celeux and Govaert 2000): higher is better.
+    """Return the integrated completed likelihood of tied experts; higher is better.
 
-    fit: of `experts.tied` by a likelihood, a `Fit` or all those of a sweep (`result.fits`), with any leading axes; returns
-    numbers with these axes. n rows (their total weight), d features, K experts and Q groups that take part, and the bound
-    J, a total: minus the objective, penalties included, times n. form:
+    Parameters
+    ----------
+    fit : Fit
+        One fit of `experts.tied` by a likelihood, or all fits of a sweep (`result.fits`), with any leading axes.
+    form : {"published", "full"}, default "published"
+        Which terms are subtracted, see Notes.
 
-    - "published": J - (K - 1) d log(n) / 2 - K (Q - 1) log(d) / 2 - K Q log(n) / 2, of a softmax gate and a model without
-      intercepts;
-    - "full": J less the entropy of the memberships and of the rows' experts (by the likeliest expert of each, as in
-      `Fit.icl`), - D log(n) / 2 - K (Q - 1) log(d) / 2, where D is `fit.degrees_of_freedom`: what the gate has, an intercept
-      and Q values for each expert, and scales.
+    Returns
+    -------
+    numpy.ndarray or float
+        A total over rows, with the leading axes of the fit.
 
-    Raises ValueError for fits of other experts or without a likelihood, and for other forms.
+    Raises
+    ------
+    ValueError
+        If the fit has other experts or no likelihood, or for another form.
+
+    Notes
+    -----
+    Let n be the total weight of the rows, d the features, K the experts and Q the groups that take part, and J the lower
+    bound, a total: minus the objective, penalties included, times n.
+
+    - "published": J - (K - 1) d log(n) / 2 - K (Q - 1) log(d) / 2 - K Q log(n) / 2, for a softmax gate and a model without
+      intercepts.
+    - "full": J less the entropy of the memberships and the entropy of the rows' experts (by the likeliest expert of each
+      row, as in `Fit.icl`), - D log(n) / 2 - K (Q - 1) log(d) / 2. D is `fit.degrees_of_freedom`: those of the gate, an
+      intercept and Q values for each expert, and the scales.
+
+    References
+    ----------
+    Biernacki, Celeux and Govaert (2000).
     """
     if form not in FORMS:
         raise ValueError(f"form: {form!r} was given; want one of {list(FORMS)}")
