@@ -404,7 +404,20 @@ class Gate(Part):
 
 
 def among(log_probs: jax.Array, active: jax.Array) -> jax.Array:
-    """Return the log probabilities (K, n) of the experts that take part, divided by their sum; `NEVER` for the others."""
+    """Return the log probabilities of the experts that take part, normalised among them.
+
+    Parameters
+    ----------
+    log_probs : jax.Array, (K, n)
+        Log probabilities of all experts.
+    active : jax.Array, (K,)
+        Booleans, which experts take part.
+
+    Returns
+    -------
+    jax.Array, (K, n)
+        Log probabilities; `NEVER` for the experts that take no part.
+    """
     return jax.nn.log_softmax(jnp.where(active[:, None], log_probs, NEVER), axis=0)
 
 

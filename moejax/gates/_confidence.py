@@ -17,14 +17,22 @@ from moejax.gates._shapes import Params
 
 @dataclass(frozen=True)
 class Confidence(Gate):
-    """Softmax of minus forecasts of the experts' losses; made by `confidence`."""
+    """Softmax of minus forecasts of the experts' losses; made by `confidence`.
+
+    Attributes
+    ----------
+    coefficients : tuple of tuple of float or None, default None
+        Coefficients of each expert's forecast, the intercept last; None where the gate sees the forecasts.
+    temperature : float, default 1.0
+        Divides the forecasts.
+    """
 
     coefficients: tuple[tuple[float, ...], ...] | None = None  # of each expert, the intercept last
     temperature: float = 1.0
 
     @property
     def hyper(self) -> dict[str, float]:
-        """`temperature`, which divides the forecasts."""
+        """Numbers that a fit may set: `temperature`, which divides the forecasts."""
         return {"temperature": self.temperature}
 
     def check_hyper(self, name: str, value: Any) -> None:
@@ -32,7 +40,7 @@ class Confidence(Gate):
         _checks.positive(f"hyper[{name!r}]", value)
 
     def init(self, key: jax.Array, n_experts: int, x: jax.Array) -> Params:
-        """The forecasts' coefficients, weights (K, d) and intercepts (K,); the identity where forecasts are what is seen."""
+        """Return the coefficients of the forecasts, (K, d) and (K,); the identity where the gate sees the forecasts."""
         d = x.shape[1]
         given = np.eye(n_experts, n_experts + 1) if self.coefficients is None else np.asarray(self.coefficients)
         if given.shape != (n_experts, d + 1):
@@ -46,40 +54,61 @@ class Confidence(Gate):
         }
 
     def trainable(self, params: Params) -> dict[str, bool]:
-        """Nothing."""
+        """Return that nothing is trained."""
         return dict.fromkeys(params, False)
 
     def penalized(self, params: Params) -> dict[str, bool]:
-        """Nothing."""
+        """Return that nothing is penalised."""
         return dict.fromkeys(params, False)
 
     def prepare(self, x: jax.Array) -> Table:
-        """What all members share: the table of x."""
+        """Return the table of x, which all members share."""
         return with_intercept(x)
 
     def log_probs(self, params: Params, x: Table) -> jax.Array:
-        """log softmax(-forecasts / temperature), (K, n)."""
+        """Return log softmax(-forecasts / temperature), (K, n)."""
         forecasts = predictors(params["weights"], params["intercept"], x)
         return jax.nn.log_softmax(-forecasts / params["temperature"], axis=0)
 
 
 def confidence(weights: Any = None, intercept: Any = None, *, temperature: float = 1.0) -> Confidence:
-    """A gate of forecasts: expert k counts by exp(-l_k(x) / temperature), l_k(x) the loss in nats that is forecast for it.
+    """Construct a gate that weighs experts by forecasts of their losses.
 
-    weights (K, d), intercept (K,): of forecasts that are linear in what the gate sees, as `moejax.stacking.linear_forecasts`
-    fits them to the experts' out-of-fold losses; they are kept, and never trained. Without them the gate sees the forecasts
-    themselves, (n, K), whatever made them.
+    Parameters
+    ----------
+    weights : array_like or None, (K, d), default None
+        Coefficients of forecasts that are linear in what the gate sees, as `moejax.stacking.linear_forecasts` fits them to
+        the experts' out-of-fold losses. They are kept and never trained. None where the gate sees the forecasts themselves,
+        (n, K).
+    intercept : array_like or None, (K,), default None
+        Intercepts of the forecasts, in nats. None if weights is.
+    temperature : float, default 1.0
+        Divides the forecasts. It is the default of the field `temperature` of `hyper`.
 
-    The loss of a classifier is -log of the probability that it gives the right class. That of a regressor with error r is
-    log(r^2) / 2: where its error is normal with variance s_k^2(x), E[log r^2 | x] = log s_k^2(x) - 1.27, the same constant
-    for all experts, and a normal expert of that variance has the expected log density -log s_k(x) + constant. Forecasts of
-    either kind are thus expected log densities but for their sign and a constant in which experts are alike, and
-    exp(-l_k(x) / temperature) is proportional to s_k(x)^(-1 / temperature). At a temperature of 1 experts count by expected
-    density. At 0.5 they count by inverse variance, which is the best convex combination for squared error where errors are
-    unbiased and independent. Towards 0 the expert of the lowest forecast is chosen, and towards infinity all count alike.
+    Returns
+    -------
+    Confidence
+        The gate.
 
-    temperature: the default of the field `temperature` of `hyper`. Raises ValueError for a temperature that is not above 0,
-    and for coefficients of which one is missing or not finite, or whose shapes differ.
+    Raises
+    ------
+    ValueError
+        If temperature is not above 0, if one of weights and intercept is missing, or if they are not finite or differ in
+        shape.
+
+    Notes
+    -----
+    With l_k(x) the forecast of the loss of expert k, in nats,
+
+        g_k(x) = exp(-l_k(x) / temperature) / sum over j of exp(-l_j(x) / temperature).
+
+    The loss of a classifier is -log of the probability that it gives the right class. The loss of a regressor with error r
+    is log(r^2) / 2. Where its error is normal with variance s_k^2(x), E[log r^2 | x] = log s_k^2(x) - 1.27, with the same
+    constant for all experts, and a normal expert of that variance has the expected log density -log s_k(x) + constant.
+    Forecasts of either kind are thus minus expected log densities but for a constant that all experts share, and g_k(x) is
+    proportional to s_k(x)^(-1 / temperature). At a temperature of 1 experts count by expected density. At 0.5 they count by
+    inverse variance, which is the best convex combination for squared error where errors are unbiased and independent.
+    Towards 0 the expert of the lowest forecast is chosen. Towards infinity all experts count alike.
     """
     _checks.positive("temperature", temperature)
     if weights is None and intercept is None:

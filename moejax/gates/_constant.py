@@ -20,31 +20,41 @@ class Constant(Gate):
     has_m_step = True
 
     def init(self, key: jax.Array, n_experts: int, x: Any) -> Params:
-        """Logits of 0, (K,): equal proportions."""
+        """Return logits of 0, (K,): equal proportions."""
         return {"logits": jnp.zeros(n_experts, jax.tree.leaves(x)[0].dtype)}
 
     def penalized(self, params: Params) -> dict[str, bool]:
-        """Nothing: logits without inputs are intercepts."""
+        """Return that nothing is penalised: logits without inputs are intercepts."""
         return {"logits": False}
 
     def statistics(self, params: Params, x: Any, probs: Any, responsibilities: jax.Array, weights: jax.Array) -> jax.Array:
-        """Each expert's share of the rows, (K,)."""
+        """Return each expert's share of the rows, (K,)."""
         return (responsibilities * weights).sum(axis=1)  # a product would round otherwise in some lanes of a sweep
 
     def m_step(self, params: Params, statistics: jax.Array, penalties: Any) -> Params:
-        """Proportions that are the shares; one without rows keeps next to nothing, so that its logarithm is finite."""
+        """Return proportions that are the shares; the logarithm of a share of 0 is kept finite."""
         return {"logits": jnp.log(jnp.maximum(statistics, jnp.finfo(statistics.dtype).tiny))}
 
     def degrees_of_freedom(self, params: Params, active: jax.Array) -> jax.Array:
-        """One less than the experts."""
+        """Return the number of experts that take part, less 1."""
         return active.sum() - 1
 
     def log_probs(self, params: Params, x: Any) -> jax.Array:
-        """log softmax(logits), the same for every row, (K, n)."""
+        """Return log softmax(logits), the same for every row, (K, n)."""
         log_probs = jax.nn.log_softmax(params["logits"])
         return jnp.broadcast_to(log_probs[:, None], (log_probs.shape[0], n_rows(x)))
 
 
 def constant() -> Constant:
-    """A gate of trained proportions that see no input, softmax of K free logits: a plain mixture."""
+    """Construct the gate of a plain mixture: proportions that are trained and the same for all rows.
+
+    Returns
+    -------
+    Constant
+        The gate.
+
+    Notes
+    -----
+    The proportions are the softmax of K free logits. EM sets them to each expert's share of the rows.
+    """
     return Constant()

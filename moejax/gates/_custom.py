@@ -30,7 +30,7 @@ class Custom(Gate):
     coefficients: Callable[[Any], Any] | None = None
 
     def init(self, key: jax.Array, n_experts: int, x: Any) -> Any:
-        """Return what the user's function makes."""
+        """Return the params that the user's function makes."""
         return self.own_init(key, n_experts, x)
 
     def log_probs(self, params: Any, x: Any) -> jax.Array:

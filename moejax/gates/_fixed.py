@@ -17,13 +17,19 @@ from moejax.gates._shapes import Params, n_rows
 
 @dataclass(frozen=True)
 class Fixed(Gate):
-    """Proportions that are given and never trained; made by `fixed`."""
+    """Proportions that are given and never trained; made by `fixed`.
+
+    Attributes
+    ----------
+    proportions : tuple of float or None, default None
+        One for each expert; None for equal ones.
+    """
 
     proportions: tuple[float, ...] | None = None
     takes_any_array = True
 
     def init(self, key: jax.Array, n_experts: int, x: Any) -> Params:
-        """Logarithms of the proportions, (K,)."""
+        """Return the logarithms of the proportions, (K,)."""
         proportions = self.proportions or (1.0 / n_experts,) * n_experts
         if len(proportions) != n_experts:
             raise ValueError(f"proportions: {len(proportions)} were given; want one for each of {n_experts} experts")
@@ -32,26 +38,40 @@ class Fixed(Gate):
         return {"log_proportions": jnp.log(jnp.maximum(jnp.asarray(proportions, dtype), jnp.finfo(dtype).tiny))}
 
     def trainable(self, params: Params) -> dict[str, bool]:
-        """Nothing."""
+        """Return that nothing is trained."""
         return {"log_proportions": False}
 
     def penalized(self, params: Params) -> dict[str, bool]:
-        """Nothing."""
+        """Return that nothing is penalised."""
         return {"log_proportions": False}
 
     def active(self, params: Params) -> jax.Array:
-        """Which experts have a proportion above 0, (K,)."""
+        """Return which experts have a proportion above 0, (K,)."""
         return params["log_proportions"] > jnp.log(jnp.finfo(params["log_proportions"].dtype).tiny) + 1
 
     def log_probs(self, params: Params, x: Any) -> jax.Array:
-        """The same for every row, (K, n)."""
+        """Return the logarithms of the proportions, the same for every row, (K, n)."""
         return jnp.broadcast_to(params["log_proportions"][:, None], (params["log_proportions"].shape[0], n_rows(x)))
 
 
 def fixed(proportions: Sequence[float] | None = None) -> Fixed:
-    """A gate of given proportions, one for each expert, never trained; None for equal ones.
+    """Construct a gate of given proportions, which are never trained.
 
-    Raises ValueError for a negative proportion or a sum that is not 1 (to 1e-6).
+    Parameters
+    ----------
+    proportions : sequence of float or None, default None
+        One for each expert, none below 0, of sum 1. None for equal ones.
+
+    Returns
+    -------
+    Fixed
+        The gate. An expert with a proportion of 0 takes no part.
+
+    Raises
+    ------
+    ValueError
+        If a proportion is negative, or the sum is not 1 (to 1e-6). When params are made: if there is not one for each
+        expert.
     """
     if proportions is None:
         return Fixed()

@@ -18,7 +18,15 @@ from moejax.gates._shapes import Params
 
 @dataclass(frozen=True)
 class Gaussian(Gate):
-    """A mixture of normal distributions of the input; made by `gaussian`."""
+    """A mixture of normal distributions of the input; made by `gaussian`.
+
+    Attributes
+    ----------
+    shared : bool, default False
+        Whether all experts have the same covariance.
+    ridge : float, default 0.01
+        Weight of the prior that shrinks covariances to the identity, as a share of the total weight.
+    """
 
     shared: bool = False
     ridge: float = 0.01
@@ -27,10 +35,10 @@ class Gaussian(Gate):
     models_inputs = True
 
     def init(self, key: jax.Array, n_experts: int, x: jax.Array) -> Params:
-        """Equal proportions, means (K, d) standard normal, and covariances that are the identity.
+        """Return equal proportions, means (K, d) drawn standard normal, and covariances that are the identity.
 
-        logits: of the proportions, (K,). whitening: (K, d, d), or (1, d, d) if shared, the lower triangular W with
-        W' W the inverse covariance, logarithms on its diagonal.
+        Params are `logits`, (K,), of the proportions; `means`; and `whitening`, (K, d, d), or (1, d, d) if shared: the lower
+        triangular W with W' W the inverse covariance, logarithms on its diagonal.
         """
         d = x.shape[1]
         return {
@@ -40,19 +48,19 @@ class Gaussian(Gate):
         }
 
     def penalized(self, params: Params) -> dict[str, bool]:
-        """Nothing."""
+        """Return that nothing is penalised."""
         return dict.fromkeys(params, False)
 
     def prepare(self, x: jax.Array) -> Table:
-        """What all members share: the table of x."""
+        """Return the table of x, which all members share."""
         return with_intercept(x)
 
     def log_proportions(self, params: Params) -> jax.Array:
-        """log P(expert), (K,)."""
+        """Return log P(expert), (K,)."""
         return jax.nn.log_softmax(params["logits"])
 
     def log_joint(self, params: Params, x: Table) -> jax.Array:
-        """log P(expert) + log N(x; mean, covariance), (K, n)."""
+        """Return log P(expert) + log N(x; mean, covariance), (K, n)."""
         whitening, log_diagonal = _whitening(params)
         d = whitening.shape[-1]
         means = params["means"] if x.means is None else params["means"] - x.means
@@ -64,20 +72,20 @@ class Gaussian(Gate):
         return constant[:, None] - 0.5 * jnp.square(white).sum(axis=1)
 
     def log_probs(self, params: Params, x: Table) -> jax.Array:
-        """log P(expert | x) by Bayes' rule, (K, n)."""
+        """Return log P(expert | x) by Bayes' rule, (K, n)."""
         return jax.nn.log_softmax(self.log_joint(params, x), axis=0)
 
     def log_prior(self, params: Params) -> jax.Array:
-        """-ridge / 2 times the sum over covariances of trace of the inverse + log determinant."""
+        """Return -ridge / 2 times the sum over covariances of the trace of the inverse + the log determinant."""
         whitening, log_diagonal = _whitening(params)
         return -self.ridge * (0.5 * jnp.square(whitening).sum() - log_diagonal.sum())
 
     def statistics(self, params: Params, x: Table, probs: jax.Array, responsibilities: jax.Array, weights: jax.Array) -> Ask:
-        """Moments of weight * responsibility."""
+        """Ask for the moments of weight * responsibility."""
         return Ask(responsibilities * weights, responsibilities[:0])
 
     def gradient(self, params: Params, statistics: Moments, active: jax.Array) -> Params:
-        """Of the expected loss, sum of weight * responsibility * -log_joint among the active experts, in params."""
+        """Return the gradient in params of the sum of weight * responsibility * -log_joint over the active experts."""
         gram, centre = statistics.gram, statistics.means
 
         def expected(params: Params) -> jax.Array:
@@ -93,7 +101,7 @@ class Gaussian(Gate):
         return jax.grad(expected)(params)
 
     def m_step(self, params: Params, statistics: Moments, penalties: Any) -> Params:
-        """The optimum: shares, weighted means, and weighted covariances shrunk to the identity by the ridge."""
+        """Return the optimum: shares, weighted means, and weighted covariances that the ridge shrinks to the identity."""
         gram, centre = statistics.gram, statistics.means
         size = gram[:, -1, -1]
         means = gram[:, :-1, -1] / jnp.maximum(size, jnp.finfo(size.dtype).tiny)[:, None]
@@ -113,7 +121,7 @@ class Gaussian(Gate):
         }
 
     def degrees_of_freedom(self, params: Params, active: jax.Array) -> jax.Array:
-        """Means, distinct covariances and proportions but one, of the experts that take part."""
+        """Return the number of means, distinct covariances, and proportions but one, of the experts that take part."""
         d = params["means"].shape[1]
         covariances = 1 if self.shared else active.sum()
         return active.sum() * (d + 1) - 1 + covariances * (d * (d + 1) // 2)
@@ -142,14 +150,38 @@ def _whitening(params: Params) -> tuple[jax.Array, jax.Array]:
 
 
 def gaussian(*, covariance: str = "own", ridge: float = 0.01) -> Gaussian:
-    """The gate of a mixture of normal distributions of x: P(expert | x) by Bayes' rule (Xu, Jordan and Hinton 1995).
+    """Construct the gate of a mixture of normal distributions of the input.
+
+    Parameters
+    ----------
+    covariance : {"own", "shared"}, default "own"
+        One covariance for each expert, or one for all, which makes the gate a softmax of linear functions.
+    ridge : float, default 0.01
+        Weight of the prior that shrinks covariances to the identity, as a share of the total weight of the rows. x is best
+        standardised.
+
+    Returns
+    -------
+    Gaussian
+        The gate.
+
+    Raises
+    ------
+    ValueError
+        If covariance is something else, or ridge is not above 0, without which a covariance may collapse.
+
+    Notes
+    -----
+    P(expert | x) follows by Bayes' rule from a normal density of x for each expert:
+
+        g_k(x) = p_k N(x; mean_k, covariance_k) / sum over j of p_j N(x; mean_j, covariance_j).
 
     It is the efficient gate where clusters of inputs separate the experts, and it has a finite optimum there. EM ascends the
-    joint likelihood of x and y with it, in closed form, and a gradient fit that of y given x.
+    joint likelihood of x and y with it, in closed form. A gradient fit of `losses.nll` ascends the likelihood of y given x.
 
-    covariance: "own" for each expert, or "shared", which makes the gate a softmax of linear functions. ridge: weight of
-    the prior that shrinks covariances to the identity (x is best standardised), as if so large a share of all rows had it.
-    Raises ValueError for another covariance, and for a ridge that is not above 0, without which a covariance may collapse.
+    References
+    ----------
+    Xu, Jordan and Hinton (1995).
     """
     if covariance not in ("own", "shared"):
         raise ValueError(f"covariance: {covariance!r} was given; want 'own' or 'shared'")

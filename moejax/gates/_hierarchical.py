@@ -41,8 +41,16 @@ class Layout(NamedTuple):
 class Branch(NamedTuple):
     """A branch of a fitted tree.
 
-    above: the number of the branch that leads to its split, -1 for the first split. expert: the number of the expert that it
-    leads to, None for a split. share: of all rows, None if not known. coefficients: names and values, the largest first.
+    Attributes
+    ----------
+    above : int
+        Number of the branch that leads to its split, -1 for the first split.
+    expert : int or None
+        Number of the expert that it leads to, None for a split.
+    share : float or None
+        Share of all rows, None if not known.
+    coefficients : tuple of (str, float)
+        Names and values, the largest first.
     """
 
     above: int
@@ -52,12 +60,23 @@ class Branch(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Where it leads, and its share."""
+        """The expert or split that the branch leads to, and its share."""
         where = "split" if self.expert is None else f"expert {self.expert + 1}"
         return where if self.share is None else f"{where} {self.share:.0%}"
 
     def coefficients_after(self, before: str) -> str:
-        """The coefficients in words after `before`, or nothing."""
+        """Return the coefficients in words, after other words.
+
+        Parameters
+        ----------
+        before : str
+            What stands before the coefficients.
+
+        Returns
+        -------
+        str
+            Empty if there are no coefficients.
+        """
         told = ", ".join(f"{value:+.2f} {name}" for name, value in self.coefficients)
         return before + told if told else ""
 
@@ -89,7 +108,15 @@ def _leaves(node: Any) -> list[int]:
 
 @dataclass(frozen=True)
 class Hierarchical(Gate):
-    """A tree of softmax splits; made by `hierarchical`. tree: nested tuples, a leaf being the number of its expert."""
+    """A tree of softmax splits; made by `hierarchical`.
+
+    Attributes
+    ----------
+    tree : tuple
+        Nested tuples; a leaf is the number of its expert.
+    init_scale : float, default 1.0
+        Standard deviation of the initial logits, for standardised x.
+    """
 
     tree: Any
     init_scale: float = 1.0
@@ -101,7 +128,7 @@ class Hierarchical(Gate):
         return layout(self.tree)
 
     def init(self, key: jax.Array, n_experts: int, x: jax.Array) -> Params:
-        """A logit for each of the E branches: normal weights (E, d) of variance init_scale^2 / d, intercepts (E,) of 0."""
+        """Return normal weights (E, d) of variance init_scale^2 / d and intercepts (E,) of 0, for the logits of E branches."""
         branches, leaves = self.layout.below.shape
         if leaves != n_experts:
             raise ValueError(f"tree: {self.tree} has {leaves} leaves; want {n_experts}, one for each expert")
@@ -112,11 +139,11 @@ class Hierarchical(Gate):
         }
 
     def penalized(self, params: Params) -> dict[str, bool]:
-        """The weights of the logits."""
+        """Return that the weights of the logits are penalised and the intercepts are not."""
         return {name: name == "weights" for name in params}
 
     def reordered(self, order: Any) -> Hierarchical:
-        """The gate of the same mixture with its experts in another order, of their present numbers; params stay."""
+        """Return the gate of the same mixture with its experts in another order; params stay as they are."""
         place = {int(k): i for i, k in enumerate(order)}
 
         def renamed(node: Any) -> Any:
@@ -125,13 +152,25 @@ class Hierarchical(Gate):
         return Hierarchical(renamed(self.tree), self.init_scale)
 
     def prepare(self, x: jax.Array) -> Table:
-        """What all members share: the table of x."""
+        """Return the table of x, which all members share."""
         return with_intercept(x)
 
     def log_branches(self, params: Params, x: Table, active: jax.Array | None = None) -> jax.Array:
-        """The logarithm of each branch's share of the rows that reach its split, (E, n).
+        """Return the log share that each branch has of the rows that reach its split.
 
-        active: (K,), the experts that take part, all unless given; a branch that leads to none of them has no share.
+        Parameters
+        ----------
+        params : dict
+            Params of the gate.
+        x : Table
+            What `prepare` returned.
+        active : jax.Array or None, (K,), default None
+            Which experts take part, None for all. A branch that leads to none of them has no share.
+
+        Returns
+        -------
+        jax.Array, (E, n)
+            Logarithms that are normalised in each split.
         """
         logits = predictors(params["weights"], params["intercept"], x)
         if active is not None:
@@ -139,13 +178,14 @@ class Hierarchical(Gate):
         return jnp.concatenate([jax.nn.log_softmax(logits[first:end], axis=0) for first, end in self.layout.spans])
 
     def log_probs(self, params: Params, x: Table) -> jax.Array:
-        """log P(expert), the sum over the branches on its way, (K, n)."""
+        """Return log P(expert), the sum over the branches on its way, (K, n)."""
         return self._along(self.log_branches(params, x))
 
     def log_probs_among(self, params: Params, x: Table, active: jax.Array) -> jax.Array:
-        """The same where only some experts take part, (K,): each split divides its rows among the branches that lead to one.
+        """Return the same where only some experts take part.
 
-        So a split that is left with one branch does nothing, and the others are softmax regressions as before.
+        Each split divides its rows among the branches that lead to an expert that takes part. A split that is left with one
+        branch does nothing, and the others are softmax regressions as before.
         """
         return jnp.where(active[:, None], self._along(self.log_branches(params, x, active)), NEVER)
 
@@ -154,9 +194,10 @@ class Hierarchical(Gate):
         return jnp.concatenate([branches, none])[self.layout.ways].sum(axis=1)
 
     def statistics(self, params: Params, x: Table, probs: jax.Array, responsibilities: jax.Array, weights: jax.Array) -> Ask:
-        """Moments of weight * responsibility that reaches the split * curvature, and of weight * slope, of each branch.
+        """Ask for the moments of weight * curvature and of weight * slope, of each branch.
 
-        The curvature of a branch of share g is 2 g (1 - g), as in `Softmax.statistics`.
+        The curvature of a branch of share g is 2 g (1 - g), as in `Softmax.statistics`, times the responsibility that
+        reaches the split.
         """
         shares, reached = self._of_splits(probs, responsibilities)
         own = dot(jnp.asarray(self.layout.below, probs.dtype), responsibilities)
@@ -172,19 +213,23 @@ class Hierarchical(Gate):
         return jnp.where(whole > 0, branches / jnp.where(whole > 0, whole, 1), 0), jnp.where(first, 1, of_leaves[above])
 
     def quadratic(self, params: Params, moments: Moments) -> Quadratic:
-        """The expected loss of each branch's logit in its coefficients."""
+        """Return the expected loss of the logit of each branch as a quadratic in its coefficients."""
         return coefficients_of(params, moments)
 
     def with_coefficients(self, params: Params, b: jax.Array) -> Params:
-        """Params of these coefficients, those of a `Quadratic`."""
+        """Return params of these coefficients, those of a `Quadratic`."""
         return {**params, "weights": b[:, :-1], "intercept": b[:, -1]}
 
     def null(self, params: Params) -> Params:
-        """Equal shares of each split."""
+        """Return coefficients of 0, which make equal shares in each split."""
         return jax.tree.map(jnp.zeros_like, params)
 
     def degrees_of_freedom(self, params: Params, active: jax.Array) -> jax.Array:
-        """Coefficients that are not 0, and intercepts, less one of each where all branches of a split have one."""
+        """Return the number of nonzero coefficients and of intercepts that are free.
+
+        Where all branches of a split have a nonzero coefficient of a column, one of these is not free; nor is one of the
+        intercepts.
+        """
         taking = (jnp.asarray(self.layout.below) & active).any(axis=1)
         nonzero = (params["weights"] != 0) & taking[:, None]
         count = jnp.zeros((), int)
@@ -196,10 +241,28 @@ class Hierarchical(Gate):
     def branches(
         self, params: Params, shares: Any = None, feature_names: Sequence[str] | None = None, largest: int = 3
     ) -> list[Branch]:
-        """What there is to tell of each branch, in the order of params; see `text` and `moejax.plots.gate_tree`.
+        """Describe each branch of a fitted tree, in the order of params.
 
-        shares: (K,) of the experts in the rows, such as mean responsibilities. feature_names: (d,), x1 to xd unless given.
-        largest: how many coefficients are told, the largest first, none that is 0. Raises ValueError for other shapes.
+        Parameters
+        ----------
+        params : dict
+            Params of the gate.
+        shares : array_like or None, (K,), default None
+            Shares of the experts in the rows, such as mean responsibilities.
+        feature_names : sequence of str or None, (d,), default None
+            Names of the features, x1 to xd unless given.
+        largest : int, default 3
+            How many coefficients are listed, the largest first, none that is 0.
+
+        Returns
+        -------
+        list of Branch
+            One for each branch. `text` and `moejax.plots.gate_tree` show them.
+
+        Raises
+        ------
+        ValueError
+            If an argument has another shape, or a share is below 0.
         """
         weights, (branches, leaves) = np.asarray(params["weights"]), self.layout.below.shape
         _checks.shape("params: weights", weights, (branches, None), "a row for each branch of the tree")
@@ -226,10 +289,29 @@ class Hierarchical(Gate):
         return told
 
     def text(self, params: Params, shares: Any = None, feature_names: Sequence[str] | None = None, largest: int = 3) -> str:
-        """The tree in words, a line for each branch: its expert or split, its share, its largest coefficients.
+        """Describe a fitted tree in words, a line for each branch: its expert or split, its share, its largest coefficients.
 
-        Of a split into two, the coefficients of the first branch less those of the second stand beside the first. The
-        arguments are those of `branches`.
+        Parameters
+        ----------
+        params : dict
+            Params of the gate.
+        shares : array_like or None, (K,), default None
+            Shares of the experts in the rows, such as mean responsibilities.
+        feature_names : sequence of str or None, (d,), default None
+            Names of the features, x1 to xd unless given.
+        largest : int, default 3
+            How many coefficients are listed, the largest first, none that is 0.
+
+        Returns
+        -------
+        str
+            The lines. In a split into two, the coefficients of the first branch less those of the second stand beside the
+            first.
+
+        Raises
+        ------
+        ValueError
+            If an argument has another shape, or a share is below 0.
         """
         told = self.branches(params, shares, feature_names, largest)
 
@@ -246,14 +328,37 @@ class Hierarchical(Gate):
 
 
 def hierarchical(tree: Sequence[Any], *, init_scale: float = 1.0) -> Hierarchical:
-    """The gate of a hierarchical mixture of experts (Jordan and Jacobs 1994), soft splits of any number of branches.
+    """Construct the gate of a hierarchical mixture of experts: soft splits, one below another.
 
-    tree: how many branches the splits of each level have, (2, 2) for two splits of two leaves each below a first split; or,
-    for any tree, nested sequences of the numbers of the experts, as ((0, 1), (2, (3, 4))) or (0, 1). A tree of one level
-    is the softmax gate. init_scale: the standard deviation of initial logits when x is standardised.
+    Parameters
+    ----------
+    tree : sequence
+        The number of branches of the splits of each level, as (2, 2) for two splits of two leaves each below a first split.
+        Or, for any tree, nested sequences of the numbers of the experts, as ((0, 1), (2, (3, 4))) or (0, 1). A tree of one
+        level is the softmax gate.
+    init_scale : float, default 1.0
+        Standard deviation of the initial logits of a gradient fit, for standardised x.
 
-    Raises ValueError for a split with fewer than two branches, and for leaves that are not the numbers from 0, each once;
-    that there is one for each expert is seen to when params are made.
+    Returns
+    -------
+    Hierarchical
+        The gate.
+
+    Raises
+    ------
+    ValueError
+        If a split has fewer than two branches, if the leaves are not the numbers from 0, each once, or if init_scale is
+        below 0. When params are made: if there is not one leaf for each expert.
+
+    Notes
+    -----
+    A split divides the rows that reach it among its branches by a softmax of linear functions of the input. The probability
+    of an expert is the product of those of the branches on its way. Params are `weights`, (E, d), and `intercept`, (E,), for
+    the E branches, breadth first.
+
+    References
+    ----------
+    Jordan and Jacobs (1994).
     """
     _checks.not_negative("init_scale", init_scale)
     nested = _tuples(tree)

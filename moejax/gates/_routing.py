@@ -15,35 +15,80 @@ from moejax.gates._softmax import Softmax
 
 
 def straight_through(probs: jax.Array) -> jax.Array:
-    """1 for the most probable expert and 0 for the others, (K, n), with the gradient of the probabilities."""
+    """Return hard choices that have the gradient of the probabilities.
+
+    Parameters
+    ----------
+    probs : jax.Array, (K, n)
+        Probabilities of the experts.
+
+    Returns
+    -------
+    jax.Array, (K, n)
+        1 for the most probable expert of each row and 0 for the others.
+    """
     hard = jax.nn.one_hot(jnp.argmax(probs, axis=0), probs.shape[0], dtype=probs.dtype, axis=0)
     return hard + (probs - jax.lax.stop_gradient(probs))
 
 
 @dataclass(frozen=True)
 class Top1(Softmax):
-    """One expert a row, chosen by a softmax gate's arg-max; made by `top1`."""
+    """One expert a row, the most probable one of a softmax gate; made by `top1`.
+
+    Attributes
+    ----------
+    temperature : float, default 1.0
+        Divides the logits.
+    reference : bool, default False
+        Whether the last expert's logits are 0.
+    init_scale : float, default 1.0
+        Standard deviation of the initial logits, for standardised x.
+    """
 
     @property
     def kept(self) -> int:
-        """One expert a row."""
+        """The number of experts that a row is routed to, 1."""
         return 1
 
     def weights(self, params: Params, x: Table) -> jax.Array:
-        """1 for the most probable expert and 0 for the others, (K, n); its gradient is the softmax's."""
+        """Return 1 for the most probable expert and 0 for the others, (K, n), with the gradient of the softmax."""
         return straight_through(jax.nn.softmax(self.logits(params, x), axis=0))
 
     def routed(self, probs: jax.Array) -> jax.Array:
-        """1 for the most probable expert and 0 for the others, (K, n), with the gradient of the probabilities."""
+        """Return 1 for the most probable expert and 0 for the others, (K, n), with the gradient of the probabilities."""
         return straight_through(probs)
 
 
 def top1(*, temperature: float = 1.0, reference: bool = False, init_scale: float = 1.0) -> Top1:
-    """A softmax gate whose prediction is the most probable expert alone: straight-through top-1.
+    """Construct a softmax gate whose prediction is the most probable expert alone: straight-through top-1.
 
-    Forward (prediction and loss) the arg-max expert counts alone; backward the softmax's gradient passes, at the given
-    temperature (Bengio, Leonard and Courville 2013, arXiv 1308.3432). `log_probs` stays soft, since the logarithm of a
-    hard choice has no useful gradient. Arguments and errors as for `softmax`.
+    Parameters
+    ----------
+    temperature : float, default 1.0
+        Divides the logits. It is the default of the field `temperature` of `hyper`.
+    reference : bool, default False
+        Whether the last expert is the reference, with logits of 0.
+    init_scale : float, default 1.0
+        Standard deviation of the initial logits of a gradient fit, for standardised x.
+
+    Returns
+    -------
+    Top1
+        The gate.
+
+    Raises
+    ------
+    ValueError
+        If temperature is not above 0, or init_scale is below 0.
+
+    Notes
+    -----
+    Forward (prediction and loss) the most probable expert counts alone. Backward the gradient of the softmax passes, at the
+    given temperature. `log_probs` stays soft, because the logarithm of a hard choice has no useful gradient.
+
+    References
+    ----------
+    Bengio, Leonard and Courville (2013), arXiv 1308.3432.
     """
     _checks.positive("temperature", temperature)
     _checks.not_negative("init_scale", init_scale)
@@ -51,7 +96,20 @@ def top1(*, temperature: float = 1.0, reference: bool = False, init_scale: float
 
 
 def largest(values: jax.Array, k: int) -> jax.Array:
-    """True for the k largest of each row, the first of equals, and False for the others, (K, n)."""
+    """Return which experts have the k largest values of each row.
+
+    Parameters
+    ----------
+    values : jax.Array, (K, n)
+        Numbers to compare.
+    k : int
+        How many experts a row has.
+
+    Returns
+    -------
+    jax.Array, (K, n)
+        Booleans. Of equal values the first counts as larger.
+    """
     if k >= values.shape[0]:
         return jnp.ones_like(values, bool)
     found = jnp.zeros_like(values, bool)
@@ -63,69 +121,124 @@ def largest(values: jax.Array, k: int) -> jax.Array:
 
 @dataclass(frozen=True)
 class TopK(Softmax):
-    """The k most probable experts of each row, by a softmax gate; made by `top_k`."""
+    """The k most probable experts of each row, by a softmax gate; made by `top_k`.
+
+    Attributes
+    ----------
+    temperature : float, default 1.0
+        Divides the logits.
+    reference : bool, default False
+        Whether the last expert's logits are 0.
+    init_scale : float, default 1.0
+        Standard deviation of the initial logits, for standardised x.
+    kept : int, default 1
+        How many experts a row is routed to.
+    """
 
     kept: int = 1
 
     def init(self, key: jax.Array, n_experts: int, x: jax.Array) -> Params:
-        """As of a softmax gate. Raises ValueError for fewer experts than are kept."""
+        """Return the params of a softmax gate; raise ValueError for fewer experts than are kept."""
         if self.kept > n_experts:
             raise ValueError(f"k: {self.kept} was given for {n_experts} experts; want at most as many as there are")
         return super().init(key, n_experts, x)
 
     def weights(self, params: Params, x: Table) -> jax.Array:
-        """Those of a softmax gate for the k largest, 0 for the others, (K, n)."""
+        """Return the weights of a softmax gate for the k largest and 0 for the others, (K, n)."""
         return self.routed(super().weights(params, x))
 
     def routed(self, probs: jax.Array) -> jax.Array:
-        """The k largest, and 0 in the place of the others, (K, n)."""
+        """Return the k largest probabilities, and 0 for the others, (K, n)."""
         return jnp.where(largest(probs, self.kept), probs, 0)
 
 
 @dataclass(frozen=True)
 class NoisyTopK(TopK):
-    """`TopK` with noise of a trained size on the logits in training; made by `top_k`."""
+    """`TopK` with noise of a trained size on the logits in training; made by `top_k`.
+
+    Attributes
+    ----------
+    temperature : float, default 1.0
+        Divides the logits.
+    reference : bool, default False
+        Whether the last expert's logits are 0.
+    init_scale : float, default 1.0
+        Standard deviation of the initial logits, for standardised x.
+    kept : int, default 1
+        How many experts a row is routed to.
+    noise : float, default 1.0
+        Multiplies the noise.
+    """
 
     noise: float = 1.0
     is_noisy = True
 
     @property
     def hyper(self) -> dict[str, float]:
-        """`temperature`, and `noise`, which multiplies the noise."""
+        """Numbers that a fit may set: `temperature`, and `noise`, which multiplies the noise."""
         return {**super().hyper, "noise": self.noise}
 
     def check_hyper(self, name: str, value: Any) -> None:
-        """Raise ValueError for a temperature that is not above 0, and noise below 0."""
+        """Raise ValueError for a temperature that is not above 0, or noise below 0."""
         (_checks.not_negative if name == "noise" else _checks.positive)(f"hyper[{name!r}]", value)
 
     def init(self, key: jax.Array, n_experts: int, x: jax.Array) -> Params:
-        """As of `TopK`, and noise_weights (K, d) of 0: noise of the same size in all rows."""
+        """Return the params of `TopK`, and noise_weights (K, d) of 0, which make noise of the same size in all rows."""
         noise = {"noise_weights": jnp.zeros((n_experts, x.shape[1]), x.dtype), "noise": jnp.asarray(self.noise, x.dtype)}
         return {**super().init(key, n_experts, x), **noise}
 
     def trainable(self, params: Params) -> dict[str, bool]:
-        """All but the numbers of `hyper`."""
+        """Return that all but the numbers of `hyper` is trained."""
         return {name: name not in self.hyper for name in params}
 
     def noisy_log_probs(self, params: Params, x: Table, key: jax.Array) -> jax.Array:
-        """log softmax(logits + noise * softplus(x . noise_weights) * a standard normal), (K, n)."""
+        """Return log softmax(logits + noise * softplus(x . noise_weights) * a standard normal), (K, n)."""
         logits, weights = self.logits(params, x), params["noise_weights"]
         size = params["noise"] * jax.nn.softplus(predictors(weights, jnp.zeros_like(weights[:, 0]), x))
         return jax.nn.log_softmax(logits + size * jax.random.normal(key, logits.shape, logits.dtype), axis=0)
 
 
 def top_k(k: int, *, noise: float = 0.0, temperature: float = 1.0, reference: bool = False, init_scale: float = 1.0) -> TopK:
-    """A softmax gate that routes each row to its k most probable experts: sparse routing (Shazeer et al. 2017, 1701.06538).
+    """Construct a softmax gate that routes each row to its k most probable experts: sparse routing.
 
-    Forward and backward, the prediction is the softmax over the k largest logits alone: the others weigh exactly 0 and get
+    Parameters
+    ----------
+    k : int
+        How many experts a row is routed to.
+    noise : float, default 0.0
+        Above 0, gradient steps add noise to the logits; predictions have none. It is the default of the field `noise` of
+        `hyper`. EM refuses a gate with noise.
+    temperature : float, default 1.0
+        Divides the logits. It is the default of the field `temperature` of `hyper`.
+    reference : bool, default False
+        Whether the last expert is the reference, with logits of 0.
+    init_scale : float, default 1.0
+        Standard deviation of the initial logits of a gradient fit, for standardised x.
+
+    Returns
+    -------
+    TopK
+        The gate, a `NoisyTopK` with noise.
+
+    Raises
+    ------
+    ValueError
+        If k is no whole number above 0, if noise or init_scale is below 0, or if temperature is not above 0. When params are
+        made: if k is above the number of experts.
+
+    Notes
+    -----
+    Forward and backward, the prediction uses the softmax over the k largest logits alone. The others weigh exactly 0 and get
     no gradient from that row. With k = K it is `softmax`. With k = 1 it predicts as `top1` does, but the one weight is 1
-    whatever its logit, so that under squared error the gate never learns; `top1` lets the softmax's gradient through.
+    whatever its logit, so that under squared error the gate never learns; `top1` lets the gradient of the softmax through.
     `log_probs` stays soft.
 
-    noise: above 0, gradient steps add noise * softplus(x . noise_weights) * a standard normal to the logits (equations 4 and
-    5 of the paper), drawn anew at each step from the key of the fit, noise_weights trained and not penalised; the
-    default of the field `noise` of `hyper`. Predictions have none. The other arguments and errors as for `softmax`, and
-    ValueError for k that is no whole number above 0, or above the number of experts once that is known.
+    The noise of a step is noise * softplus(x . noise_weights) * a standard normal, drawn anew at each step from the key of
+    the fit (equations 4 and 5 of the paper). noise_weights are trained and not penalised.
+
+    References
+    ----------
+    Shazeer et al. (2017), arXiv 1701.06538.
     """
     _checks.count("k", k)
     _checks.not_negative("noise", noise)

@@ -16,7 +16,17 @@ from moejax.gates._shapes import Params
 
 @dataclass(frozen=True)
 class Softmax(Gate):
-    """Softmax of linear functions of the input; made by `softmax`."""
+    """Softmax of linear functions of the input; made by `softmax`.
+
+    Attributes
+    ----------
+    temperature : float, default 1.0
+        Divides the logits.
+    reference : bool, default False
+        Whether the last expert's logits are 0.
+    init_scale : float, default 1.0
+        Standard deviation of the initial logits, for standardised x.
+    """
 
     temperature: float = 1.0
     reference: bool = False
@@ -25,7 +35,7 @@ class Softmax(Gate):
 
     @property
     def hyper(self) -> dict[str, float]:
-        """`temperature`, which divides the logits."""
+        """Numbers that a fit may set: `temperature`, which divides the logits."""
         return {"temperature": self.temperature}
 
     def check_hyper(self, name: str, value: Any) -> None:
@@ -33,7 +43,7 @@ class Softmax(Gate):
         _checks.positive(f"hyper[{name!r}]", value)
 
     def init(self, key: jax.Array, n_experts: int, x: jax.Array) -> Params:
-        """Weights (K, d), normal with variance init_scale^2 / d, intercepts (K,) of 0; K - 1 of each with a reference."""
+        """Return normal weights (K, d) of variance init_scale^2 / d and intercepts (K,) of 0; with a reference K - 1 of each."""
         rows, d = n_experts - self.reference, x.shape[1]
         return {
             "weights": self.init_scale / d**0.5 * jax.random.normal(key, (rows, d), x.dtype),
@@ -42,19 +52,32 @@ class Softmax(Gate):
         }
 
     def trainable(self, params: Params) -> dict[str, bool]:
-        """All but the temperature."""
+        """Return that all but the temperature is trained."""
         return {"weights": True, "intercept": True, "temperature": False}
 
     def penalized(self, params: Params) -> dict[str, bool]:
-        """The weights of the logits."""
+        """Return that the weights are penalised and the intercepts are not."""
         return {name: name == "weights" for name in params}
 
     def prepare(self, x: jax.Array) -> Table:
-        """What all members share: the table of x."""
+        """Return the table of x, which all members share."""
         return with_intercept(x)
 
     def logits(self, params: Params, x: Table) -> jax.Array:
-        """(x . weights + intercept) / temperature, (K, n); the reference expert's are 0."""
+        """Return the logits, divided by the temperature.
+
+        Parameters
+        ----------
+        params : dict
+            Params of the gate.
+        x : Table
+            What `prepare` returned.
+
+        Returns
+        -------
+        jax.Array, (K, n)
+            (x . weights + intercept) / temperature; 0 for the reference expert.
+        """
         # The few coefficients are divided rather than the (K, n) logits.
         logits = predictors(params["weights"] / params["temperature"], params["intercept"] / params["temperature"], x)
         if self.reference:
@@ -62,11 +85,11 @@ class Softmax(Gate):
         return logits
 
     def statistics(self, params: Params, x: Table, probs: jax.Array, responsibilities: jax.Array, weights: jax.Array) -> Ask:
-        """Moments of weight * curvature and of weight * slope, of each logit.
+        """Ask for the moments of weight * curvature and of weight * slope, of each logit.
 
-        The curvature diag(g) - g g' of the softmax couples experts. 2 g (1 - g), less g times the reference's, is diagonal
-        and bounds it (as 2 g_k g_l v_k v_l >= -g_k g_l (v_k^2 + v_l^2)), exact for two experts; with it each expert's
-        logits are a regression of their own.
+        The curvature diag(g) - g g' of the softmax couples experts. 2 g (1 - g), less g times the probability of the
+        reference, is diagonal and bounds it (as 2 g_k g_l v_k v_l >= -g_k g_l (v_k^2 + v_l^2)). It is exact for two experts.
+        With it the logits of each expert are a regression of their own.
         """
         count = probs.shape[0] - self.reference
         free = probs[:count]
@@ -75,40 +98,76 @@ class Softmax(Gate):
         return Ask(free * other * (scaled / params["temperature"]), (free - responsibilities[:count]) * scaled)
 
     def quadratic(self, params: Params, moments: Moments) -> Quadratic:
-        """The expected loss of each logit in its coefficients."""
+        """Return the expected loss of each logit as a quadratic in its coefficients."""
         return coefficients_of(params, moments)
 
     def with_coefficients(self, params: Params, b: jax.Array) -> Params:
-        """Params of these coefficients, those of a `Quadratic`."""
+        """Return params of these coefficients, those of a `Quadratic`."""
         return {**params, "weights": b[:, :-1], "intercept": b[:, -1]}
 
     def null(self, params: Params) -> Params:
-        """Equal probabilities."""
+        """Return coefficients of 0, which make equal probabilities."""
         return {**params, "weights": jnp.zeros_like(params["weights"]), "intercept": jnp.zeros_like(params["intercept"])}
 
     def degrees_of_freedom(self, params: Params, active: jax.Array) -> jax.Array:
-        """Coefficients that are not 0, and intercepts; one less of each where all experts have one, of which one is free."""
+        """Return the number of nonzero coefficients and of intercepts that are free.
+
+        Where all experts have a nonzero coefficient of a column, one of these is not free; nor is one of the intercepts.
+        """
         taking = active[: params["weights"].shape[0], None]
         nonzero = ((params["weights"] != 0) & taking).sum(axis=0)
         full = nonzero == active.sum()  # never where the reference takes part
         return (nonzero - full).sum() + active.sum() - 1
 
     def log_probs(self, params: Params, x: Table) -> jax.Array:
-        """log softmax(logits), (K, n)."""
+        """Return log softmax(logits), (K, n)."""
         return jax.nn.log_softmax(self.logits(params, x), axis=0)
 
     def weights(self, params: Params, x: Table) -> jax.Array:
-        """exp(logits) over that of the largest, (K, n): softmax but for its sum, by which the model divides."""
+        """Return exp(logits) over the largest of each row, (K, n).
+
+        It is the softmax before the division by the sum. The model divides.
+        """
         logits = self.logits(params, x)
         return jnp.exp(logits - jax.lax.stop_gradient(logits).max(axis=0))
 
 
 def softmax(*, temperature: float = 1.0, reference: bool = False, init_scale: float = 1.0) -> Softmax:
-    """The gate of Jacobs, Jordan, Nowlan and Hinton (1991): softmax of linear functions of the input.
+    """Construct the softmax gate, whose logits are linear in the input.
 
-    temperature: divides the logits; the default of the field `temperature` of `hyper`. reference: the last expert's
-    logits are 0 (an identified model) instead of one logit for each of K experts. Raises ValueError for a temperature
-    that is not above 0.
+    Parameters
+    ----------
+    temperature : float, default 1.0
+        Divides the logits. It is the default of the field `temperature` of `hyper`.
+    reference : bool, default False
+        Whether the last expert is the reference, with logits of 0 (an identified model), instead of one logit for each of K
+        experts.
+    init_scale : float, default 1.0
+        Standard deviation of the initial logits of a gradient fit, for standardised x.
+
+    Returns
+    -------
+    Softmax
+        The gate.
+
+    Raises
+    ------
+    ValueError
+        If temperature is not above 0, or init_scale is below 0.
+
+    Notes
+    -----
+    The probability of expert k is
+
+        g_k(x) = exp(l_k(x) / temperature) / sum over j of exp(l_j(x) / temperature),    l_k(x) = x . weights_k +
+        intercept_k.
+
+    Params are `weights`, (K, d), `intercept`, (K,), and `temperature`, with K - 1 rows beside a reference. Penalties see the
+    weights and never the intercepts. Where inputs separate the experts, an unpenalised gate has no finite optimum.
+
+    References
+    ----------
+    Jacobs, Jordan, Nowlan and Hinton (1991).
     """
     _checks.positive("temperature", temperature)
     _checks.not_negative("init_scale", init_scale)
