@@ -18,14 +18,35 @@ FUNCTIONS = ("log_prob", "mean")
 
 
 class Target(NamedTuple):
-    """What families want to know of the target as a whole, by weight. mean, variance: () or (m,), of each output."""
+    """What families need to know of the target as a whole, by weight.
+
+    Attributes
+    ----------
+    mean : jax.Array, () or (m,)
+        Weighted mean of each output.
+    variance : jax.Array, () or (m,)
+        Weighted variance of each output.
+    """
 
     mean: jax.Array
     variance: jax.Array
 
 
 def target_of(y: jax.Array, weights: jax.Array) -> Target:
-    """The target's mean and variance, for weights (n,) of sum 1."""
+    """Return the mean and the variance of the target.
+
+    Parameters
+    ----------
+    y : jax.Array, (n,) or (n, m)
+        Targets.
+    weights : jax.Array, (n,)
+        Weights of the rows, of sum 1.
+
+    Returns
+    -------
+    Target
+        The moments.
+    """
     share = weights.reshape(-1, *(1,) * (y.ndim - 1))
     mean = (share * y).sum(axis=0)
     return Target(mean, (share * jnp.square(y - mean)).sum(axis=0))

@@ -22,30 +22,30 @@ class Bernoulli(Undispersed):
     has_classes = True
 
     def log_prob(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
-        """log P(y), summed over outputs, (K, n)."""
+        """Return log P(y), summed over outputs, (K, n)."""
         _checks.shape("y", y, eta.shape[1:], "like an expert's predictions")
         self._check_support(y)
         return over_outputs(-jax.nn.softplus((1 - 2 * y) * eta))
 
     def mean(self, eta: jax.Array) -> jax.Array:
-        """P(y = 1)."""
+        """Return P(y = 1)."""
         return jax.nn.sigmoid(eta)
 
     def class_probabilities(self, eta: jax.Array) -> jax.Array:
-        """P(y = 0) and P(y = 1), on a last axis."""
+        """Return P(y = 0) and P(y = 1), on a last axis."""
         return jnp.stack([jax.nn.sigmoid(-eta), jax.nn.sigmoid(eta)], axis=-1)
 
     def cdf(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
-        """P(label <= y), like eta."""
+        """Return P(label <= y), like eta."""
         _checks.shape("y", y, eta.shape[1:], "like an expert's predictions")
         return jnp.where(y < 0, 0, jnp.where(y < 1, jax.nn.sigmoid(-eta), 1))
 
     def sample(self, key: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
-        """A label from every expert for every row, like eta."""
+        """Return a label from every expert for every row, like eta."""
         return jax.random.bernoulli(key, jax.nn.sigmoid(eta)).astype(eta.dtype)
 
     def curvature(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
-        """p (1 - p), exact."""
+        """Return p (1 - p), exact."""
         return jax.nn.sigmoid(eta) * jax.nn.sigmoid(-eta)
 
     def check_target(self, y: Any, shape: tuple[int, ...]) -> None:
@@ -59,5 +59,15 @@ class Bernoulli(Undispersed):
 
 
 def bernoulli() -> Bernoulli:
-    """Labels 0 and 1 with P(y = 1) = 1 / (1 + exp(-eta))."""
+    """Construct the Bernoulli family, for labels 0 and 1.
+
+    Returns
+    -------
+    Bernoulli
+        The family.
+
+    Notes
+    -----
+    eta is the log odds: P(y = 1) = 1 / (1 + exp(-eta)).
+    """
     return Bernoulli()

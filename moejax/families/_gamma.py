@@ -28,7 +28,15 @@ from moejax.families._numerics import bounded_exp, extended, stirling
 
 @dataclass(frozen=True)
 class Gamma(Family):
-    """Positive targets; made by `gamma`."""
+    """Positive targets; made by `gamma`.
+
+    Attributes
+    ----------
+    shared_shape : bool, default False
+        Whether all experts have the same shape.
+    dispersion_floor : float, default 0.05
+        Lower bound of every 1 / shape, as a share of the largest.
+    """
 
     shared_shape: bool = False
     dispersion_floor: float = 0.05
@@ -44,17 +52,28 @@ class Gamma(Family):
         return self.shared_shape
 
     def init(self, n_experts: int, eta: Any) -> Params:
-        """Logarithms of shapes of 1: one for each expert (and output), or one for all."""
+        """Return logarithms of shapes of 1: one for each expert (and output), or one for all."""
         tail = eta.shape[2:]
         return {"log_shape": jnp.zeros(tail if self.shared_shape else (n_experts, *tail), eta.dtype)}
 
     def log_shape(self, phi: Params) -> jax.Array:
-        """Log shapes with the floors of the dispersion, 1 / shape, applied, as they enter the density."""
+        """Return log shapes with the floors of the dispersion, 1 / shape, applied, as they enter the density.
+
+        Parameters
+        ----------
+        phi : dict
+            Dispersion parameters.
+
+        Returns
+        -------
+        jax.Array, (K,) or (K, m), or () or (m,) if shared
+            Logarithms of shapes.
+        """
         floored = raised_to_floor(-phi["log_shape"], math.log(self.dispersion_floor), self.shared_shape)
         return -jnp.maximum(floored, least_log_dispersion(floored.dtype))
 
     def log_prob(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
-        """The log density of mean exp(eta) and variance mean^2 / shape, summed over outputs, (K, n)."""
+        """Return the log density of mean exp(eta) and variance mean^2 / shape, summed over outputs, (K, n)."""
         _checks.shape("y", y, eta.shape[1:], "like an expert's predictions")
         self._check_support(y)
         log_shape, log_y = self._spread(phi), jnp.log(y)
@@ -64,11 +83,11 @@ class Gamma(Family):
         return over_outputs(constant - 0.5 * shape * _gamma_deviance(log_y, eta) - log_y)
 
     def mean(self, eta: jax.Array) -> jax.Array:
-        """exp(eta), or the largest float."""
+        """Return exp(eta), or the largest float."""
         return bounded_exp(eta)
 
     def cdf(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
-        """P(target <= y), like eta, by the incomplete gamma function."""
+        """Return P(target <= y), like eta, by the incomplete gamma function."""
         _checks.shape("y", y, eta.shape[1:], "like an expert's predictions")
         log_shape = jnp.broadcast_to(self._spread(phi), eta.shape)
         positive = y > 0
@@ -76,40 +95,43 @@ class Gamma(Family):
         return jnp.where(positive, jax.scipy.special.gammainc(jnp.exp(log_shape), bounded_exp(log_shape + log_y - eta)), 0)
 
     def sample(self, key: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
-        """A draw from every expert for every row, like eta; none is 0."""
+        """Return a draw from every expert for every row, like eta; none is 0."""
         log_shape = jnp.broadcast_to(self._spread(phi), eta.shape)
         log_draws = jax.random.loggamma(key, jnp.exp(log_shape), eta.shape, eta.dtype)
         return jnp.maximum(bounded_exp(eta + log_draws - log_shape), jnp.finfo(eta.dtype).tiny)
 
     def start(self, target: Target) -> jax.Array:
-        """The logarithm of the mean target, of each output."""
+        """Return the logarithm of the mean target, of each output."""
         return log_weighted_mean(target)
 
     def mode(self, eta: jax.Array, phi: Params) -> jax.Array:
-        """(1 - 1 / shape) * mean, like eta; the smallest float for shapes of 1 or less, whose densities fall throughout."""
+        """Return (1 - 1 / shape) * mean, like eta.
+
+        It is the smallest float for shapes of 1 or less, whose densities fall throughout.
+        """
         return jnp.maximum(-jnp.expm1(-self._spread(phi)) * bounded_exp(eta), jnp.finfo(eta.dtype).tiny)
 
     def rise(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
-        """The slope of log_prob in log y, shape - 1 - shape y / mean, like eta."""
+        """Return the slope of log_prob in log y, shape - 1 - shape y / mean, like eta."""
         return -jnp.exp(self._spread(phi)) * jnp.expm1(jnp.log(y) - eta) - 1
 
     def curvature(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
-        """The shape, which is the expectation of the second derivative, shape y exp(-eta)."""
+        """Return the shape, which is the expectation of the second derivative, shape y exp(-eta)."""
         return jnp.broadcast_to(jnp.exp(self._spread(phi)), eta.shape)
 
     def spread(self, y: jax.Array, eta: jax.Array, phi: Params, weights: jax.Array) -> Spread:
-        """Sums of deviances."""
+        """Return sums of deviances."""
         return spread_of(_gamma_deviance(jnp.log(y), eta), weights)
 
     def dispersion(self, phi: Params, sums: Spread, change: jax.Array, target: Target) -> Params:
-        """The shapes that maximise the weighted likelihood within the floors, by Newton's method."""
+        """Return the shapes that maximise the weighted likelihood within the floors, by Newton's method."""
         deviance = sums.deviance + 2 * jnp.exp(-self.log_shape(phi)) * change
         least = least_log_dispersion(deviance.dtype)
         sums = Spread(deviance, sums.size)
         return {"log_shape": -log_dispersions(sums, self.dispersion_floor, least, self.shared_shape, stirling)}
 
     def at_floor(self, phi: Params, target: Target) -> jax.Array:
-        """Whether some dispersion, 1 / shape, is held up by the floor, or by that of rounding."""
+        """Return whether some dispersion, 1 / shape, is at its floor, or at the floor of rounding."""
         log_dispersion = -phi["log_shape"]
         least = jnp.asarray(least_log_dispersion(log_dispersion.dtype), log_dispersion.dtype)
         if not self.shared_shape:
@@ -117,7 +139,7 @@ class Gamma(Family):
         return touches(log_dispersion, least)
 
     def degrees_of_freedom(self, phi: Params) -> jax.Array:
-        """One for each output: (K,), or () if shared."""
+        """Return one for each output: (K,), or () if shared."""
         return count_free(phi, self.shared_shape)
 
     def _spread(self, phi: Params) -> jax.Array:
@@ -128,10 +150,30 @@ class Gamma(Family):
 
 
 def gamma(*, shared_shape: bool = False, dispersion_floor: float = 0.05) -> Gamma:
-    """Positive targets of mean exp(eta) and variance mean^2 / shape, with a shape for each expert or one for all.
+    """Construct the gamma family, for positive targets.
 
-    dispersion_floor: every 1 / shape is at least this share of the largest, as the variances are in `gaussian`, and at
-    least 10 eps. Raises ValueError unless it lies between 0 and 1.
+    Parameters
+    ----------
+    shared_shape : bool, default False
+        Whether all experts have the same shape, rather than one each.
+    dispersion_floor : float, default 0.05
+        Lower bound of every dispersion, 1 / shape, as a share of the largest. Between 0 and 1.
+
+    Returns
+    -------
+    Gamma
+        The family.
+
+    Raises
+    ------
+    ValueError
+        If dispersion_floor is not between 0 and 1.
+
+    Notes
+    -----
+    The mean is exp(eta) and the variance mean^2 / shape. phi has `log_shape`, (K,) or (K, m), or one for all experts. Every
+    1 / shape is also at least 10 eps. As with the variances of `gaussian`, the likelihood of a mixture has no maximum
+    without a floor.
     """
     check_share("dispersion_floor", dispersion_floor, "dispersion")
     return Gamma(bool(shared_shape), float(dispersion_floor))

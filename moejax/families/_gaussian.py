@@ -16,50 +16,88 @@ from moejax.families._located import Located
 
 @dataclass(frozen=True)
 class Gaussian(Located):
-    """Normal targets; made by `gaussian`."""
+    """Normal targets; made by `gaussian`.
+
+    Attributes
+    ----------
+    shared_scale : bool, default False
+        Whether all experts have the same scale.
+    variance_floor : float, default 0.05
+        Lower bound of every variance, as a share of the largest.
+    """
 
     is_quadratic = True  # -log_prob in eta
     has_expected_log_prob = True
 
     def log_prob(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
-        """log N(y; eta, scale^2), summed over outputs, (K, n)."""
+        """Return log N(y; eta, scale^2), summed over outputs, (K, n)."""
         _checks.shape("y", y, eta.shape[1:], "like an expert's predictions")
         log_scale = self._spread(phi)
         return over_outputs(-0.5 * ((y - eta) * jnp.exp(-log_scale)) ** 2 - log_scale - 0.5 * math.log(2 * math.pi))
 
     def expected_log_prob(self, y: jax.Array, eta: jax.Array, variance: jax.Array, phi: Params) -> jax.Array:
-        """The mean of `log_prob` over predictors of this variance around eta, (K, n): less by variance / (2 scale^2)."""
+        """Return the mean of `log_prob` over predictors of this variance around eta, (K, n).
+
+        It is less than `log_prob` at eta by variance / (2 scale^2).
+        """
         return self.log_prob(y, eta, phi) - over_outputs(0.5 * variance * jnp.exp(-2 * self._spread(phi)))
 
     def cdf(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
-        """P(target <= y), like eta."""
+        """Return P(target <= y), like eta."""
         return jax.scipy.special.ndtr(residuals(y, eta) * jnp.exp(-self._spread(phi)))
 
     def sample(self, key: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
-        """A draw from every expert for every row, like eta."""
+        """Return a draw from every expert for every row, like eta."""
         return eta + jnp.exp(self._spread(phi)) * jax.random.normal(key, eta.shape, eta.dtype)
 
     def curvature(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
-        """1 / scale^2, exact: -log_prob is that quadratic."""
+        """Return 1 / scale^2, exact: -log_prob is that quadratic."""
         return jnp.broadcast_to(jnp.exp(-2 * self._spread(phi)), eta.shape)
 
     def spread(
         self, y: jax.Array, eta: jax.Array, phi: Params, weights: jax.Array, *, variance: jax.Array | float = 0.0
     ) -> Spread:
-        """Sums of squared residuals. variance: like eta, of the predictors, which adds to the squares."""
+        """Return sums of squared residuals, to which the variance of the predictors, like eta, is added."""
         return spread_of(jnp.square(y - eta) + variance, weights)
 
     def dispersion(self, phi: Params, sums: Spread, change: jax.Array, target: Target) -> Params:
-        """The weighted root mean squares of the residuals, exactly the best ones within the floors."""
+        """Return the weighted root mean squares of the residuals, exactly the best scales within the floors."""
         return {"log_scale": self._scale_step(phi, sums, change, target)}
 
 
 def gaussian(*, shared_scale: bool = False, variance_floor: float = 0.05) -> Gaussian:
-    """Normal targets around eta, with a scale for each expert or one for all.
+    """Construct the family of normal targets.
 
-    variance_floor: every variance is at least this share of the largest (Hathaway 1985), without which the likelihood
-    of a mixture has no maximum. Solvers that call `dispersion` also keep variances above what rounding leaves of the
-    target's, 10 eps var(y). Raises ValueError unless variance_floor lies between 0 and 1.
+    Parameters
+    ----------
+    shared_scale : bool, default False
+        Whether all experts have the same scale, rather than one each.
+    variance_floor : float, default 0.05
+        Lower bound of every variance, as a share of the largest. Between 0 and 1.
+
+    Returns
+    -------
+    Gaussian
+        The family.
+
+    Raises
+    ------
+    ValueError
+        If variance_floor is not between 0 and 1.
+
+    Notes
+    -----
+    The density of expert k is
+
+        log f(y; eta, scale) = -(y - eta)^2 / (2 scale^2) - log(scale) - log(2 pi) / 2,
+
+    summed over outputs. phi has `log_scale`, (K,) or (K, m), or one for all experts. Without the floor the likelihood of a
+    mixture has no maximum. Fits of the likelihood also keep variances above what rounding leaves of the target's variance,
+    10 eps var(y).
+
+    References
+    ----------
+    Hathaway (1985).
     """
     check_share("variance_floor", variance_floor, "variance")
     return Gaussian(bool(shared_scale), float(variance_floor))

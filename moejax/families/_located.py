@@ -23,7 +23,15 @@ from moejax.families._dispersion import (
 
 @dataclass(frozen=True)
 class Located(Family):
-    """Scales around eta, for each expert or for all, none far below the largest."""
+    """Scales around eta, for each expert or for all, none far below the largest.
+
+    Attributes
+    ----------
+    shared_scale : bool, default False
+        Whether all experts have the same scale.
+    variance_floor : float, default 0.05
+        Lower bound of every variance, as a share of the largest.
+    """
 
     shared_scale: bool = False
     variance_floor: float = 0.05
@@ -39,39 +47,50 @@ class Located(Family):
         return self.shared_scale
 
     def init(self, n_experts: int, eta: Any) -> Params:
-        """Logarithms of scales of 1: one for each expert (and output), or one for all."""
+        """Return logarithms of scales of 1: one for each expert (and output), or one for all."""
         tail = eta.shape[2:]
         return {"log_scale": jnp.zeros(tail if self.shared_scale else (n_experts, *tail), eta.dtype)}
 
     def log_scale(self, phi: Params) -> jax.Array:
-        """Log scales with the floor applied, as they enter the density."""
+        """Return log scales with the floor applied, as they enter the density.
+
+        Parameters
+        ----------
+        phi : dict
+            Dispersion parameters.
+
+        Returns
+        -------
+        jax.Array, (K,) or (K, m), or () or (m,) if shared
+            Logarithms of scales, in the units of y.
+        """
         return raised_to_floor(phi["log_scale"], 0.5 * math.log(self.variance_floor), self.shared_scale)
 
     def mean(self, eta: jax.Array) -> jax.Array:
-        """eta itself."""
+        """Return eta."""
         return eta
 
     def mode(self, eta: jax.Array, phi: Params) -> jax.Array:
-        """eta itself."""
+        """Return eta."""
         return eta
 
     def rise(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
-        """The slope of log_prob in y, like eta: by the curvature, that of a tangent with the density's slope."""
+        """Return the slope of log_prob in y, like eta: (eta - y) times the curvature."""
         return (eta - y) * self.curvature(y, eta, phi)
 
     def bounded(self, phi: Params, target: Target) -> Params:
-        """Phi with no scale below what rounding leaves of the target's, a bound that the density does not see."""
+        """Return phi with no scale below what rounding leaves of the target's, a bound that the density does not see."""
         return {**phi, "log_scale": jnp.maximum(phi["log_scale"], 0.5 * least_log_variance(target))}
 
     def at_floor(self, phi: Params, target: Target) -> jax.Array:
-        """Whether some scale is held up by the floor, or by what rounding leaves of the target's variance."""
+        """Return whether some scale is at its floor, or at what rounding leaves of the target's variance."""
         least = 0.5 * least_log_variance(target)
         if not self.shared_scale:
             least = jnp.maximum(least, lowest(phi["log_scale"], 0.5 * math.log(self.variance_floor)))
         return touches(phi["log_scale"], least)
 
     def degrees_of_freedom(self, phi: Params) -> jax.Array:
-        """One for each leaf and output: (K,), or () if shared."""
+        """Return one for each leaf and output: (K,), or () if shared."""
         return count_free(phi, self.shared_scale)
 
     def _spread(self, phi: Params) -> jax.Array:

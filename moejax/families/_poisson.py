@@ -26,7 +26,7 @@ class Poisson(Undispersed):
     has_modes = True
 
     def log_prob(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
-        """y eta - exp(eta) - log y!, summed over outputs, (K, n)."""
+        """Return y eta - exp(eta) - log y!, summed over outputs, (K, n)."""
         _checks.shape("y", y, eta.shape[1:], "like an expert's predictions")
         self._check_support(y)
         # Around the rate y, lest terms that are far larger than their sum cancel; where y is 0, -exp(eta).
@@ -38,11 +38,11 @@ class Poisson(Undispersed):
         return over_outputs(jnp.where(counted > 0, constant - counted * (apart - off), -(apart + 1)))
 
     def mean(self, eta: jax.Array) -> jax.Array:
-        """exp(eta), or the largest float."""
+        """Return exp(eta), or the largest float."""
         return bounded_exp(eta)
 
     def cdf(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
-        """P(count <= y), like eta, by the incomplete gamma function."""
+        """Return P(count <= y), like eta, by the incomplete gamma function."""
         _checks.shape("y", y, eta.shape[1:], "like an expert's predictions")
         rate = bounded_exp(eta)
         # So far above the rate nothing is left, and the series of the function need not go on.
@@ -50,23 +50,23 @@ class Poisson(Undispersed):
         return jnp.where(y < 0, 0, jax.scipy.special.gammaincc(jnp.maximum(count, 0) + 1, rate))
 
     def sample(self, key: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
-        """A count from every expert for every row, like eta; rates above 2^30 are drawn as 2^30, for they are integers."""
+        """Return a count from every expert for every row, like eta; rates above 2^30 are drawn as 2^30."""
         return jax.random.poisson(key, jnp.minimum(bounded_exp(eta), 2.0**30)).astype(eta.dtype)
 
     def start(self, target: Target) -> jax.Array:
-        """The logarithm of the mean target, of each output."""
+        """Return the logarithm of the mean target, of each output."""
         return log_weighted_mean(target)
 
     def mode(self, eta: jax.Array, phi: Params) -> jax.Array:
-        """The largest count below the rate, or 0: a whole rate is as probable, like eta."""
+        """Return the largest count below the rate, or 0, like eta; a whole rate is as probable."""
         return jnp.maximum(jnp.ceil(bounded_exp(eta)) - 1, 0)
 
     def rise(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
-        """P(y + 1) / P(y) - 1, like eta."""
+        """Return P(y + 1) / P(y) - 1, like eta."""
         return bounded_exp(eta) / (y + 1) - 1
 
     def curvature(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
-        """exp(eta), exact."""
+        """Return exp(eta), exact."""
         return jnp.exp(jnp.minimum(eta, exp_limit(eta.dtype)))
 
     def _check_support(self, y: Any) -> None:
@@ -74,5 +74,19 @@ class Poisson(Undispersed):
 
 
 def poisson() -> Poisson:
-    """Counts 0, 1, 2, ... with rate exp(eta); the logarithm of an exposure goes into the offset."""
+    """Construct the Poisson family, for counts.
+
+    Returns
+    -------
+    Poisson
+        The family.
+
+    Notes
+    -----
+    Targets are whole numbers, none below 0, with
+
+        log f(y; eta) = y eta - exp(eta) - log y!.
+
+    The rate is exp(eta). The logarithm of an exposure goes into the offset.
+    """
     return Poisson()

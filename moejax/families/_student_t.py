@@ -20,25 +20,46 @@ DF_START, DF_RANGE = 5.0, (1.0, 200.0)
 
 @dataclass(frozen=True)
 class StudentT(Located):
-    """Student t targets; made by `student_t`."""
+    """Student t targets; made by `student_t`.
+
+    Attributes
+    ----------
+    shared_scale : bool, default False
+        Whether all experts have the same scale.
+    variance_floor : float, default 0.05
+        Lower bound of every scale^2, as a share of the largest.
+    df : float or None, default None
+        Degrees of freedom; None where they are estimated.
+    """
 
     df: float | None = None
 
     def init(self, n_experts: int, eta: Any) -> Params:
-        """Scales of 1, and 5 degrees of freedom if they are to be estimated, in logarithms."""
+        """Return scales of 1, and 5 degrees of freedom if they are to be estimated, in logarithms."""
         phi = super().init(n_experts, eta)
         if self.df is None:
             phi["log_df"] = jnp.full_like(phi["log_scale"], math.log(DF_START))
         return phi
 
     def log_df(self, phi: Params) -> jax.Array:
-        """Log degrees of freedom within their range, as they enter the density."""
+        """Return log degrees of freedom within their range, as they enter the density.
+
+        Parameters
+        ----------
+        phi : dict
+            Dispersion parameters.
+
+        Returns
+        -------
+        jax.Array, (K,) or (K, m), or () or (m,) if shared
+            Logarithms of degrees of freedom, like the log scales.
+        """
         if self.df is None:
             return jnp.clip(phi["log_df"], *map(math.log, DF_RANGE))
         return jnp.full_like(phi["log_scale"], math.log(self.df))
 
     def held(self, phi: Params, target: Target) -> Params:
-        """As for all families, and degrees of freedom at an end of their range."""
+        """Return what holds for all families, and degrees of freedom at an end of their range."""
         held = super().held(phi, target)
         if self.df is None:
             least, most = map(math.log, DF_RANGE)
@@ -48,12 +69,12 @@ class StudentT(Located):
         return held
 
     def log_prob(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
-        """log t((y - eta) / scale; df) - log scale, summed over outputs, (K, n)."""
+        """Return log t((y - eta) / scale; df) - log scale, summed over outputs, (K, n)."""
         _checks.shape("y", y, eta.shape[1:], "like an expert's predictions")
         return over_outputs(_log_t(y - eta, self._spread(phi), beside_eta(self.log_df(phi), self.shared_scale)))
 
     def cdf(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
-        """P(target <= y), like eta, by the incomplete beta function."""
+        """Return P(target <= y), like eta, by the incomplete beta function."""
         log_df = beside_eta(self.log_df(phi), self.shared_scale)
         u = _standardized(residuals(y, eta), self._spread(phi), log_df)
         half_df = jnp.broadcast_to(0.5 * jnp.exp(log_df), u.shape)
@@ -67,30 +88,30 @@ class StudentT(Located):
         return jnp.where(middle, 0.5 + 0.5 * jnp.sign(u) * share, tail)
 
     def sample(self, key: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
-        """A draw from every expert for every row, like eta."""
+        """Return a draw from every expert for every row, like eta."""
         df = jnp.exp(beside_eta(self.log_df(phi), self.shared_scale))
         draws = jax.random.t(key, jnp.broadcast_to(df, eta.shape), eta.shape, eta.dtype)
         return eta + jnp.exp(self._spread(phi)) * draws
 
     def curvature(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
-        """(df + 1) / (df scale^2 + residual^2), the weights of iteratively reweighted least squares.
+        """Return (df + 1) / (df scale^2 + residual^2), the weights of iteratively reweighted least squares.
 
-        -log_prob is concave in the residual's square, so it lies below its tangent there, a quadratic in eta with
-        the same value and slope.
+        -log_prob is concave in the square of the residual. It therefore lies below its tangent there, a quadratic in eta
+        with the same value and slope.
         """
         log_scale, log_df = self._spread(phi), beside_eta(self.log_df(phi), self.shared_scale)
         u = _standardized(y - eta, log_scale, log_df)
         return (1 + jnp.exp(-log_df)) * jnp.exp(-2 * log_scale) / (1 + jnp.square(u))
 
     def fall(self, low: jax.Array, high: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
-        """How far `rise` falls, which it does as far as scale * sqrt(df) from eta and not beyond, (K, n)."""
+        """Return how far `rise` falls, (K, n): it falls up to a distance of scale * sqrt(df) from eta, and not beyond."""
         log_df = beside_eta(self.log_df(phi), self.shared_scale)
         reach = jnp.exp(self._spread(phi) + 0.5 * log_df)
         near = (jnp.clip(y, eta - reach, eta + reach) for y in (low, high))
         return jnp.subtract(*(self.rise(y, eta, phi) for y in near))
 
     def spread(self, y: jax.Array, eta: jax.Array, phi: Params, weights: jax.Array) -> tuple[Spread, Any]:
-        """Sums for the scales, and slope and curvature of the log-likelihood in log df."""
+        """Return sums for the scales, and slope and curvature of the log-likelihood in log df."""
         residual, log_df = y - eta, self.log_df(phi)
         log_scale, rows_log_df = self._spread(phi), beside_eta(log_df, self.shared_scale)
         # residual^2 times its weight, (df + 1) / (df + (residual / scale)^2), in a form that cannot overflow
@@ -107,7 +128,7 @@ class StudentT(Located):
         return scales, jax.jvp(jax.grad(total), (log_df,), (jnp.ones_like(log_df),))
 
     def dispersion(self, phi: Params, sums: tuple[Spread, Any], change: jax.Array, target: Target) -> Params:
-        """The best scales for a quadratic bound (Lange, Little and Taylor 1989), and a Newton step in log df, at most 1."""
+        """Return the best scales for a quadratic bound, and a Newton step in log df of at most 1."""
         scales, of_df = sums
         new = {"log_scale": self._scale_step(phi, scales, change, target)}
         if self.df is None:
@@ -118,11 +139,36 @@ class StudentT(Located):
 
 
 def student_t(df: float | None = None, *, shared_scale: bool = False, variance_floor: float = 0.05) -> StudentT:
-    """Targets that are eta + scale * t, robust to outliers, with a scale for each expert or one for all.
+    """Construct the family of Student t targets, which is robust to outliers.
 
-    df: the degrees of freedom, or None to estimate them between 1 and 200 wherever there is a scale. eta is the median,
-    and the mean, which exists for df above 1. variance_floor: a bound on scale^2, as in `gaussian`. Raises ValueError for a
-    df that is not above 0 and a variance_floor not between 0 and 1.
+    Parameters
+    ----------
+    df : float or None, default None
+        Degrees of freedom. None to estimate them, between 1 and 200, wherever there is a scale.
+    shared_scale : bool, default False
+        Whether all experts have the same scale, rather than one each.
+    variance_floor : float, default 0.05
+        Lower bound of every scale^2, as a share of the largest. Between 0 and 1.
+
+    Returns
+    -------
+    StudentT
+        The family.
+
+    Raises
+    ------
+    ValueError
+        If df is not above 0, or variance_floor is not between 0 and 1.
+
+    Notes
+    -----
+    The target is eta + scale * t, with t of df degrees of freedom. eta is the median. It is also the mean, which exists for
+    df above 1. The M-step for the scales uses the quadratic bound of iteratively reweighted least squares, and degrees of
+    freedom take a Newton step an iteration. phi has `log_scale`, and `log_df` if it is estimated.
+
+    References
+    ----------
+    Lange, Little and Taylor (1989).
     """
     if df is not None:
         _checks.positive("df", df)

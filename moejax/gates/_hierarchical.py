@@ -128,7 +128,7 @@ class Hierarchical(Gate):
         return layout(self.tree)
 
     def init(self, key: jax.Array, n_experts: int, x: jax.Array) -> Params:
-        """Return normal weights (E, d) of variance init_scale^2 / d and intercepts (E,) of 0, for the logits of E branches."""
+        """Return normal weights (E, d) of variance init_scale^2 / d and intercepts (E,) of 0, for E branches."""
         branches, leaves = self.layout.below.shape
         if leaves != n_experts:
             raise ValueError(f"tree: {self.tree} has {leaves} leaves; want {n_experts}, one for each expert")
