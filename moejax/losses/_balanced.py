@@ -17,7 +17,17 @@ from moejax.model import Data, Model
 
 @dataclass(frozen=True)
 class Balanced(Loss):
-    """A loss plus what makes the gate use all experts; made by `balanced`."""
+    """A loss plus a term that makes the gate use all experts; made by `balanced`.
+
+    Attributes
+    ----------
+    loss : Loss
+        The loss without the term.
+    kind : {"importance", "load"}
+        The balancing term.
+    weight : float
+        Weight of the term, unless `hyper` has `balance`.
+    """
 
     loss: Loss
     kind: str
@@ -25,39 +35,56 @@ class Balanced(Loss):
 
     @property
     def has_likelihood(self) -> bool:
-        """As of the loss."""
+        """Whether the loss is a mixture's negative log-likelihood."""
         return self.loss.has_likelihood
 
     @property
     def takes_groups(self) -> bool:
-        """As of the loss."""
+        """Whether the loss takes groups of rows."""
         return self.loss.takes_groups
 
     @property
     def complete(self) -> bool:
-        """As of the loss."""
+        """Whether the loss wants responsibilities that are held."""
         return self.loss.complete
 
     def check(self, model: Model) -> None:
-        """As the loss does."""
+        """Raise ValueError where the model and the loss do not go together."""
         self.loss.check(model)
 
     @property
     def hyper(self) -> dict[str, float]:
-        """`balance`, the weight of the balancing term, and what the loss has."""
+        """Numbers that a fit may set: `balance`, the weight of the term, and those of the loss."""
         return {**self.loss.hyper, "balance": self.weight}
 
     def value(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
-        """That of the loss plus `balance` times the balancing term."""
+        """Return the loss plus `balance` times the balancing term."""
         balance = (data.hyper or {}).get("balance", self.weight)
         return self.loss.value(model, params, data, weights) + balance * self.term(model, params, data, weights)
 
     def score(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
-        """That of the loss: balance is a means, as penalties are."""
+        """Return the score of the loss, without the balancing term."""
         return self.loss.score(model, params, data, weights)
 
     def term(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
-        """The balancing term, see `balanced`: a scalar."""
+        """Return the balancing term.
+
+        Parameters
+        ----------
+        model : Model
+            The model.
+        params : dict
+            Params of the model.
+        data : moejax.model.Data
+            Prepared inputs and target.
+        weights : jax.Array, (n,)
+            Weights of the rows, of sum 1.
+
+        Returns
+        -------
+        jax.Array, ()
+            The term, see `balanced`.
+        """
         count = model.active(params).sum()
         if self.kind == "importance":
             share = model.gate_weights(params, data.x, data.key)
@@ -70,17 +97,41 @@ class Balanced(Loss):
 
 
 def balanced(loss: LossLike, *, kind: str = "importance", weight: float = 0.01) -> Balanced:
-    """A loss with a term that keeps all experts in use, for `fit_gradient`: its weight is the field `balance` of `hyper`.
+    """Construct a loss with a term that keeps all experts in use, for `fit_gradient`.
 
-    kind, where g are the shares of the experts (K, n) as the gate routes them, and means over rows are by weight:
+    Parameters
+    ----------
+    loss : LossLike
+        A loss from `moejax.losses`, or a user's own record.
+    kind : {"importance", "load"}, default "importance"
+        The balancing term, see Notes.
+    weight : float, default 0.01
+        Weight of the term. It is the default of the field `balance` of `hyper`.
 
-    - "importance": the squared coefficient of variation, over experts, of the importance sum_i g_ki (Shazeer et al. 2017,
-      1701.06538, equations 6 and 7), which is K * sum_k p_k^2 - 1 for p_k the mean of g_k: 0 where all are used alike;
-    - "load": K * sum_k f_k P_k (Fedus, Zoph and Shazeer 2021, 2101.03961, equation 4), f_k the share of rows routed to
-      expert k (of those kept by a gate that keeps several, the most probable elsewhere), without a gradient, and P_k the
-      mean probability: 1 where all are used alike.
+    Returns
+    -------
+    Balanced
+        The loss plus weight * term. Held-out rows are compared by the loss alone.
 
-    weight: the default of `balance`. Raises ValueError for what is no loss, another kind, and a weight below 0.
+    Raises
+    ------
+    ValueError
+        If loss is no loss, kind is something else, or weight is below 0.
+
+    Notes
+    -----
+    Let g be the shares of the K experts (K, n) as the gate routes them. Means over rows are by weight.
+
+    - "importance": K * sum_k p_k^2 - 1, with p_k the mean of g_k. It is the squared coefficient of variation, over experts,
+      of the importance sum_i g_ki. It is 0 where all experts are used alike.
+    - "load": K * sum_k f_k P_k, with P_k the mean probability, and f_k the share of rows routed to expert k, without a
+      gradient. Rows are routed to the experts that the gate keeps, or to the most probable one if it keeps all. It is 1
+      where all experts are used alike.
+
+    References
+    ----------
+    "importance": Shazeer et al. (2017), arXiv 1701.06538, equations 6 and 7. "load": Fedus, Zoph and Shazeer (2021), arXiv
+    2101.03961, equation 4.
     """
     loss = completed(loss)
     if kind not in ("importance", "load"):

@@ -9,5 +9,16 @@ from moejax.model import Model
 
 
 def complete_of(model: Model) -> Loss:
-    """The loss of held responsibilities that goes with this model."""
+    """Return the loss of held responsibilities that goes with a model.
+
+    Parameters
+    ----------
+    model : Model
+        From `moe`.
+
+    Returns
+    -------
+    Loss
+        `complete_nll`, or `complete_squared_error` for a model without a family.
+    """
     return complete_squared_error() if model.family is None else complete_nll()

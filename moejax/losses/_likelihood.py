@@ -17,9 +17,16 @@ from moejax.model import Data, Model
 
 @dataclass(frozen=True)
 class NegativeLogLikelihood(Loss):
-    """Negative log-likelihood of the mixture; made by `nll`, `joint_nll`, `truncated_nll` and `complete_nll`.
+    """Negative log-likelihood; made by `nll`, `joint_nll`, `truncated_nll` and `complete_nll`.
 
-    kept: how many experts a row may have, None for all.
+    Attributes
+    ----------
+    joint : bool, default False
+        Whether it is of x and y, rather than of y given x.
+    kept : int or None, default None
+        How many experts a row may have, None for all.
+    complete : bool, default False
+        Whether responsibilities are held.
     """
 
     joint: bool = False
@@ -28,16 +35,16 @@ class NegativeLogLikelihood(Loss):
 
     @property
     def has_likelihood(self) -> bool:
-        """Yes: log-likelihood and criteria have a meaning."""
+        """Whether log-likelihood and criteria have a meaning: yes."""
         return True
 
     @property
     def takes_groups(self) -> bool:
-        """Yes: the likelihood of a group is that of its rows by one expert."""
+        """Whether rows of a group share their expert: yes."""
         return True
 
     def check(self, model: Model) -> None:
-        """Raise for a model without a family, and for a gate that has no likelihood of this kind."""
+        """Raise ValueError for a model without a family, and for a gate that has no likelihood of this kind."""
         if model.family is None:
             raise ValueError("loss: nll was given for a model without a family; want moe(..., family=families.gaussian())")
         if not self.complete and model.kept not in (None, self.kept):
@@ -55,25 +62,81 @@ class NegativeLogLikelihood(Loss):
             )
 
     def log_gate(self, model: Model, params: Any, data: Data) -> jax.Array:
-        """log p(expert | x), or log p(expert, x), (K, n)."""
+        """Return the log probabilities of the experts that the likelihood uses.
+
+        Parameters
+        ----------
+        model : Model
+            The model.
+        params : dict
+            Params of the model.
+        data : moejax.model.Data
+            Prepared inputs and target.
+
+        Returns
+        -------
+        jax.Array, (K, n)
+            log p(expert | x), or log p(expert, x) if joint.
+        """
         return model.log_gate_joint(params, data.x) if self.joint else model.log_gate(params, data.x, data.key)
 
     def log_joint(self, model: Model, params: Any, data: Data) -> jax.Array:
-        """Log densities of row (or group) and expert, (K, n): log p(expert, y | x), or log p(expert, x, y).
+        """Return log densities of row (or group) and expert.
 
-        Of experts whose params are a distribution, in the mean over it.
+        Parameters
+        ----------
+        model : Model
+            The model.
+        params : dict
+            Params of the model.
+        data : moejax.model.Data
+            Prepared inputs and target.
+
+        Returns
+        -------
+        jax.Array, (K, n)
+            log p(expert, y | x), or log p(expert, x, y) if joint. For experts whose params are a distribution, the mean over
+            it.
         """
         return model.pooled(self.log_gate(model, params, data), model.expected_log_density(params, data), data.leader)
 
     def each(self, log_joint: jax.Array, division: jax.Array | None = None) -> jax.Array:
-        """The log-likelihood of each row, (n,); its derivative in log_joint is the responsibilities."""
+        """Return the log-likelihood of each row, whose derivative in log_joint is the responsibilities.
+
+        Parameters
+        ----------
+        log_joint : jax.Array, (K, n)
+            What `log_joint` returned.
+        division : jax.Array or None, (K, n), default None
+            Responsibilities, if they are held.
+
+        Returns
+        -------
+        jax.Array, (n,)
+            Log densities.
+        """
         if self.complete:
             held = held_division(division)
             return jnp.where(held > 0, held * log_joint, 0).sum(axis=0)
         return jax.nn.logsumexp(self._truncated(log_joint), axis=0)
 
     def explained(self, log_joint: jax.Array, division: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
-        """What `each` returns, and how much of each row is each expert's, (K, n), of sum 1 over experts."""
+        """Return the log-likelihood and the responsibilities of each row.
+
+        Parameters
+        ----------
+        log_joint : jax.Array, (K, n)
+            What `log_joint` returned.
+        division : jax.Array or None, (K, n), default None
+            Responsibilities, if they are held.
+
+        Returns
+        -------
+        each : jax.Array, (n,)
+            What `each` returns.
+        responsibilities : jax.Array, (K, n)
+            Shares of the experts, of sum 1 over experts.
+        """
         if self.complete:
             return self.each(log_joint, division), held_division(division)
         logs = self._truncated(log_joint)
@@ -86,17 +149,18 @@ class NegativeLogLikelihood(Loss):
         return log_joint if self.kept is None else jnp.where(largest(log_joint, self.kept), log_joint, -jnp.inf)
 
     def value(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
-        """The weighted mean over rows of the negative log-likelihood; of the joint one with the gate's prior.
+        """Return the weighted mean over rows of the negative log-likelihood.
 
-        Of experts whose params are a distribution, an upper bound of it, with their prior.
+        The joint one includes the gate's prior. For experts whose params are a distribution it is an upper bound, with their
+        prior.
         """
         log_joint = self.log_joint(model, params, data)
         return self._mean(model, params, data, weights, log_joint) + self.expert_prior(model, params, data)
 
     def score(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
-        """The same of the density that `Model.log_prob` has, and without the prior of experts.
+        """Return the same for the density that `Model.log_prob` has, without the prior of experts.
 
-        Where responsibilities are held it is the mean of -log p(y | x), for those of other rows are not known.
+        Where responsibilities are held it is the mean of -log p(y | x), because those of other rows are not known.
         """
         loss = NegativeLogLikelihood() if self.complete else self
         log_joint = model.pooled(loss.log_gate(model, params, data), model.log_density(params, data), data.leader)
@@ -107,51 +171,165 @@ class NegativeLogLikelihood(Loss):
         return self.gate_prior(model, params["gate"]) - weighted_sum(of_units(weights, data.leader), each)
 
     def gate_prior(self, model: Model, gate: Any) -> Any:
-        """What a gate that models its inputs adds to the joint loss."""
+        """Return what a gate that models its inputs adds to the joint loss.
+
+        Parameters
+        ----------
+        model : Model
+            The model.
+        gate : pytree
+            Params of the gate.
+
+        Returns
+        -------
+        jax.Array or float, ()
+            A mean over rows; 0 unless joint.
+        """
         return -model.gate.log_prior(gate) if self.joint else 0.0
 
     def expert_prior(self, model: Model, params: Any, data: Data) -> Any:
-        """What experts whose params are a distribution add to the loss, a mean over rows."""
+        """Return what experts whose params are a distribution add to the loss.
+
+        Parameters
+        ----------
+        model : Model
+            The model.
+        params : dict
+            Params of the model.
+        data : moejax.model.Data
+            Whose total weight divides.
+
+        Returns
+        -------
+        jax.Array or float, ()
+            A mean over rows; 0 for other experts.
+        """
         return -model.log_prior(params) / data.size
 
 
 def nll() -> NegativeLogLikelihood:
-    """-log p(y | x), a mean over rows; needs a family and a soft gate.
+    """Construct the negative log-likelihood of y given x.
 
-    Rows of a group share their expert: their likelihood is that of the group, divided by the rows all the same.
+    Returns
+    -------
+    NegativeLogLikelihood
+        The loss. It needs a model with a family and a soft gate.
+
+    Notes
+    -----
+    The loss is the weighted mean over rows of
+
+        -log p(y | x) = -log of the sum over k of  g_k(x) f_k(y; eta_k(x), phi_k).
+
+    Rows of a group share their expert. Their likelihood is that of the group, and the mean is still over rows.
     """
     return NegativeLogLikelihood()
 
 
 def joint_nll() -> NegativeLogLikelihood:
-    """-log p(x, y), a mean over rows, for a gate that models its inputs (Xu, Jordan and Hinton 1995)."""
+    """Construct the negative log-likelihood of x and y, for a gate that models its inputs.
+
+    Returns
+    -------
+    NegativeLogLikelihood
+        The loss, the weighted mean over rows of -log p(x, y), plus the gate's prior.
+
+    References
+    ----------
+    Xu, Jordan and Hinton (1995).
+    """
     return NegativeLogLikelihood(joint=True)
 
 
 def classification_nll() -> NegativeLogLikelihood:
-    """-max over k of [log g_k(x) + log f_k(y)], a mean over rows (Celeux and Govaert 1992): each row has one expert."""
+    """Construct the negative classification log-likelihood: each row has one expert.
+
+    Returns
+    -------
+    NegativeLogLikelihood
+        The loss, `truncated_nll(1)`.
+
+    Notes
+    -----
+    The loss is the weighted mean over rows of
+
+        -max over k of [log g_k(x) + log f_k(y)].
+
+    References
+    ----------
+    Celeux and Govaert (1992).
+    """
     return truncated_nll(1)
 
 
 def truncated_nll(k: int) -> NegativeLogLikelihood:
-    """-log of the sum of the k largest g_k(x) f_k(y), a mean over rows: each row has the k experts that explain it best.
+    """Construct the negative log-likelihood in which each row has the k experts that explain it best.
 
-    It is what EM ascends with responsibilities that are 0 but for these (Lücke and Eggert 2010, truncated posteriors); with
-    k = 1 the classification likelihood, with k = K the mixture's. Raises ValueError for k that is no whole number above 0.
+    Parameters
+    ----------
+    k : int
+        How many experts a row has.
+
+    Returns
+    -------
+    NegativeLogLikelihood
+        The loss.
+
+    Raises
+    ------
+    ValueError
+        If k is no whole number above 0.
+
+    Notes
+    -----
+    The loss is the weighted mean over rows of -log of the sum of the k largest g_k(x) f_k(y). EM ascends it with
+    responsibilities that are 0 but for these experts (truncated posteriors). With k = 1 it is the classification likelihood,
+    with k = K the likelihood of the mixture.
+
+    References
+    ----------
+    Lücke and Eggert (2010).
     """
     _checks.count("k", k)
     return NegativeLogLikelihood(kept=int(k))
 
 
 def complete_nll(*, joint: bool = False) -> NegativeLogLikelihood:
-    """-sum over k of r_k [log g_k(x) + log f_k(y)], a mean over rows, of responsibilities r (n, K) that are held.
+    """Construct the negative log-likelihood of responsibilities that are held.
 
-    A fit gets them as `start`: who has which row is decided beforehand, and experts and gate are regressions of their own.
-    joint: with log p(expert, x) for a gate that models its inputs. Held-out rows are compared by log p(y | x).
+    Parameters
+    ----------
+    joint : bool, default False
+        Whether to use log p(expert, x), for a gate that models its inputs.
+
+    Returns
+    -------
+    NegativeLogLikelihood
+        The loss.
+
+    Notes
+    -----
+    The loss is the weighted mean over rows of
+
+        -sum over k of  r_k [log g_k(x) + log f_k(y)].
+
+    A fit gets the responsibilities r, (n, K), as `start`: it is decided beforehand which expert has which row, and experts
+    and gate are regressions of their own. Held-out rows are compared by log p(y | x).
     """
     return NegativeLogLikelihood(joint=joint, complete=True)
 
 
 def likelihood_of(model: Model) -> NegativeLogLikelihood:
-    """The likelihood that EM ascends for this model: of the joint, of the k experts that a gate keeps, or of y given x."""
+    """Return the likelihood that EM ascends for a model.
+
+    Parameters
+    ----------
+    model : Model
+        From `moe`, with a family.
+
+    Returns
+    -------
+    NegativeLogLikelihood
+        Of x and y for a gate that models its inputs, of the k experts that a gate keeps, or of y given x.
+    """
     return NegativeLogLikelihood(joint=model.gate.models_inputs, kept=model.kept)

@@ -18,13 +18,38 @@ def mean_over_outputs(errors: jax.Array, ndim: int) -> jax.Array:
 
 
 def weighted_sum(weights: jax.Array, each: jax.Array) -> jax.Array:
-    """The sum over rows of weights (n,) times what each row has (n,).
+    """Return a weighted sum over rows.
 
-    Not as a product, which of a sweep's members together would round otherwise in some of its lanes.
+    It is not a matrix product, which would round otherwise in some lanes of a sweep.
+
+    Parameters
+    ----------
+    weights : jax.Array, (n,)
+        Weights of the rows.
+    each : jax.Array, (n,)
+        A number of each row.
+
+    Returns
+    -------
+    jax.Array, ()
+        The sum of weights * each.
     """
     return (weights * each).sum()
 
 
 def of_units(weights: jax.Array, leader: jax.Array | None) -> jax.Array:
-    """Weights (n,) of what has one expert of its own: each row, or each group, whose first row stands for it."""
+    """Return weights that count each group once.
+
+    Parameters
+    ----------
+    weights : jax.Array, (n,)
+        Weights of the rows.
+    leader : jax.Array or None, (n,)
+        The first row of each row's group; None where each row is on its own.
+
+    Returns
+    -------
+    jax.Array, (n,)
+        The weights, with 0 for all rows of a group but the first.
+    """
     return weights if leader is None else weights * (leader == jnp.arange(weights.shape[0]))

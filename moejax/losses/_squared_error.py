@@ -20,14 +20,25 @@ class SquaredError(Loss):
     """Squared error of the gated mean; made by `squared_error`."""
 
     def value(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
-        """The weighted mean over rows, and plain mean over outputs, of (y - E[y | x])^2."""
+        """Return the weighted mean over rows, and plain mean over outputs, of (y - E[y | x])^2."""
         mean = model.mean(params, data.x, data.offset, data.key)
         _checks.shape("y", data.y, mean.shape, "like a prediction")
         return dot(weights, mean_over_outputs(jnp.square(mean - data.y), 1))
 
 
 def squared_error() -> SquaredError:
-    """Squared error of the prediction, a mean over rows (and over outputs)."""
+    """Construct the squared error of the prediction.
+
+    Returns
+    -------
+    SquaredError
+        The loss.
+
+    Notes
+    -----
+    The loss is the weighted mean over rows, and plain mean over outputs, of (y - E[y | x])^2, where
+    E[y | x] = sum over k of g_k(x) mean(eta_k(x)). It needs no family.
+    """
     return SquaredError()
 
 
@@ -38,20 +49,32 @@ class CompleteSquaredError(Loss):
     complete = True
 
     def value(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
-        """The weighted mean over rows of r_k (y - mean_k)^2 - r_k log g_k, summed over experts."""
+        """Return the weighted mean over rows of r_k (y - mean_k)^2 - r_k log g_k, summed over experts."""
         means = model.means(params, data.x, data.offset)
         _checks.shape("y", data.y, means.shape[1:], "like a prediction")
         each = mean_over_outputs(jnp.square(means - data.y), 2) - model.log_gate(params, data.x, data.key)
         return dot(weights, (held_division(data.division) * each).sum(axis=0))
 
     def score(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
-        """The squared error of the prediction, for whose are other rows is not known."""
+        """Return the squared error of the prediction, because the experts of other rows are not known."""
         return SquaredError().value(model, params, data, weights)
 
 
 def complete_squared_error() -> CompleteSquaredError:
-    """sum over k of r_k [(y - mean_k(x))^2 - log g_k(x)], a mean over rows, of responsibilities r (n, K) that are held.
+    """Construct the squared error of responsibilities that are held.
 
-    What `complete_nll` is for a model without a family. Held-out rows are compared by the squared error of the prediction.
+    Returns
+    -------
+    CompleteSquaredError
+        The loss.
+
+    Notes
+    -----
+    The loss is the weighted mean over rows of
+
+        sum over k of  r_k [(y - mean_k(x))^2 - log g_k(x)].
+
+    A fit gets the responsibilities r, (n, K), as `start`. It is what `complete_nll` is for a model without a family.
+    Held-out rows are compared by the squared error of the prediction.
     """
     return CompleteSquaredError()
