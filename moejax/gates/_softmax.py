@@ -43,7 +43,7 @@ class Softmax(Gate):
         _checks.positive(f"hyper[{name!r}]", value)
 
     def init(self, key: jax.Array, n_experts: int, x: jax.Array) -> Params:
-        """Return normal weights (K, d) of variance init_scale^2 / d and intercepts (K,) of 0; K - 1 rows with a reference."""
+        """Return normal weights (K, d) of variance init_scale^2 / d and intercepts (K,) of 0; K - 1 with a reference."""
         rows, d = n_experts - self.reference, x.shape[1]
         return {
             "weights": self.init_scale / d**0.5 * jax.random.normal(key, (rows, d), x.dtype),

@@ -1,4 +1,4 @@
-"""The model: experts, a gate and a family composed into
+"""The model: experts, a gate and a family composed into one mixture.
 
     p(y | x) = sum over k of  g_k(x) f(y; eta_k(x), phi_k)        E[y | x] = sum over k of  g_k(x) mean(eta_k(x))
 

@@ -15,19 +15,42 @@ PARTS = ("experts", "gate", "family")
 
 
 class Inputs(NamedTuple):
-    """Inputs as experts and gate want them, each part's `prepare` applied to its columns."""
+    """Inputs as experts and gate want them, each part's `prepare` applied to its columns.
+
+    Attributes
+    ----------
+    expert : pytree
+        What the experts see.
+    gate : pytree
+        What the gate sees.
+    """
 
     expert: Any
     gate: Any
 
 
 class Data(NamedTuple):
-    """What a loss sees: prepared inputs, the target (n,) or (n, m), the offset of the linear predictor or None, and leader,
-    (n,) or None: the first row of each row's group, where all rows of a group share their expert.
+    """What a loss sees.
 
-    total: the total weight of the rows, by which a mean over them divides what is told once for all of them; None for their
-    number. division: responsibilities (K, n) that are held, for a loss that is `complete`. key: for gates that are noisy in
-    training, another one at each step; None elsewhere. hyper: the numbers of the fit by name, of which a loss reads its own.
+    Attributes
+    ----------
+    x : Inputs
+        Prepared inputs.
+    y : jax.Array, (n,) or (n, m)
+        Targets.
+    offset : jax.Array or None, like y
+        Added to every expert's predictor.
+    leader : jax.Array or None, (n,)
+        The first row of each row's group, where all rows of a group share their expert.
+    total : jax.Array or None, ()
+        The total weight of the rows, by which a mean over them divides what is added once for all of them. None for the
+        number of rows.
+    division : jax.Array or None, (K, n)
+        Responsibilities that are held, for a loss that is `complete`.
+    key : jax.Array or None
+        For gates that are noisy in training, another one at each step.
+    hyper : mapping or None
+        The numbers of the fit by name, of which a loss reads its own.
     """
 
     x: Inputs
@@ -46,7 +69,18 @@ class Data(NamedTuple):
 
 
 def floating(x: Any) -> Any:
-    """The arrays of x as JAX arrays of floating-point numbers, of their own precision, or the highest among them."""
+    """Return the arrays of x as JAX arrays of floating-point numbers.
+
+    Parameters
+    ----------
+    x : array_like or pytree
+        Inputs.
+
+    Returns
+    -------
+    jax.Array or pytree
+        The same structure. Several arrays have the highest precision among them.
+    """
 
     def one(leaf: Any) -> jax.Array:
         leaf = jnp.asarray(leaf)
@@ -58,12 +92,34 @@ def floating(x: Any) -> Any:
 
 
 def is_table(x: Any) -> bool:
-    """Whether x is an array (n, d)."""
+    """Return whether x is an array (n, d).
+
+    Parameters
+    ----------
+    x : object
+        Inputs.
+
+    Returns
+    -------
+    bool
+        True for an array of two dimensions.
+    """
     return np.ndim(x) == 2 if hasattr(x, "ndim") else False
 
 
 def leaders(groups: Any) -> jax.Array:
-    """The first row of each row's group, (n,), for (n,) labels of any value, traced or not."""
+    """Return the first row of each row's group.
+
+    Parameters
+    ----------
+    groups : array_like, (n,)
+        Labels of any value, traced or not.
+
+    Returns
+    -------
+    jax.Array, (n,)
+        Numbers of rows.
+    """
     if not _checks.is_traced(groups):
         _, rows, group = np.unique(np.asarray(groups), return_index=True, return_inverse=True)
         return jnp.asarray(rows[group.ravel()], jnp.int32)

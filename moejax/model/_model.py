@@ -24,7 +24,28 @@ from moejax.model._data import PARTS, Data, Inputs, floating, is_table, leaders
 
 @dataclass(frozen=True)
 class Model:
-    """A mixture of experts; made by `moe`."""
+    """A mixture of experts; made by `moe`.
+
+    Attributes
+    ----------
+    expert : Expert
+        The part that stands for all K experts.
+    gate : Gate
+        The gate.
+    n_experts : int
+        Number of experts K.
+    family : Family or None, default None
+        The distribution of the target given an expert; None for a model without a likelihood.
+    expert_columns : tuple or str or None, default None
+        What the experts see of x, None for all of it.
+    gate_columns : tuple or str or None, default None
+        What the gate sees of x, None for all of it.
+
+    Notes
+    -----
+    Methods of the face take x with rows leading, and params as from `init`: {"experts": ..., "gate": ..., "family": ...}.
+    Methods that take prepared `inputs` return experts first, (K, n).
+    """
 
     expert: Expert
     gate: Gate
@@ -36,9 +57,19 @@ class Model:
     # ---- the face: rows lead ------------------------------------------------------------------------------------
 
     def init(self, key: jax.Array, x: Any) -> Params:
-        """Parameters drawn from `key` for inputs like x (n, d): {"experts": ..., "gate": ..., "family": ...}.
+        """Return parameters drawn from a key, for inputs like x.
 
-        Only the structure, the number of columns and the type of x matter, and its rows to parts that look at them.
+        Parameters
+        ----------
+        key : jax.Array
+            The only source of randomness.
+        x : array_like, (n, d), or pytree
+            Inputs. Only structure, number of columns and type matter, and the rows to parts that look at them.
+
+        Returns
+        -------
+        dict
+            {"experts": ..., "gate": ..., "family": ...}, each a pytree.
         """
         x = floating(x)
         expert_key, gate_key = jax.random.split(key)
@@ -51,31 +82,143 @@ class Model:
         return {"experts": experts, "gate": gate, "family": self.family.init(self.n_experts, eta)}
 
     def predict(self, params: Params, x: Any, offset: Any = None) -> jax.Array:
-        """E[y | x], the gate-weighted mean of the experts' means (of one expert alone for a top-1 gate): (n,) or (n, m)."""
+        """Return E[y | x], the gate-weighted mean of the experts' means.
+
+        Parameters
+        ----------
+        params : dict
+            As from `init` or `Fit.params`.
+        x : array_like, (n, d), or pytree
+            Inputs.
+        offset : array_like or None, (n,) or (n, m), default None
+            Added to every expert's predictor eta, on the scale of eta.
+
+        Returns
+        -------
+        jax.Array, (n,) or (n, m)
+            Predictions. A top-1 gate uses the mean of one expert alone; `categorical` gives class probabilities (n, C).
+        """
         return self.mean(params, self.prepare(x), offset)
 
     def expert_predictions(self, params: Params, x: Any, offset: Any = None) -> jax.Array:
-        """Each expert's mean: (n, K), or (n, K, m) for m outputs."""
+        """Return the mean of each expert.
+
+        Parameters
+        ----------
+        params : dict
+            As from `init` or `Fit.params`.
+        x : array_like, (n, d), or pytree
+            Inputs.
+        offset : array_like or None, (n,) or (n, m), default None
+            Added to every expert's predictor eta.
+
+        Returns
+        -------
+        jax.Array, (n, K) or (n, K, m)
+            Means.
+        """
         return jnp.swapaxes(self.means(params, self.prepare(x), offset), 0, 1)
 
     def gate_probs(self, params: Params, x: Any) -> jax.Array:
-        """P(expert | x), soft for every gate: (n, K)."""
+        """Return P(expert | x), soft for every gate.
+
+        Parameters
+        ----------
+        params : dict
+            As from `init` or `Fit.params`.
+        x : array_like, (n, d), or pytree
+            Inputs.
+
+        Returns
+        -------
+        jax.Array, (n, K)
+            Probabilities, of sum 1 over experts.
+        """
         return jnp.exp(self.log_gate(params, self.prepare(x))).T
 
     def log_prob(self, params: Params, x: Any, y: Any, offset: Any = None) -> jax.Array:
-        """log p(y | x), the mixture's log density or log mass for each row: (n,). The gate is soft, also one that chooses.
+        """Return log p(y | x), the log density or log mass of the mixture for each row.
 
-        Raises ValueError without a family.
+        Parameters
+        ----------
+        params : dict
+            As from `init` or `Fit.params`.
+        x : array_like, (n, d), or pytree
+            Inputs.
+        y : array_like, (n,) or (n, m)
+            Targets.
+        offset : array_like or None, (n,) or (n, m), default None
+            Added to every expert's predictor eta.
+
+        Returns
+        -------
+        jax.Array, (n,)
+            One number a row, summed over outputs and not over rows. The gate is soft, also one that chooses.
+
+        Raises
+        ------
+        ValueError
+            If the model has no family.
         """
         return jax.nn.logsumexp(self.log_joint(params, self.prepare(x), jnp.asarray(y), offset), axis=0)
 
     def responsibilities(self, params: Params, x: Any, y: Any, offset: Any = None, groups: Any = None) -> jax.Array:
-        """P(expert | x, y): (n, K). groups: (n,) labels; the rows of a group share their expert. Raises without a family."""
+        """Return P(expert | x, y).
+
+        Parameters
+        ----------
+        params : dict
+            As from `init` or `Fit.params`.
+        x : array_like, (n, d), or pytree
+            Inputs.
+        y : array_like, (n,) or (n, m)
+            Targets.
+        offset : array_like or None, (n,) or (n, m), default None
+            Added to every expert's predictor eta.
+        groups : array_like or None, (n,), default None
+            Labels; the rows of a group share their expert.
+
+        Returns
+        -------
+        jax.Array, (n, K)
+            Probabilities, of sum 1 over experts.
+
+        Raises
+        ------
+        ValueError
+            If the model has no family.
+
+        Notes
+        -----
+        The responsibility of expert k for a row is g_k(x) f(y; eta_k(x), phi_k) / p(y | x).
+        """
         data = Data(self.prepare(x), jnp.asarray(y), offset, None if groups is None else leaders(groups))
         return jax.nn.softmax(self.grouped_log_joint(params, data), axis=0).T
 
     def sample(self, key: jax.Array, params: Params, x: Any, offset: Any = None) -> jax.Array:
-        """A draw of y for each row: (n,) or (n, m), from the density of `log_prob`. Raises ValueError without a family."""
+        """Return a draw of y for each row, from the density of `log_prob`.
+
+        Parameters
+        ----------
+        key : jax.Array
+            The only source of randomness.
+        params : dict
+            As from `init` or `Fit.params`.
+        x : array_like, (n, d), or pytree
+            Inputs.
+        offset : array_like or None, (n,) or (n, m), default None
+            Added to every expert's predictor eta.
+
+        Returns
+        -------
+        jax.Array, (n,) or (n, m)
+            Targets.
+
+        Raises
+        ------
+        ValueError
+            If the model has no family, or a family without `sample`.
+        """
         family = self._family("sample")
         if not family.has_sample:
             raise ValueError(f"sample: {family!r} has no draws; want a family with `sample`")
@@ -88,7 +231,18 @@ class Model:
     # ---- inside: experts lead, rows last ------------------------------------------------------------------------
 
     def prepare(self, x: Any) -> Inputs:
-        """Inputs as the methods below want them; what it computes is shared by all members of a sweep."""
+        """Return inputs as the methods below want them; the members of a sweep share what it computes.
+
+        Parameters
+        ----------
+        x : array_like, (n, d), or pytree
+            Inputs.
+
+        Returns
+        -------
+        Inputs
+            What experts and gate see, each as its `prepare` returns it.
+        """
         x = floating(x)
         return Inputs(
             self.expert.prepare(self.seen("expert_columns", x)),
@@ -96,26 +250,95 @@ class Model:
         )
 
     def table(self, x: Any) -> Any:
-        """Where a start may look for clusters: x if it is a table (n, d), what the gate sees if that is one, or else x."""
+        """Return where a start may look for clusters.
+
+        Parameters
+        ----------
+        x : array_like, (n, d), or pytree
+            Inputs.
+
+        Returns
+        -------
+        jax.Array or pytree
+            x if it is a table (n, d), what the gate sees if that is one, or else x.
+        """
         seen = x if is_table(x) else self.seen("gate_columns", x)
         return seen if is_table(seen) else x
 
     def seen(self, name: str, x: Any) -> Any:
-        """What experts (name: "expert_columns") or gate ("gate_columns") see of x."""
+        """Return what experts or gate see of x.
+
+        Parameters
+        ----------
+        name : {"expert_columns", "gate_columns"}
+            Which of the two.
+        x : array_like, (n, d), or pytree
+            Inputs.
+
+        Returns
+        -------
+        jax.Array or pytree
+            All of x, some columns, or named arrays.
+        """
         return columns_of(name, x, self.expert_columns if name == "expert_columns" else self.gate_columns)
 
     def eta(self, params: Params, inputs: Inputs, offset: Any = None) -> jax.Array:
-        """The experts' predictors, offset added: (K, n) or (K, n, m)."""
+        """Return the experts' predictors, offset added.
+
+        Parameters
+        ----------
+        params : dict
+            Params of the model.
+        inputs : Inputs
+            What `prepare` returned.
+        offset : jax.Array or None, default None
+            Shaped like the predictor of one expert.
+
+        Returns
+        -------
+        jax.Array, (K, n) or (K, n, m)
+            Predictors.
+        """
         eta = self.expert.apply(params["experts"], inputs.expert)
         return eta if offset is None else eta + offset
 
     def means(self, params: Params, inputs: Inputs, offset: Any = None) -> jax.Array:
-        """The experts' means, (K, n) or (K, n, m)."""
+        """Return the experts' means.
+
+        Parameters
+        ----------
+        params : dict
+            Params of the model.
+        inputs : Inputs
+            What `prepare` returned.
+        offset : jax.Array or None, default None
+            Added to every expert's predictor.
+
+        Returns
+        -------
+        jax.Array, (K, n) or (K, n, m)
+            Means; the predictors themselves for a model without a family.
+        """
         eta = self.eta(params, inputs, offset)
         return eta if self.family is None else self.family.mean(eta)
 
     def log_gate(self, params: Params, inputs: Inputs, key: jax.Array | None = None) -> jax.Array:
-        """log P(expert | x), (K, n); with a key, of a gate that is noisy in training."""
+        """Return log P(expert | x).
+
+        Parameters
+        ----------
+        params : dict
+            Params of the model.
+        inputs : Inputs
+            What `prepare` returned.
+        key : jax.Array or None, default None
+            If given, of the noise of a gate that is noisy in training.
+
+        Returns
+        -------
+        jax.Array, (K, n)
+            Log probabilities.
+        """
         active = params["active"] > 0 if "active" in params else None
         if key is not None and self.gate.is_noisy:
             log_probs = self.gate.noisy_log_probs(params["gate"], inputs.gate, key)
@@ -125,7 +348,20 @@ class Model:
         return self.gate.log_probs(params["gate"], inputs.gate)
 
     def log_gate_joint(self, params: Params, inputs: Inputs) -> jax.Array:
-        """log p(expert, x) of a gate that models its inputs too, (K, n)."""
+        """Return log p(expert, x) of a gate that models its inputs.
+
+        Parameters
+        ----------
+        params : dict
+            Params of the model.
+        inputs : Inputs
+            What `prepare` returned.
+
+        Returns
+        -------
+        jax.Array, (K, n)
+            Log densities.
+        """
         log_joint = self.gate.log_joint(params["gate"], inputs.gate)
         if "active" not in params:
             return log_joint
@@ -134,15 +370,45 @@ class Model:
         return self._masked(params, log_joint) - share
 
     def gate_weights(self, params: Params, inputs: Inputs, key: jax.Array | None = None) -> jax.Array:
-        """What multiplies the experts' means, up to a factor for each row, (K, n): the gate's `weights`, or probabilities,
-        as it routes them. key: see `log_gate`.
+        """Return what multiplies the experts' means, up to a factor for each row.
+
+        Parameters
+        ----------
+        params : dict
+            Params of the model.
+        inputs : Inputs
+            What `prepare` returned.
+        key : jax.Array or None, default None
+            See `log_gate`.
+
+        Returns
+        -------
+        jax.Array, (K, n)
+            The gate's `weights`, or its probabilities, as it routes them.
         """
         if "active" not in params and key is None:
             return self.gate.weights(params["gate"], inputs.gate)
         return self.gate.routed(jnp.exp(self.log_gate(params, inputs, key)))
 
     def mean(self, params: Params, inputs: Inputs, offset: Any = None, key: jax.Array | None = None) -> jax.Array:
-        """The weighted mean of the experts' means, (n,) or (n, m). key: see `log_gate`."""
+        """Return the weighted mean of the experts' means.
+
+        Parameters
+        ----------
+        params : dict
+            Params of the model.
+        inputs : Inputs
+            What `prepare` returned.
+        offset : jax.Array or None, default None
+            Added to every expert's predictor.
+        key : jax.Array or None, default None
+            See `log_gate`.
+
+        Returns
+        -------
+        jax.Array, (n,) or (n, m)
+            Predictions.
+        """
         means, weights = self.means(params, inputs, offset), self.gate_weights(params, inputs, key)
         # Dividing by the sum here rather than in the gate makes autodiff's backward pass as short as that by hand, and
         # the reciprocal lets the compiler read the (K, n) arrays once.
@@ -152,26 +418,93 @@ class Model:
         return (weights * means).sum(axis=0) * share
 
     def log_joint(self, params: Params, inputs: Inputs, y: jax.Array, offset: Any = None) -> jax.Array:
-        """log g_k(x) + log f(y; eta_k(x), phi_k), (K, n)."""
+        """Return log g_k(x) + log f(y; eta_k(x), phi_k).
+
+        Parameters
+        ----------
+        params : dict
+            Params of the model.
+        inputs : Inputs
+            What `prepare` returned.
+        y : jax.Array, (n,) or (n, m)
+            Targets.
+        offset : jax.Array or None, default None
+            Added to every expert's predictor.
+
+        Returns
+        -------
+        jax.Array, (K, n)
+            Log densities.
+        """
         return self.grouped_log_joint(params, Data(inputs, y, offset))
 
     def grouped_log_joint(self, params: Params, data: Data) -> jax.Array:
-        """`log_joint` where the rows of a group share their expert: log densities added up over the group, beside the gate
-        of its first row; the same numbers for all its rows, (K, n).
+        """Return `log_joint` where the rows of a group share their expert.
+
+        Parameters
+        ----------
+        params : dict
+            Params of the model.
+        data : Data
+            Prepared inputs, target, offset and groups.
+
+        Returns
+        -------
+        jax.Array, (K, n)
+            Log densities added up over the group, plus the log gate of its first row; the same numbers for all its rows.
         """
         return self.pooled(self.log_gate(params, data.x), self.log_density(params, data), data.leader)
 
     def log_density(self, params: Params, data: Data) -> jax.Array:
-        """log f(y; eta_k(x), phi_k), (K, n)."""
+        """Return log f(y; eta_k(x), phi_k).
+
+        Parameters
+        ----------
+        params : dict
+            Params of the model.
+        data : Data
+            Prepared inputs, target and offset.
+
+        Returns
+        -------
+        jax.Array, (K, n)
+            Log densities.
+        """
         family = self._family("log_prob")
         return family.log_prob(data.y, self.eta(params, data.x, data.offset), self.phi(params))
 
     def variance(self, params: Params, inputs: Inputs) -> jax.Array | None:
-        """The variance of the predictors (K, n) of experts whose params are a distribution; None of others."""
+        """Return the variance of the predictors of experts whose params are a distribution.
+
+        Parameters
+        ----------
+        params : dict
+            Params of the model.
+        inputs : Inputs
+            What `prepare` returned.
+
+        Returns
+        -------
+        jax.Array or None, (K, n)
+            None for other experts.
+        """
         return self.expert.variance(params["experts"], inputs.expert)
 
     def expected_log_density(self, params: Params, data: Data) -> jax.Array:
-        """`log_density`, (K, n); of experts whose params are a distribution, its mean over them."""
+        """Return `log_density`, or its mean over experts whose params are a distribution.
+
+        Parameters
+        ----------
+        params : dict
+            Params of the model.
+        data : Data
+            Prepared inputs, target and offset.
+
+        Returns
+        -------
+        jax.Array, (K, n)
+            Log densities.
+        """
         variance = self.variance(params, data.x)
         if variance is None:
             return self.log_density(params, data)
@@ -179,15 +512,37 @@ class Model:
         return family.expected_log_prob(data.y, self.eta(params, data.x, data.offset), variance, self.phi(params))
 
     def log_prior(self, params: Params) -> Any:
-        """What experts whose params are a distribution add to the total log-likelihood, 0 for others."""
+        """Return what experts whose params are a distribution add to the total log-likelihood.
+
+        Parameters
+        ----------
+        params : dict
+            Params of the model.
+
+        Returns
+        -------
+        jax.Array or float, ()
+            A total, added once for all rows; 0 for other experts.
+        """
         if not self.expert.has_distribution:
             return 0.0
         return jnp.where(self.active(params), self.expert.log_prior(params["experts"]), 0).sum()
 
     def phi(self, params: Params) -> Any:
-        """The family's dispersion parameters, those of the first expert in the place of those that take no part.
+        """Return the family's dispersion parameters.
 
-        Bounds that one expert's dispersion sets to those of others would otherwise come from experts that are not there.
+        Experts that take no part get those of the first expert. Bounds that one expert's dispersion sets to those of others
+        would otherwise come from experts that do not take part.
+
+        Parameters
+        ----------
+        params : dict
+            Params of the model.
+
+        Returns
+        -------
+        pytree
+            Dispersion parameters.
         """
         if "active" not in params or self.family is None or self.family.shared:
             return params["family"]
@@ -202,7 +557,22 @@ class Model:
 
     @staticmethod
     def pooled(log_gate: jax.Array, log_density: jax.Array, leader: jax.Array | None) -> jax.Array:
-        """Their sum, (K, n), densities added up over groups and the gate that of each group's first row."""
+        """Return the sum of log gate and log density, with densities added up over groups.
+
+        Parameters
+        ----------
+        log_gate : jax.Array, (K, n)
+            Log probabilities, of which those of each group's first row count.
+        log_density : jax.Array, (K, n)
+            Log densities of the rows.
+        leader : jax.Array or None, (n,)
+            The first row of each row's group; None where each row is on its own.
+
+        Returns
+        -------
+        jax.Array, (K, n)
+            The same numbers for all rows of a group.
+        """
         if leader is None:
             return log_gate + log_density
         added = jax.ops.segment_sum(log_density.T, leader, log_density.shape[1]).T
@@ -210,12 +580,23 @@ class Model:
 
     @property
     def kept(self) -> int | None:
-        """To how many experts the gate routes a row, None for all."""
+        """The number of experts to which the gate routes a row, None for all."""
         kept = self.gate.kept
         return None if kept is None or kept >= self.n_experts else kept
 
     def active(self, params: Params) -> jax.Array:
-        """Which experts take part, (K,): all, unless the gate or the number of experts in `hyper` says otherwise."""
+        """Return which experts take part: all, unless the gate or the number of experts in `hyper` says otherwise.
+
+        Parameters
+        ----------
+        params : dict
+            Params of the model.
+
+        Returns
+        -------
+        jax.Array, (K,)
+            Booleans.
+        """
         active = self.gate.active(params["gate"])
         if active is None:
             active = jnp.ones(self.n_experts, bool)
@@ -227,36 +608,78 @@ class Model:
     # ---- what solvers ask of params -----------------------------------------------------------------------------
 
     def trainable(self, params: Params) -> Params:
-        """A tree like params: True for leaves that an optimiser moves.
+        """Return which arrays an optimiser moves.
 
-        Each part's `trainable` says; for a user's record that says nothing, all but those that its `hyper` names.
+        Each part's `trainable` decides; for a user's record without one, all but those that its `hyper` names.
+
+        Parameters
+        ----------
+        params : dict
+            Params of the model.
+
+        Returns
+        -------
+        dict
+            A tree like params, of bool.
         """
         return self._marked(params, lambda part, own: part.trainable(own))
 
     def penalized(self, params: Params) -> Params:
-        """A tree like params: True for coefficients, which penalties see.
+        """Return which arrays are coefficients, which penalties see.
 
-        Each part's `penalized` says; for a user's record that says nothing, none. A leaf that is not trained is no
+        Each part's `penalized` decides; for a user's record without one, none. An array that is not trained is no
         coefficient.
+
+        Parameters
+        ----------
+        params : dict
+            Params of the model.
+
+        Returns
+        -------
+        dict
+            A tree like params, of bool.
         """
         return self._marked(params, _coefficients)
 
     @property
     def hyper(self) -> dict[str, float]:
-        """Numbers that a fit may set in params, with their defaults: `n_experts`, how many of the experts take part, and
-        those of the parts (a temperature).
+        """Numbers that a fit may set in params, with their defaults.
+
+        They are those of the parts, such as a temperature, and `n_experts`: how many of the experts take part.
         """
         own = {name: default for part in self.parts.values() for name, default in part.hyper.items()}
         return {**own, "n_experts": self.n_experts}
 
     def check_hyper(self, name: str, value: Any) -> None:
-        """Raise ValueError for a number that the part which has it cannot have: by its `check_hyper`, or if not finite."""
+        """Raise ValueError for a number that the part which has it cannot have.
+
+        Parameters
+        ----------
+        name : str
+            One of the names in `hyper`.
+        value : array_like
+            The number, or several.
+        """
         if name == "n_experts":
             return _checks.whole("hyper['n_experts']", value, 1, self.n_experts)
         next(part for part in self.parts.values() if name in part.hyper).check_hyper(name, value)
 
     def with_hyper(self, params: Params, hyper: dict[str, Any]) -> Params:
-        """Params with the numbers of `hyper` set to those given; params["active"], (K,), is there if `n_experts` is."""
+        """Return params with the numbers of `hyper` set.
+
+        Parameters
+        ----------
+        params : dict
+            Params of the model.
+        hyper : dict
+            Numbers by name. Names that the model does not have are ignored.
+
+        Returns
+        -------
+        dict
+            Params. With `n_experts` among the names they have "active", (K,), 1 for experts that take part and 0 for others.
+        """
         params = dict(params)
         if "n_experts" in hyper:
             some = next(leaf for leaf in jax.tree.leaves(params) if jnp.issubdtype(leaf.dtype, jnp.inexact))
@@ -299,20 +722,57 @@ def moe(
     expert_columns: Sequence[Any] | str | None = None,
     gate_columns: Sequence[int] | Sequence[str] | str | None = None,
 ) -> Model:
-    """A mixture of `n_experts` experts.
+    """Construct a mixture of experts.
 
-    expert: a part from `moejax.experts`, or any record with its functions `init` and `apply`. gate: a part from
-    `moejax.gates`, or any record with `init` and `log_probs`. family: the distribution of the target given an expert, from
-    `moejax.families`, or any record with `log_prob` and `mean`; None for a model that predicts and has no likelihood. A
-    record is completed with the defaults of its contract (see `moejax.experts.Expert`, `moejax.gates.Gate` and
-    `moejax.families.Family`). expert_columns, gate_columns: what the experts and the gate see of
-    x: None for all of it; some columns of a table (n, d); or, where x is a mapping from names to arrays, for example
-    {"inputs": (n, d), "predictions": (n, K)}, one name, whose array is seen as it is, or a sequence of names, whose arrays
-    are seen as one table, side by side. For experts also a sequence of columns for each of them, which may overlap (see
-    `moejax.experts.by_columns`).
+    Parameters
+    ----------
+    expert : ExpertLike
+        A part from `moejax.experts`, or any record with its functions `init` and `apply`.
+    gate : GateLike
+        A part from `moejax.gates`, or any record with `init` and `log_probs`.
+    n_experts : int
+        Number of experts K.
+    family : FamilyLike or None, default None
+        The distribution of the target given an expert, from `moejax.families`, or any record with `log_prob` and `mean`.
+        None for a model that predicts and has no likelihood.
+    expert_columns : sequence or str or None, default None
+        What the experts see of x. None for all of it; some columns of a table (n, d), counted from 0; or, where x is a
+        mapping from names to arrays, for example {"inputs": (n, d), "predictions": (n, K)}, one name, whose array is seen as
+        it is, or a sequence of names, whose arrays are seen side by side as one table. A sequence of columns for each expert
+        divides the columns among them, which may overlap (see `moejax.experts.by_columns`).
+    gate_columns : sequence of int or sequence of str or str or None, default None
+        What the gate sees of x, as for the experts.
 
-    Raises ValueError for n_experts below 1, a part without its functions, columns that are negative or repeated, and
-    columns for another number of experts.
+    Returns
+    -------
+    Model
+        The model. Records are completed with the defaults of their contract (see `moejax.experts.Expert`,
+        `moejax.gates.Gate` and `moejax.families.Family`).
+
+    Raises
+    ------
+    ValueError
+        If n_experts is below 1, if a part lacks a function, if columns are negative or repeated, or if they are for another
+        number of experts.
+
+    Notes
+    -----
+    The model is
+
+        p(y | x) = sum over k of  g_k(x) f(y; eta_k(x), phi_k)        E[y | x] = sum over k of  g_k(x) mean(eta_k(x)).
+
+    References
+    ----------
+    Jacobs, Jordan, Nowlan and Hinton (1991).
+
+    Examples
+    --------
+    >>> import moejax
+    >>> model = moejax.moe(
+    ...     moejax.experts.linear(), moejax.gates.softmax(), n_experts=3, family=moejax.families.gaussian()
+    ... )
+    >>> model.n_experts
+    3
     """
     _checks.count("n_experts", n_experts)
     expert = completed_expert(expert)
