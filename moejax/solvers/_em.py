@@ -39,7 +39,26 @@ _WORK_ARRAYS = 12  # arrays of (K, n) or (K, n, m) that an iteration makes
 class EMFit:
     """A fit by EM, configured by `fit_em`; call it, or hand it to `sweep` or `path`.
 
-    Hashed by its configuration: building it again compiles nothing anew.
+    It is hashed by its configuration: building it again compiles nothing anew.
+
+    Attributes
+    ----------
+    model : Model
+        The model.
+    penalties : tuple of Penalty
+        The penalties, in the order of their proximal steps.
+    init : str
+        How a start is drawn.
+    max_iter : int
+        Largest number of iterations.
+    tol : float or None
+        KKT violation at which a fit has converged; None for a default by the type of x.
+    record_every : int
+        Iterations between two numbers of `Fit.history`.
+    loss : NegativeLogLikelihood
+        The loss that EM lowers.
+    block_size : int or None, default None
+        Rows in a block; None for a size that fits a core's cache.
     """
 
     model: Model
@@ -68,17 +87,42 @@ class EMFit:
         groups: Any = None,
         start: Any = None,
     ) -> Fit:
-        """Fit once. Pure: takes `jit` and `vmap`, and compiles itself when called outside of them.
+        """Fit once.
 
-        key: the only source of randomness. x: (n, d), or a pytree of arrays with n leading. y: (n,), or (n, m) for m
-        outputs. hyper: numbers by name (see the property `hyper`), each of which may be traced; `restart` numbers the
-        starts that `key` yields. weights: (n,) of the rows, None for equal ones. offset: added to every expert's
-        predictor, shaped like y. groups: (n,) whole numbers; the rows of a group share their expert. start: params to
-        start from in the place of drawn ones; or responsibilities (n, K), or a function of x (see `moejax.division`).
+        It is pure: it takes `jit` and `vmap`, and compiles itself when called outside of them.
 
-        Raises ValueError, before anything compiles, for numbers that are NaN or infinite, shapes that do not fit, targets
-        that the family cannot have, weights below 0 or all 0, more experts than distinct rows, and names in `hyper` that
-        mean nothing here or values they cannot have. Returns a `Fit`; once running, nothing raises and its `status` tells.
+        Parameters
+        ----------
+        key : jax.Array
+            The only source of randomness.
+        x : array_like, (n, d), or pytree
+            Inputs, an array or a pytree of arrays with n leading.
+        y : array_like, (n,) or (n, m)
+            Targets, (n, m) for m outputs.
+        hyper : dict or None, default None
+            Numbers by name (see the property `hyper`), each of which may be traced. `restart` numbers the starts of `key`,
+            from 0.
+        weights : array_like or None, (n,), default None
+            Frequencies of the rows, none below 0. None for equal ones.
+        offset : array_like or None, default None
+            Added to every expert's predictor, on the scale of eta; shaped like the predictor of one expert.
+        groups : array_like or None, (n,), default None
+            Whole numbers; the rows of a group share their expert and have equal weights.
+        start : dict or array_like or callable or None, default None
+            Params to start from in the place of drawn ones; or responsibilities (n, K), or a function of x that returns them
+            (see `moejax.division`). None for responsibilities that are drawn as `init` says.
+
+        Returns
+        -------
+        Fit
+            Params and how good they are. Once running, nothing raises; `Fit.status` tells.
+
+        Raises
+        ------
+        ValueError
+            Before anything compiles: if numbers are NaN or infinite, shapes do not fit, the family cannot have the targets,
+            weights are below 0 or all 0, there are more experts than distinct rows, or `hyper` has an unknown name or a
+            value that cannot be.
         """
         given = _shared.arguments(self, key, x, y, hyper, weights, offset, groups, start)
         return _compiled(self, given[0], given[3], *self.laid(*given[1:3], *given[4:]))
@@ -96,23 +140,91 @@ class EMFit:
         leader: Any,
         start: Any,
     ) -> Fit:
-        """A fit from these params where `warm` is true, and where it is not from where a call would start: one program for
-        both.
+        """Fit from these params where `warm` is true, and elsewhere from where a call would start, in one program.
 
-        For compiled code, where all that is checked in a call is known to be right; leader as `moejax.model.leaders` has it.
+        It is for compiled code: nothing is checked.
+
+        Parameters
+        ----------
+        key : jax.Array
+            The only source of randomness.
+        x : jax.Array or pytree
+            Inputs.
+        y : jax.Array, (n,) or (n, m)
+            Targets.
+        hyper : dict
+            Numbers by name.
+        params : dict
+            Params to start from.
+        warm : jax.Array, ()
+            A boolean.
+        weights : jax.Array or None, (n,)
+            Weights of the rows.
+        offset : jax.Array or None
+            Added to every expert's predictor.
+        leader : jax.Array or None, (n,)
+            As from `moejax.model.leaders`.
+        start : dict or jax.Array or None
+            As in a call, but no function.
+
+        Returns
+        -------
+        Fit
+            The fit.
         """
         return self._fit(key, x, y, hyper, weights, offset, leader, start, resume=(params, warm))
 
     def laid(self, x: Any, y: Any, weights: Any, offset: Any, leader: Any, start: Any) -> tuple[Rows, Any]:
-        """Rows in blocks, and params to start from, or None. The blocks hold responsibilities to start from."""
+        """Return rows in blocks, and params to start from.
+
+        Parameters
+        ----------
+        x : jax.Array or pytree
+            Inputs.
+        y : jax.Array, (n,) or (n, m)
+            Targets.
+        weights : jax.Array or None, (n,)
+            Weights of the rows.
+        offset : jax.Array or None
+            Added to every expert's predictor.
+        leader : jax.Array or None, (n,)
+            As from `moejax.model.leaders`.
+        start : dict or jax.Array or None
+            Params, or responsibilities (n, K).
+
+        Returns
+        -------
+        rows : Rows
+            Blocks, which hold responsibilities to start from, if there are any.
+        start : dict or None
+            Params to start from, or None.
+        """
         is_params = isinstance(start, dict)
         division = None if is_params or start is None else start.astype(y.dtype)
         return _rows.lay(x, y, weights, offset, leader, division, self._block(x, y)), start if is_params else None
 
     def descent(self, key: Any, hyper: Hyper, rows: Rows, start: Any = None, resume: Any = None) -> tuple[EM, Task]:
-        """The iterations of this fit and what they are given, for compiled code that runs them itself.
+        """Return the iterations of this fit and what they are given, for compiled code that runs them itself.
 
-        rows: of raw weights. start: params to start from, or None. resume: params, and whether to begin there, or None.
+        Parameters
+        ----------
+        key : jax.Array
+            The only source of randomness.
+        hyper : dict
+            Numbers by name.
+        rows : Rows
+            Blocks of rows, of raw weights.
+        start : dict or None, default None
+            Params to start from.
+        resume : tuple or None, default None
+            Params, and a boolean that says whether to begin there.
+
+        Returns
+        -------
+        solver : EM
+            The iterations: `init`, `step`, `done`, `finish`.
+        task : Task
+            What they are given.
         """
         model, number = self.model, hyper.get("restart", jnp.zeros((), jnp.int32))
         dtype, leader = rows.blocks.y.dtype, rows.blocks.leader
@@ -160,15 +272,64 @@ class EMFit:
         return EM(self, params), task
 
     def objective(self, params: Any, data: Data, weights: jax.Array, hyper: Hyper) -> jax.Array:
-        """What EM lowers: the weighted mean of the negative log-likelihood plus penalties. weights: (n,), of sum 1."""
+        """Return the objective that EM lowers: the mean negative log-likelihood plus penalties.
+
+        Parameters
+        ----------
+        params : dict
+            Params of the model.
+        data : Data
+            Prepared inputs and target.
+        weights : jax.Array, (n,)
+            Weights of the rows, of sum 1.
+        hyper : dict
+            Numbers by name, with the weights of penalties.
+
+        Returns
+        -------
+        jax.Array, ()
+            A mean over rows.
+        """
         return self.loss.value(self.model, params, data, weights) + _shared.penalty(self, params, hyper)
 
     def score(self, params: Any, x: Any, y: jax.Array, weights: Any, offset: Any = None, groups: Any = None) -> jax.Array:
-        """The weighted mean of -log p(y | x), by which selection compares: lower is better."""
+        """Return the weighted mean of -log p(y | x), by which selection compares: lower is better.
+
+        Parameters
+        ----------
+        params : dict
+            Params of the model.
+        x : array_like or pytree
+            Inputs of rows that may be others than the fitted ones.
+        y : jax.Array, (n,) or (n, m)
+            Targets.
+        weights : jax.Array or None, (n,)
+            Weights of the rows.
+        offset : jax.Array or None, default None
+            Added to every expert's predictor.
+        groups : jax.Array or None, (n,), default None
+            Labels; the rows of a group share their expert.
+
+        Returns
+        -------
+        jax.Array, ()
+            A mean over rows, without penalties.
+        """
         return _shared.score(self.model, losses.NegativeLogLikelihood(), params, x, y, weights, offset, groups)
 
     def work_bytes(self, y: jax.Array) -> int:
-        """About how much memory an iteration of one fit works in, by which a sweep chooses how many to run at once."""
+        """Return about how much memory an iteration of one fit works in, by which a sweep chooses how many to run at once.
+
+        Parameters
+        ----------
+        y : jax.Array, (n,) or (n, m)
+            Targets.
+
+        Returns
+        -------
+        int
+            Bytes.
+        """
         return _WORK_ARRAYS * self.model.n_experts * y.size * y.dtype.itemsize
 
     @property
@@ -178,18 +339,40 @@ class EMFit:
 
     @property
     def uneven(self) -> bool:
-        """Yes: a fit ends when it has converged, and those that run beside it in a sweep wait for the last."""
+        """Whether fits end at different times: yes, each ends when it has converged."""
         return True
 
     def check_hyper(self, hyper: Hyper) -> None:
-        """Raise ValueError for a name that means nothing here, or a number that it cannot have (any shape is taken)."""
+        """Raise ValueError for a name that means nothing here, or a number that it cannot have (any shape is taken).
+
+        Parameters
+        ----------
+        hyper : dict
+            Numbers by name.
+        """
         _shared.check_hyper(self, hyper)
         penalties.check_order([p for p, _ in _shared.used(self, hyper)])
 
     def check_data(
         self, x: Any, y: Any, weights: Any = None, offset: Any = None, groups: Any = None, start: Any = None
     ) -> None:
-        """Raise ValueError unless these can be fitted by this model; see `__call__`."""
+        """Raise ValueError unless these can be fitted by this model; see `__call__`.
+
+        Parameters
+        ----------
+        x : array_like or pytree
+            Inputs.
+        y : array_like, (n,) or (n, m)
+            Targets.
+        weights : array_like or None, (n,), default None
+            Weights of the rows.
+        offset : array_like or None, default None
+            Added to every expert's predictor.
+        groups : array_like or None, (n,), default None
+            Labels of rows.
+        start : dict or array_like or callable or None, default None
+            Where to start.
+        """
         _shared.checked_rows(self, x, y, weights, offset, groups, start)
         _starts.check_init(self.init, self.model.table(x))
         _starts.check_distinct(x, y, self.model.n_experts)
@@ -200,7 +383,26 @@ class EMFit:
         return self.solve(key, hyper, *self.laid(x, y, *more), resume)
 
     def solve(self, key: Any, hyper: Hyper, rows: Rows, start: Any = None, resume: Any = None) -> Fit:
-        """Fit once, inside compiled code; see `descent`."""
+        """Fit once, inside compiled code.
+
+        Parameters
+        ----------
+        key : jax.Array
+            The only source of randomness.
+        hyper : dict
+            Numbers by name.
+        rows : Rows
+            Blocks of rows, of raw weights.
+        start : dict or None, default None
+            Params to start from.
+        resume : tuple or None, default None
+            See `descent`.
+
+        Returns
+        -------
+        Fit
+            The fit.
+        """
         solver, task = self.descent(key, hyper, rows, start, resume)
 
         def step(task: Task, state: State) -> _lanes.Turn:
@@ -222,13 +424,37 @@ class EMFit:
         return wide, _WORK_ARRAYS * self.model.n_experts * (y.size // y.shape[0])
 
     def tolerance(self, dtype: Any) -> float:
-        """The violation of the optimality condition at which a fit has converged."""
+        """Return the violation of the optimality condition at which a fit has converged.
+
+        Parameters
+        ----------
+        dtype : dtype
+            Type of the objective.
+
+        Returns
+        -------
+        float
+            `tol`, or its default for this type.
+        """
         if self.tol is not None:
             return self.tol
         return 1e-7 if dtype == jnp.float64 else 1e-4
 
     def bounded(self, params: Any, target: Target) -> Any:
-        """Params within constraints of the family that the density does not see."""
+        """Return params within constraints of the family that the density does not see.
+
+        Parameters
+        ----------
+        params : dict
+            Params of the model.
+        target : Target
+            Moments of the target.
+
+        Returns
+        -------
+        dict
+            Params of the same structure.
+        """
         return {**params, "family": self.model.family.bounded(params["family"], target)}
 
     def _eta(self, rows: Rows, target: Target) -> Any:
@@ -265,25 +491,61 @@ def fit_em(
     tol: float | None = None,
     record_every: int = 10,
 ) -> EMFit:
-    """A fit of the mixture's likelihood by EM, with exact zeros.
+    """Configure a fit of the mixture's likelihood by EM, with exact zeros.
 
-    model: from `moe`, with a family. Its gate says what is ascended: log p(y | x); log p(x, y) for a gate that models its
-    inputs; for one that chooses an expert, the sum over rows of max over k of log g_k(x) f_k(y) (classification EM, Celeux
-    and Govaert 1992), and for `top_k` of the log of the sum of the k largest (see `moejax.losses.truncated_nll`). loss:
-    None, or that very loss; or `losses.complete_nll`, of the responsibilities that a fit gets as `start`, which are then
-    held. penalty: from `moejax.penalties`, in the order of their proximal steps; L1, group lasso over experts and L2, on
-    experts and on gate, unless given, of weight 0 until `hyper` sets them.
+    Parameters
+    ----------
+    model : Model
+        From `moe`, with a family.
+    loss : Loss or None, default None
+        None for the likelihood that goes with the model, see Notes, or that very loss. `losses.complete_nll` for the
+        likelihood of responsibilities that a fit gets as `start`, which are then held.
+    penalty : sequence of PenaltyLike or PenaltyLike or None, default None
+        From `moejax.penalties`, in the order of their proximal steps. None for L1, group lasso over experts and L2, on
+        experts and on gate. Each has weight 0 until `hyper` sets it.
+    init : {"random", "kmeans", "residuals", "centres", "equal", "mixed"}, default "random"
+        How the responsibilities of a start are drawn. "random": nearly equal for all experts. "kmeans": clusters of x.
+        "residuals": clusters of what one linear regression of y on x leaves. "centres": the nearest of K random rows.
+        "equal": the same for all experts, from which only experts that differ by themselves part. "mixed": "kmeans",
+        "residuals", "centres" and "random", one after another by the number `restart`; "equal" comes before them where
+        experts have nothing to train. Where x is no table (n, d), clusters are of what the gate sees, if that is one.
+    max_iter : int, default 500
+        Largest number of iterations.
+    tol : float or None, default None
+        KKT violation (see `Fit.kkt`) at which a fit has converged, in units of the gradient of the mean loss. None for 1e-7
+        in float64 and 1e-4 in float32.
+    record_every : int, default 10
+        Iterations between two numbers of `Fit.history`.
 
-    init: how a start is drawn: "kmeans" (clusters of x), "residuals" (clusters of what one regression leaves), "centres"
-    (nearest of K random rows), "random" (responsibilities), "equal" (the same for all experts, from which only experts that
-    differ by themselves part), or "mixed", one of the first four after another by the number `restart`, after "equal" where
-    experts have nothing to train. Where x is no table (n, d), clusters are of what the gate sees, if that is one.
-    max_iter: iterations at most. tol: the KKT violation (see `Fit.kkt`) at which a fit has converged; unless given, 1e-7 in
-    float64 and 1e-4 in float32. record_every: the stride of `history`.
+    Returns
+    -------
+    EMFit
+        A pure function fit(key, x, y, hyper=None, *, weights=None, offset=None, groups=None, start=None) -> Fit.
 
-    Returns a pure function fit(key, x, y, hyper=None, *, weights=None, offset=None, groups=None, start=None) -> Fit. Raises
-    ValueError for a model without a family, or whose family does not go with its experts, for a loss that EM does not lower,
-    for a gate with noise, and for counts that are not whole numbers above 0.
+    Raises
+    ------
+    ValueError
+        If the model has no family, if family and experts do not go together, if EM does not lower the loss, if the gate is
+        noisy, for another init, or for counts that are not whole numbers above 0.
+
+    Notes
+    -----
+    EM lowers the objective
+
+        -(weighted mean over rows of the log-likelihood) + sum over penalties of  weight * value.
+
+    The gate decides which likelihood is used: log p(y | x); log p(x, y) for a gate that models its inputs; for a gate that
+    chooses an expert, max over k of log g_k(x) f_k(y) (classification EM); for `top_k`, the log of the sum of the k largest
+    (see `moejax.losses.truncated_nll`).
+
+    An iteration takes the responsibilities at the present params, and lowers for experts and gate a quadratic that bounds or
+    approximates the expected loss, plus penalties. If the objective does not fall, the step is halved until it does.
+    Anderson's extrapolation from the last few iterations is used where it lowers the objective.
+
+    References
+    ----------
+    EM: Dempster, Laird and Rubin (1977); for mixtures of experts Jordan and Jacobs (1994). Classification EM: Celeux and
+    Govaert (1992). Extrapolation: Anderson (1965); for EM, Henderson and Varadhan (2019).
     """
     if model.family is None:
         raise ValueError(

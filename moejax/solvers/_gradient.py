@@ -45,9 +45,36 @@ class _Progress(NamedTuple):
 
 @dataclass(frozen=True)
 class GradientFit:
-    """A fit by gradient steps, configured by `fit_gradient`; call it, or hand it to `sweep`.
+    """A fit by gradient steps, configured by `fit_gradient`; call it, or hand it to `sweep` or `path`.
 
-    Hashed by its configuration: building it again compiles nothing anew.
+    It is hashed by its configuration: building it again compiles nothing anew.
+
+    Attributes
+    ----------
+    model : Model
+        The model.
+    loss : Loss
+        The loss.
+    optimizer : callable or optax.GradientTransformation or "accelerated"
+        The optimizer.
+    penalties : tuple of Penalty
+        The penalties, in the order of their proximal steps.
+    steps : int
+        Number of steps.
+    batch_size : int or None
+        Rows in a step, None for all.
+    record_every : int
+        Steps between two numbers of `Fit.history`.
+    patience : int or None
+        Steps without improvement after which a fit stops.
+    min_improvement : float
+        Relative fall of the objective that counts.
+    tol : float
+        Violation of the optimality condition at which a fit has converged.
+    learning_rate : float, default 0.01
+        Default of the field of `hyper`.
+    proximal : bool, default False
+        Whether penalties enter by proximal steps.
     """
 
     model: Model
@@ -82,18 +109,42 @@ class GradientFit:
         groups: Any = None,
         start: Any = None,
     ) -> Fit:
-        """Fit once. Pure: takes `jit` and `vmap`, and compiles itself when called outside of them.
+        """Fit once.
 
-        key: the only source of randomness. x: (n, d), or a pytree of arrays with n leading. y: (n,), or (n, m) for m
-        outputs. hyper: numbers by name (see the property `hyper`), each of which may be traced; `restart` numbers the
-        starts that `key` yields. weights: (n,) of the rows, None for equal ones. offset: added to every expert's
-        predictor, shaped like y. groups: (n,) whole numbers; the rows of a group share their expert. start: params to start
-        from in the place of drawn ones; or responsibilities (n, K), or a function of x (see `moejax.division`), to which
-        drawn params are fitted first.
+        It is pure: it takes `jit` and `vmap`, and compiles itself when called outside of them.
 
-        Raises ValueError, before anything compiles, for numbers that are NaN or infinite, shapes that do not fit,
-        weights below 0 or all 0, a constant target, and names in `hyper` that mean nothing here or values they cannot
-        have. Returns a `Fit`; once running, nothing raises and its `status` tells.
+        Parameters
+        ----------
+        key : jax.Array
+            The only source of randomness.
+        x : array_like, (n, d), or pytree
+            Inputs, an array or a pytree of arrays with n leading.
+        y : array_like, (n,) or (n, m)
+            Targets, (n, m) for m outputs.
+        hyper : dict or None, default None
+            Numbers by name (see the property `hyper`), each of which may be traced. `restart` numbers the starts of `key`,
+            from 0.
+        weights : array_like or None, (n,), default None
+            Frequencies of the rows, none below 0. None for equal ones.
+        offset : array_like or None, default None
+            Added to every expert's predictor, on the scale of eta; shaped like the predictor of one expert.
+        groups : array_like or None, (n,), default None
+            Whole numbers; the rows of a group share their expert and have equal weights.
+        start : dict or array_like or callable or None, default None
+            Params to start from in the place of drawn ones; or responsibilities (n, K), or a function of x that returns them
+            (see `moejax.division`), to which drawn params are fitted first. None for drawn params.
+
+        Returns
+        -------
+        Fit
+            Params and how good they are. Once running, nothing raises; `Fit.status` tells.
+
+        Raises
+        ------
+        ValueError
+            Before anything compiles: if numbers are NaN or infinite, shapes do not fit, weights are below 0 or all 0, the
+            target is constant, groups or batches do not go with the loss or the rows, or `hyper` has an unknown name or a
+            value that cannot be.
         """
         return _compiled(self, *_shared.arguments(self, key, x, y, hyper, weights, offset, groups, start))
 
@@ -110,17 +161,66 @@ class GradientFit:
         leader: Any,
         start: Any,
     ) -> Fit:
-        """A fit from these params where `warm` is true, and where it is not from where a call would start: one program for
-        both.
+        """Fit from these params where `warm` is true, and elsewhere from where a call would start, in one program.
 
-        For compiled code, where all that is checked in a call is known to be right; leader as `moejax.model.leaders` has it.
+        It is for compiled code: nothing is checked.
+
+        Parameters
+        ----------
+        key : jax.Array
+            The only source of randomness.
+        x : jax.Array or pytree
+            Inputs.
+        y : jax.Array, (n,) or (n, m)
+            Targets.
+        hyper : dict
+            Numbers by name.
+        params : dict
+            Params to start from.
+        warm : jax.Array, ()
+            A boolean.
+        weights : jax.Array or None, (n,)
+            Weights of the rows.
+        offset : jax.Array or None
+            Added to every expert's predictor.
+        leader : jax.Array or None, (n,)
+            As from `moejax.model.leaders`.
+        start : dict or jax.Array or None
+            As in a call, but no function.
+
+        Returns
+        -------
+        Fit
+            The fit.
         """
         return self._fit(key, x, y, hyper, weights, offset, leader, start, (params, warm))
 
     # ---- the pure pieces ----------------------------------------------------------------------------------------
 
     def init_state(self, key: jax.Array, x: Any, hyper: Hyper | None = None, start: Any = None) -> TrainState:
-        """The state before the first step: params drawn from `key` and `hyper["restart"]`, or `start`."""
+        """Return the state before the first step.
+
+        Parameters
+        ----------
+        key : jax.Array
+            The only source of randomness.
+        x : array_like or pytree
+            Inputs.
+        hyper : dict or None, default None
+            Numbers by name.
+        start : dict or None, default None
+            Params; None for params drawn from `key` and `hyper["restart"]`.
+
+        Returns
+        -------
+        TrainState
+            Params, and the state of the optimizer.
+
+        Raises
+        ------
+        ValueError
+            If nothing in the model is trained, or `hyper` has an unknown name or a value that cannot be.
+        """
         hyper = {} if hyper is None else hyper
         self.check_hyper(hyper)
         if start is None:
@@ -148,9 +248,31 @@ class GradientFit:
         offset: Any = None,
         key: jax.Array | None = None,
     ) -> tuple[TrainState, jax.Array]:
-        """One step on all rows given: the state after it, and the objective before it. Pure; takes `jit` and `vmap`.
+        """Take one step on all rows given. It is pure and takes `jit` and `vmap`.
 
-        key: of the noise of a gate that has any, another one at each step.
+        Parameters
+        ----------
+        state : TrainState
+            As from `init_state`.
+        x : array_like or pytree
+            Inputs.
+        y : jax.Array, (n,) or (n, m)
+            Targets.
+        hyper : dict or None, default None
+            Numbers by name.
+        weights : array_like or None, (n,), default None
+            Weights of the rows.
+        offset : array_like or None, default None
+            Added to every expert's predictor.
+        key : jax.Array or None, default None
+            For the noise of a gate that has any, another one at each step.
+
+        Returns
+        -------
+        state : TrainState
+            The state after the step.
+        objective : jax.Array, ()
+            The objective before it.
         """
         hyper = {} if hyper is None else hyper
         self.check_hyper(hyper)
@@ -158,14 +280,52 @@ class GradientFit:
         return self._step(state, data, normalized(weights, y), hyper)
 
     def objective(self, params: Any, data: Data, weights: jax.Array, hyper: Hyper) -> jax.Array:
-        """The weighted mean loss plus penalties. weights: (n,), of sum 1."""
+        """Return the weighted mean loss plus penalties.
+
+        Parameters
+        ----------
+        params : dict
+            Params of the model.
+        data : Data
+            Prepared inputs and target.
+        weights : jax.Array, (n,)
+            Weights of the rows, of sum 1.
+        hyper : dict
+            Numbers by name, with the weights of penalties.
+
+        Returns
+        -------
+        jax.Array, ()
+            A mean over rows.
+        """
         loss = self.loss.value(self.model, params, data._replace(hyper=hyper), weights)
         return loss + _shared.penalty(self, params, hyper)
 
     def score(
         self, params: Any, x: Any, y: jax.Array, weights: jax.Array, offset: Any = None, groups: Any = None
     ) -> jax.Array:
-        """The weighted mean loss without penalties, by which selection compares: lower is better."""
+        """Return the weighted mean loss without penalties, by which selection compares: lower is better.
+
+        Parameters
+        ----------
+        params : dict
+            Params of the model.
+        x : array_like or pytree
+            Inputs of rows that may be others than the fitted ones.
+        y : jax.Array, (n,) or (n, m)
+            Targets.
+        weights : jax.Array, (n,)
+            Weights of the rows.
+        offset : jax.Array or None, default None
+            Added to every expert's predictor.
+        groups : jax.Array or None, (n,), default None
+            Labels; the rows of a group share their expert.
+
+        Returns
+        -------
+        jax.Array, ()
+            A mean over rows.
+        """
         return _shared.score(self.model, self.loss, params, x, y, weights, offset, groups)
 
     @property
@@ -174,14 +334,31 @@ class GradientFit:
         return self.batch_size is None and not self.model.gate.is_noisy
 
     def work_bytes(self, y: jax.Array) -> int:
-        """About how much memory a step of one fit works in, by which a sweep chooses how many to run at once."""
+        """Return about how much memory a step of one fit works in, by which a sweep chooses how many to run at once.
+
+        Parameters
+        ----------
+        y : jax.Array, (n,) or (n, m)
+            Targets.
+
+        Returns
+        -------
+        int
+            Bytes.
+        """
         rows = self.batch_size or y.shape[0]
         return _WORK_ARRAYS * self.model.n_experts * rows * (y.size // y.shape[0]) * y.dtype.itemsize
 
     # ---- checks, on the host ------------------------------------------------------------------------------------
 
     def check_hyper(self, hyper: Hyper) -> None:
-        """Raise ValueError for a name that means nothing here, or a number that it cannot have (any shape is taken)."""
+        """Raise ValueError for a name that means nothing here, or a number that it cannot have (any shape is taken).
+
+        Parameters
+        ----------
+        hyper : dict
+            Numbers by name.
+        """
         _shared.check_hyper(self, hyper)
         if self.has_exact_zeros:
             penalties.check_order([p for p, _ in _shared.used(self, hyper)])
@@ -189,7 +366,23 @@ class GradientFit:
     def check_data(
         self, x: Any, y: Any, weights: Any = None, offset: Any = None, groups: Any = None, start: Any = None
     ) -> None:
-        """Raise ValueError unless these can be fitted by this model; see `__call__`."""
+        """Raise ValueError unless these can be fitted by this model; see `__call__`.
+
+        Parameters
+        ----------
+        x : array_like or pytree
+            Inputs.
+        y : array_like, (n,) or (n, m)
+            Targets.
+        weights : array_like or None, (n,), default None
+            Weights of the rows.
+        offset : array_like or None, default None
+            Added to every expert's predictor.
+        groups : array_like or None, (n,), default None
+            Labels of rows.
+        start : dict or array_like or callable or None, default None
+            Where to start.
+        """
         n = _shared.checked_rows(self, x, y, weights, offset, groups, start)
         if groups is not None and not self.loss.takes_groups:
             raise ValueError(f"groups: given for {self.loss!r}, which has no experts to share; want losses.nll()")
@@ -387,34 +580,66 @@ def fit_gradient(
     tol: float = 1e-5,
     proximal: bool = False,
 ) -> GradientFit:
-    """A fit by `steps` compiled gradient steps on the mean loss plus penalties.
+    """Configure a fit by compiled gradient steps on the mean loss plus penalties.
 
-    model: from `moe`. loss: from `moejax.losses`, squared error unless given. optimizer: an optax optimizer as a
-    function of its learning rate (`optax.adam`, or `lambda rate: optax.adam(optax.cosine_decay_schedule(rate, 1000))`),
-    which makes the rate a field of `hyper` with the default `learning_rate`; or one that is built already; or
-    "accelerated". penalty: from `moejax.penalties`, in the order of their proximal steps; L1, group lasso and L2 on experts
-    and on gate unless given, of weight 0 until `hyper` sets them.
+    Parameters
+    ----------
+    model : Model
+        From `moe`.
+    loss : LossLike or None, default None
+        From `moejax.losses`. None for squared error.
+    optimizer : callable or optax.GradientTransformation or "accelerated", default optax.adam
+        An optax optimizer as a function of its learning rate (`optax.adam`, or
+        `lambda rate: optax.adam(optax.cosine_decay_schedule(rate, 1000))`), which makes the rate a field of `hyper`; one
+        that is built already; or "accelerated", see Notes.
+    penalty : sequence of PenaltyLike or PenaltyLike or None, default None
+        From `moejax.penalties`, in the order of their proximal steps. None for L1, group lasso and L2, on experts and on
+        gate. Each has weight 0 until `hyper` sets it.
+    steps : int, default 1000
+        Number of steps.
+    learning_rate : float, default 0.01
+        Default of the field `learning_rate` of `hyper`. For "accelerated" the first step size that is tried.
+    batch_size : int or None, default None
+        Rows in a step, None for all. Batches are drawn without replacement, in an order that is the same for all members of
+        a sweep.
+    record_every : int, default 10
+        Steps between two numbers of `Fit.history`.
+    patience : int or None, default None
+        Stop once the recorded objective has not fallen by more than `min_improvement` for so many steps. None to take all
+        steps.
+    min_improvement : float, default 1e-6
+        Relative fall of the objective that counts.
+    tol : float, default 1e-5
+        A fit whose `Fit.kkt` is at most this has converged, in units of the gradient of the mean loss.
+    proximal : bool, default False
+        Whether penalties enter by proximal steps, see Notes.
 
-    Penalties enter by their subgradients, so that coefficients come near 0 and not to it, unless by proximal steps, which
-    make them exactly 0 where the optimum's are:
+    Returns
+    -------
+    GradientFit
+        A pure function fit(key, x, y, hyper=None, *, weights=None, offset=None, groups=None, start=None) -> Fit.
+
+    Raises
+    ------
+    ValueError
+        If the model does not have the loss, if counts are not whole numbers above 0, or if "accelerated" is given with a
+        batch_size, with a gate that is noisy in training, or with squared error for a gate that chooses experts, whose
+        gradient is not that of its value.
+
+    Notes
+    -----
+    The objective is the weighted mean loss plus the sum over penalties of weight * value. Penalties enter by their
+    subgradients, so that coefficients come near 0 and do not reach it, unless by proximal steps, which make them exactly 0
+    where those of the optimum are:
 
     - proximal=True: after each step of the optimizer, on the loss alone, one of the penalties at the rates of that step. The
       fit settles at the optimum of loss and penalties if the optimizer treats every number alone (up to a common factor) and
       its learning rate falls, or is small: Adam and its like, SGD with or without momentum, clipping, schedules. It does not
-      for those that mix numbers (L-BFGS) or add to gradients (the weight decay of AdamW, which the objective lacks). The
-      noise of minibatches makes coefficients be penalised too little by optimizers with momentum.
+      for those that mix numbers (L-BFGS) or add to gradients (the weight decay of AdamW, which the objective lacks). With
+      the noise of minibatches, optimizers with momentum penalise coefficients too little.
     - optimizer="accelerated": the accelerated proximal gradient method FISTA with backtracking and restarts, whose objective
-      never rises. It wants no learning rate (`learning_rate` is the first step that it tries) and takes all rows in every
-      step. The loss must be differentiable. Reverse-mode differentiation does not pass through it.
-
-    batch_size: rows a step, None for all; batches are drawn without replacement, in an order that is the same for all
-    members of a sweep. record_every: the stride of `history`. patience: stop once the recorded objective has not fallen
-    by more than the share `min_improvement` for so many steps. tol: a fit whose `kkt` is at most this has converged.
-
-    Returns a pure function fit(key, x, y, hyper=None, *, weights=None, offset=None, groups=None, start=None) -> Fit. Raises
-    ValueError for a loss that the model does not have, for counts that are not whole numbers above 0, and for "accelerated"
-    with a batch_size, with a gate that is noisy in training, or on the squared error of one that chooses experts, whose
-    gradient is not that of its value.
+      never rises. It needs no learning rate, and takes all rows in every step. The loss must be differentiable. Reverse-mode
+      differentiation does not pass through it.
     """
     loss = losses.squared_error() if loss is None else losses.completed(loss)
     _shared.check_parts(model)

@@ -11,7 +11,15 @@ Hyper = dict[str, Any]
 
 
 class TrainState(NamedTuple):
-    """Where training stands: the model's params and the optimizer's state, which belongs to its data and hyper."""
+    """Where training stands.
+
+    Attributes
+    ----------
+    params : dict
+        Params of the model.
+    optimizer_state : pytree
+        State of the optimizer, which belongs to its data and hyper.
+    """
 
     params: Any
     optimizer_state: Any
