@@ -16,11 +16,29 @@ from moejax.model import Model, floating, leaders
 def check_data(
     model: Model, x: Any, y: Any, weights: Any = None, offset: Any = None, groups: Any = None, start: Any = None
 ) -> int:
-    """Raise ValueError unless `model` can be fitted to these; else return the number of rows.
+    """Raise ValueError unless a model can be fitted to these.
 
-    x: (n, d), an array of any shape with n leading if experts and gate take such, or a pytree of arrays with n leading; y:
-    shaped as the model predicts, unless its family has a say; weights: (n,), none below 0, not all 0; offset: like y;
-    groups: (n,) whole numbers, in each of which weights are equal; start: like the model's params.
+    Parameters
+    ----------
+    model : Model
+        From `moe`.
+    x : array_like or pytree
+        (n, d); an array of any shape with n leading if experts and gate take such; or a pytree of arrays with n leading.
+    y : array_like, (n,) or (n, m)
+        Shaped as the model predicts, unless its family decides otherwise.
+    weights : array_like or None, (n,), default None
+        None below 0, and not all 0.
+    offset : array_like or None, default None
+        Shaped like the predictor of one expert.
+    groups : array_like or None, (n,), default None
+        Whole numbers, with equal weights in each group.
+    start : dict or None, default None
+        Params, like those of the model.
+
+    Returns
+    -------
+    int
+        The number of rows n.
     """
     n = _check_inputs(model, x)
     leaves, structure = jax.tree.flatten(x)
@@ -45,7 +63,17 @@ def check_data(
 
 
 def check_groups(groups: Any, weights: Any, n: int) -> None:
-    """Raise ValueError unless groups is (n,) whole numbers, and weights are equal in each group."""
+    """Raise ValueError unless groups are whole numbers, and weights are equal in each group.
+
+    Parameters
+    ----------
+    groups : array_like, (n,)
+        The group of each row.
+    weights : array_like or None, (n,)
+        Weights of the rows.
+    n : int
+        Number of rows.
+    """
     _checks.shape("groups", groups, (n,), "the group of each row")
     if _checks.is_traced(groups):
         return
@@ -61,7 +89,13 @@ def check_groups(groups: Any, weights: Any, n: int) -> None:
 
 
 def check_key(key: Any) -> None:
-    """Raise ValueError for what is no key at all."""
+    """Raise ValueError for what is no key at all.
+
+    Parameters
+    ----------
+    key : object
+        A key, as from `jax.random.key`.
+    """
     if not hasattr(key, "dtype"):
         raise ValueError(f"key: {key!r} was given; want a key, as from jax.random.key(0)")
 

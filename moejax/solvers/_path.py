@@ -34,7 +34,18 @@ _FACE = ("hyper", "check_hyper", "check_data", "score", "work_bytes", "model", "
 class Path:
     """A fit along a sequence of one field of `hyper`, configured by `path`; call it, or hand it to `sweep`.
 
-    Hashed by its configuration. `inner_axis` tells `sweep` which field takes all its values at once.
+    It is hashed by its configuration.
+
+    Attributes
+    ----------
+    fit : EMFit or GradientFit
+        The fit at each weight.
+    name : str
+        The field of `hyper` that takes the sequence.
+    ratio : float
+        The smallest weight of an automatic sequence over the largest.
+    descending : bool
+        Whether the path begins at the largest weight.
     """
 
     fit: Any
@@ -44,7 +55,7 @@ class Path:
 
     @property
     def inner_axis(self) -> str:
-        """The field of `hyper` that takes (P,) values at once, and so the name of the leading axis of results."""
+        """The field of `hyper` that takes (P,) values at once, which names the leading axis of results."""
         return self.name
 
     @property
@@ -64,7 +75,7 @@ class Path:
 
     @property
     def hyper(self) -> dict[str, Any]:
-        """The names that `hyper` may hold, with their defaults; of the sequence, how many weights are chosen."""
+        """The names that `hyper` may hold, with their defaults; for the sequence, how many weights are chosen."""
         return {**self.fit.hyper, self.name: COUNT}
 
     def __call__(
@@ -79,15 +90,46 @@ class Path:
         groups: Any = None,
         start: Any = None,
     ) -> Fit:
-        """Fit along the sequence. Takes `jit` and `vmap` where the values are given.
+        """Fit along the sequence.
 
-        hyper: as of the fit, but for the sequence: (P,) values in any order, or a whole number P of at least 2 for an
-        automatic sequence (see `sequence`). The rest is as for the fit. The first value, the smallest unless the path
-        descends, starts where the fit itself would, and each next one at the params before (those of EM at where the line
-        through the last two leads, if the objective is lower there), or at the first start again if those diverged.
+        It takes `jit` and `vmap` where the values are given.
 
-        Returns a `Fit` each of whose fields has a leading axis (P,), in the order in which the values were given. Raises
-        ValueError for what the fit refuses.
+        Parameters
+        ----------
+        key : jax.Array
+            The only source of randomness.
+        x : array_like, (n, d), or pytree
+            Inputs, an array or a pytree of arrays with n leading.
+        y : array_like, (n,) or (n, m)
+            Targets.
+        hyper : mapping or None, default None
+            As for the fit, but for the field of the sequence: (P,) values in any order, or a whole number P of at least 2
+            for an automatic sequence (see `sequence`). 50 values unless given.
+        weights : array_like or None, (n,), default None
+            Frequencies of the rows, none below 0. None for equal ones.
+        offset : array_like or None, default None
+            Added to every expert's predictor, on the scale of eta.
+        groups : array_like or None, (n,), default None
+            Whole numbers; the rows of a group share their expert.
+        start : dict or array_like or callable or None, default None
+            Where the first fit starts, as for the fit.
+
+        Returns
+        -------
+        Fit
+            Each field has a leading axis (P,), in the order in which the values were given.
+
+        Raises
+        ------
+        ValueError
+            If the fit refuses an argument, if the sequence is none, or if an automatic one has no largest weight (see
+            `critical`).
+
+        Notes
+        -----
+        The first value, the smallest unless the path descends, starts where the fit itself would. Each next value starts at
+        the params before it, or at the first start again if those diverged. A path of EM starts where the line through the
+        last two params leads, if the objective is lower there.
         """
         check_key(key)
         hyper = {} if hyper is None else hyper
@@ -112,7 +154,34 @@ class Path:
     def along(
         self, values: Any, x: Any, y: Any, hyper: Any, weights: Any, offset: Any, leader: Any, start: Any, *, key: jax.Array
     ) -> Fit:
-        """The fits at these values, of arguments that are checked, as `moejax.solvers._shared.arrays` returns them."""
+        """Fit at these values, with arguments that are checked already.
+
+        Parameters
+        ----------
+        values : array_like, (P,)
+            Weights, in any order.
+        x : jax.Array or pytree
+            Inputs.
+        y : jax.Array, (n,) or (n, m)
+            Targets.
+        hyper : dict
+            Numbers by name, without the sequence.
+        weights : jax.Array or None, (n,)
+            Weights of the rows.
+        offset : jax.Array or None
+            Added to every expert's predictor.
+        leader : jax.Array or None, (n,)
+            As from `moejax.model.leaders`.
+        start : dict or jax.Array or None
+            As in a call, but no function.
+        key : jax.Array
+            The only source of randomness.
+
+        Returns
+        -------
+        Fit
+            With a leading axis (P,), in the order of `values`.
+        """
         more = given({"weights": weights, "offset": offset, "groups": leader, "start": start})
         dtype = jax.tree.leaves(x)[0].dtype
         return _compiled(self, key, x, y, _shared.array(values, dtype), hyper, more)
@@ -120,11 +189,43 @@ class Path:
     def score(
         self, params: Any, x: Any, y: jax.Array, weights: jax.Array, offset: Any = None, groups: Any = None
     ) -> jax.Array:
-        """The score of the fit for each of the params along their leading axis, (P,)."""
+        """Return the score of the fit for each of the params along their leading axis.
+
+        Parameters
+        ----------
+        params : dict
+            Params with a leading axis (P,).
+        x : array_like or pytree
+            Inputs.
+        y : jax.Array, (n,) or (n, m)
+            Targets.
+        weights : jax.Array, (n,)
+            Weights of the rows.
+        offset : jax.Array or None, default None
+            Added to every expert's predictor.
+        groups : jax.Array or None, (n,), default None
+            Labels; the rows of a group share their expert.
+
+        Returns
+        -------
+        jax.Array, (P,)
+            Means over rows; lower is better.
+        """
         return jax.lax.map(lambda p: self.fit.score(p, x, y, weights, offset, groups), params)
 
     def work_bytes(self, y: jax.Array) -> int:
-        """That of the fit: one value is fitted at a time."""
+        """Return the memory of the fit: one value is fitted at a time.
+
+        Parameters
+        ----------
+        y : jax.Array, (n,) or (n, m)
+            Targets.
+
+        Returns
+        -------
+        int
+            Bytes.
+        """
         return self.fit.work_bytes(y)
 
     @property
@@ -138,7 +239,13 @@ class Path:
         return getattr(self.fit, "uneven", False)
 
     def check_hyper(self, hyper: Mapping[str, Any]) -> None:
-        """Raise ValueError as the fit does, and for a sequence that is none."""
+        """Raise ValueError as the fit does, and for a sequence that is none.
+
+        Parameters
+        ----------
+        hyper : mapping
+            Numbers by name, and the sequence.
+        """
         if not isinstance(hyper, Mapping):
             raise ValueError(f"hyper: {hyper!r} was given; want a mapping from names to numbers")
         values = hyper.get(self.name)
@@ -153,7 +260,23 @@ class Path:
     def check_data(
         self, x: Any, y: Any, weights: Any = None, offset: Any = None, groups: Any = None, start: Any = None
     ) -> None:
-        """Raise ValueError as the fit does."""
+        """Raise ValueError as the fit does.
+
+        Parameters
+        ----------
+        x : array_like or pytree
+            Inputs.
+        y : array_like, (n,) or (n, m)
+            Targets.
+        weights : array_like or None, (n,), default None
+            Weights of the rows.
+        offset : array_like or None, default None
+            Added to every expert's predictor.
+        groups : array_like or None, (n,), default None
+            Labels of rows.
+        start : dict or array_like or callable or None, default None
+            Where to start.
+        """
         self.fit.check_data(x, y, weights, offset, groups, parts_of(start))
 
     # ---- inside the compiled program ----------------------------------------------------------------------------
@@ -295,17 +418,41 @@ def _compiled(path: Path, *arguments: Any) -> Fit:
 
 
 def path(fit: Any, name: str = "l1_experts", *, ratio: float = RATIO, order: str | None = None) -> Path:
-    """The fit along a sequence of one penalty's weights, with warm starts.
+    """Configure a fit along a sequence of one penalty's weights, with warm starts.
 
-    fit: from `fit_em` or `fit_gradient`, or anything with their face. name: the field of `hyper` that the sequence is of,
-    the weight of one of its penalties. ratio: the smallest weight of an automatic sequence over the largest, between 0 and
-    1. order: "ascending", from the smallest weight, or "descending"; unless given, that of a single expert descends, as the
-    lasso's does, and that of a mixture ascends, for its experts would be alike if it began without coefficients.
+    Parameters
+    ----------
+    fit : EMFit or GradientFit
+        From `fit_em` or `fit_gradient`, or anything with their face.
+    name : str, default "l1_experts"
+        The field of `hyper` that takes the sequence, the weight of one of the fit's penalties.
+    ratio : float, default 1e-3
+        The smallest weight of an automatic sequence over the largest, between 0 and 1.
+    order : {"ascending", "descending"} or None, default None
+        Which weight comes first, the smallest or the largest. None descends for a single expert, as the lasso does, and
+        ascends for a mixture, whose experts would stay alike if the path began without coefficients.
 
-    Returns a function path(key, x, y, hyper=None, *, weights=None, offset=None, groups=None, start=None) -> Fit, whose
-    hyper[name] holds (P,) values or how many are wanted, and whose result has a leading axis (P,). `sweep` takes it like
-    the fit, with `name` among its axes: sweep(path(fit), {"l1_experts": 50, "restart": 20, "fold": 5}). Raises ValueError
-    for what is no fit, a name that is no weight of its penalties, a ratio that is not between 0 and 1, and another order.
+    Returns
+    -------
+    Path
+        A function path(key, x, y, hyper=None, *, weights=None, offset=None, groups=None, start=None) -> Fit. hyper[name]
+        holds (P,) values, or how many are wanted (50 unless given), and the result has a leading axis (P,). `sweep` takes it
+        like the fit, with `name` among its axes: sweep(path(fit), {"l1_experts": 50, "restart": 20, "fold": 5}).
+
+    Raises
+    ------
+    ValueError
+        If fit is no fit or a path already, if name is no weight of its penalties, if ratio is not between 0 and 1, or for
+        another order.
+
+    Notes
+    -----
+    Each fit starts from where the one before it ended. This is cheaper than as many separate fits, and a mixture keeps its
+    experts from one weight to the next.
+
+    References
+    ----------
+    Friedman, Hastie and Tibshirani (2010).
     """
     lacking = [face for face in _FACE if not hasattr(fit, face)]
     if lacking or not callable(fit) or hasattr(fit, "inner_axis"):

@@ -18,11 +18,24 @@ from moejax.model import Data, Model
 class Status(enum.IntFlag):
     """How a fit ended: bits, several of which may be set.
 
-    CONVERGED: the optimality condition holds to the tolerance, or the objective stopped falling for as long as the solver
-    was told to wait. DIVERGED: a number that is not finite, and none of the two before. STARVED_EXPERT: one that is trained
-    with fewer rows to itself than its parameters + 2. SEPARATED_GATE (the inputs separate the experts, and an unpenalised
-    gate has no finite optimum) and RANK_DEFICIENT (collinear columns) are for solvers that solve for coefficients and so can
-    tell.
+    Attributes
+    ----------
+    CONVERGED
+        The optimality condition holds to the tolerance, or the objective stopped falling for as long as the solver was told
+        to wait.
+    OUT_OF_STEPS
+        The fit took all its steps and has not converged.
+    DIVERGED
+        A number is not finite. Neither of the two before is set.
+    SCALE_AT_FLOOR
+        A dispersion is at its lower bound.
+    STARVED_EXPERT
+        An expert that is trained has fewer rows to itself (effective number) than its parameters + 2.
+    SEPARATED_GATE
+        The inputs separate the experts, and an unpenalised gate has no finite optimum. Set by solvers that solve for
+        coefficients.
+    RANK_DEFICIENT
+        Columns are collinear. Set by solvers that solve for coefficients.
     """
 
     CONVERGED = 1
@@ -40,14 +53,34 @@ INADMISSIBLE = Status.DIVERGED | Status.SCALE_AT_FLOOR | Status.STARVED_EXPERT
 class Fit(NamedTuple):
     """A fit, or many of them, each field with the same leading axes.
 
-    params: the model's parameters. objective: the mean penalised quantity that the solver lowered. log_likelihood: the
-    total over rows of weight * log p(y | x), NaN for a loss that is not a likelihood. history: the objective at a stride
-    of steps, NaN after an early stop. steps: updates made. kkt: the largest distance of a trainable number from
-    satisfying the optimality condition of the objective. status: `Status` bits. For a likelihood also
-    degrees_of_freedom: free numbers, of coefficients those that are not 0, intercepts and scales included;
-    classified: the total over rows of weight * log (the share of p(y | x) that the likeliest expert has); and rows: the
-    total weight. They are what the criteria want, which compare models of y given x: of a gate that models its inputs too,
-    the likelihood that EM ascended is another one than theirs.
+    Attributes
+    ----------
+    params : dict
+        The model's parameters.
+    objective : jax.Array
+        The mean penalised quantity that the solver lowered.
+    log_likelihood : jax.Array
+        The total over rows of weight * log p(y | x); NaN for a loss that is not a likelihood.
+    history : jax.Array
+        The objective at every `record_every` steps; NaN after an early stop.
+    steps : jax.Array
+        Updates made.
+    kkt : jax.Array
+        The largest distance of a trained number from satisfying the optimality condition of the objective: the largest move
+        that a proximal gradient step of size 1 would make.
+    status : jax.Array
+        `Status` bits.
+    degrees_of_freedom : jax.Array or None
+        Of a likelihood: free numbers, intercepts and scales included, of coefficients those that are not 0.
+    classified : jax.Array or None
+        Of a likelihood: the total over rows of weight * log of the share of p(y | x) that the likeliest expert has.
+    rows : jax.Array or None
+        The total weight of the rows.
+
+    Notes
+    -----
+    The criteria `aic`, `bic` and `icl` compare models of y given x. For a gate that models its inputs too, the likelihood
+    that EM ascended is another one than theirs.
     """
 
     params: Any
@@ -63,12 +96,12 @@ class Fit(NamedTuple):
 
     @property
     def aic(self) -> Any:
-        """-2 log-likelihood + 2 degrees of freedom (Akaike 1974)."""
+        """-2 log-likelihood + 2 degrees of freedom (Akaike 1974); lower is better."""
         return -2 * self.log_likelihood + 2 * self.degrees_of_freedom
 
     @property
     def bic(self) -> Any:
-        """-2 log-likelihood + log(rows) degrees of freedom (Schwarz 1978)."""
+        """-2 log-likelihood + log(rows) degrees of freedom (Schwarz 1978); lower is better."""
         log = jnp.log if _checks.is_traced(self.rows) else np.log
         return -2 * self.log_likelihood + log(self.rows) * self.degrees_of_freedom
 
@@ -84,12 +117,34 @@ class Fit(NamedTuple):
 
 
 def describe(status: Any) -> str:
-    """The names of the bits of one status, as "converged, starved expert"."""
+    """Return the names of the bits of one status.
+
+    Parameters
+    ----------
+    status : int
+        `Status` bits.
+
+    Returns
+    -------
+    str
+        Words, as "converged, starved expert"; "none" where no bit is set.
+    """
     return ", ".join(name_of(flag) for flag in Status if int(status) & flag) or "none"
 
 
 def name_of(flag: Status) -> str:
-    """The name of one bit in words, as "out of steps"."""
+    """Return the name of one bit in words.
+
+    Parameters
+    ----------
+    flag : Status
+        One bit.
+
+    Returns
+    -------
+    str
+        As "out of steps".
+    """
     return str(flag.name).lower().replace("_", " ")
 
 
@@ -104,9 +159,31 @@ def finished(
     objective: jax.Array,
     **more: Any,
 ) -> Fit:
-    """The `Fit` of a solver that ended at params. weights: (n,), of sum 1, and `total` before they were scaled to it.
+    """Return the `Fit` of a solver that ended at params.
 
-    likelihood: whether log-likelihood and criteria have a meaning. more: the other arguments of `concluded`.
+    Parameters
+    ----------
+    model : Model
+        The model.
+    params : dict
+        Params of the model.
+    data : Data
+        Prepared inputs and target.
+    weights : jax.Array, (n,)
+        Weights of the rows, of sum 1.
+    total : jax.Array, ()
+        The sum of weights before they were scaled.
+    likelihood : bool
+        Whether log-likelihood and criteria have a meaning.
+    objective : jax.Array, ()
+        The objective at params.
+    **more
+        The other arguments of `concluded`.
+
+    Returns
+    -------
+    Fit
+        The fit.
     """
     log_likelihood = classified = None
     if likelihood:
@@ -178,7 +255,20 @@ def concluded(
 
 
 def normalized(weights: Any, y: jax.Array) -> jax.Array:
-    """Weights (n,) scaled to a sum of 1; equal ones for None."""
+    """Return weights scaled to a sum of 1.
+
+    Parameters
+    ----------
+    weights : array_like or None, (n,)
+        Weights of the rows; None for equal ones.
+    y : jax.Array, (n,) or (n, m)
+        Targets, which give number and type.
+
+    Returns
+    -------
+    jax.Array, (n,)
+        Weights.
+    """
     if weights is None:
         return jnp.full(y.shape[:1], 1.0 / y.shape[0], y.dtype)
     weights = jnp.asarray(weights, y.dtype)
@@ -187,14 +277,47 @@ def normalized(weights: Any, y: jax.Array) -> jax.Array:
 
 
 def total_weight(weights: Any, y: jax.Array) -> jax.Array:
-    """The sum of weights (n,), before they are scaled; the number of rows for None."""
+    """Return the sum of weights before they are scaled.
+
+    Parameters
+    ----------
+    weights : array_like or None, (n,)
+        Weights of the rows; None for equal ones of 1.
+    y : jax.Array, (n,) or (n, m)
+        Targets, which give number and type.
+
+    Returns
+    -------
+    jax.Array, ()
+        The total.
+    """
     return jnp.asarray(y.shape[0], y.dtype) if weights is None else jnp.asarray(weights, y.dtype).sum()
 
 
 def effective_sizes(model: Model, params: Any, data: Data, weights: jax.Array, likelihood: bool) -> jax.Array:
-    """How many rows each expert has to itself, (K,): its share of the rows times their effective number (Kish 1965).
+    """Return how many rows each expert has to itself.
 
-    By responsibilities for a likelihood, by gate weights otherwise. weights: (n,), of sum 1.
+    Parameters
+    ----------
+    model : Model
+        The model.
+    params : dict
+        Params of the model.
+    data : Data
+        Prepared inputs and target.
+    weights : jax.Array, (n,)
+        Weights of the rows, of sum 1.
+    likelihood : bool
+        Whether shares are responsibilities; gate weights otherwise.
+
+    Returns
+    -------
+    jax.Array, (K,)
+        Each expert's share of the rows times their effective number.
+
+    References
+    ----------
+    Kish (1965).
     """
     if likelihood:
         return _sizes(jax.nn.softmax(model.grouped_log_joint(params, data), axis=0), weights)
@@ -217,9 +340,20 @@ def _needed(model: Model, params: Any) -> Any:
 
 
 def degrees_of_freedom(model: Model, params: Any) -> jax.Array:
-    """Free numbers of the experts that take part: coefficients that are not 0, and whatever no penalty sees.
+    """Return the number of free numbers of a fitted model.
 
-    A part's own `degrees_of_freedom` says ((K,), or a number; that of a gate gets which experts take part).
+    Parameters
+    ----------
+    model : Model
+        The model.
+    params : dict
+        Params of the model.
+
+    Returns
+    -------
+    jax.Array, ()
+        Of the experts that take part: coefficients that are not 0, and all numbers that no penalty sees. Each part's own
+        `degrees_of_freedom` counts them.
     """
     active = model.active(params)
 

@@ -55,7 +55,18 @@ class Search(NamedTuple):
 
 
 def is_count(values: Any) -> bool:
-    """Whether these are not values of a sequence, but how many are wanted."""
+    """Return whether these are not the values of a sequence, but how many are wanted.
+
+    Parameters
+    ----------
+    values : object
+        What `hyper` holds.
+
+    Returns
+    -------
+    bool
+        True for a whole number.
+    """
     return isinstance(values, int | np.integer) and not isinstance(values, bool)
 
 
@@ -79,12 +90,41 @@ def is_shared(fit: Any) -> bool:
 def sequence(
     fit: Any, name: str, count: Any, key: jax.Array, x: Any, y: Any, hyper: Mapping[str, Any] | None = None, **more: Any
 ) -> np.ndarray:
-    """The weights (count,) of an automatic sequence, geometric from the largest down.
+    """Return the weights of an automatic sequence, geometric from the largest down.
 
-    The largest is the critical one, and of a path that ascends the first double of it at which nothing is left of what came
-    from below (the critical one where something always is, as of subgradient steps). The last is the first times the `ratio`
-    of a path, `RATIO` for other fits. The arguments, and what is raised, are those of `critical`; a count below 2 is
-    refused.
+    Parameters
+    ----------
+    fit : EMFit or GradientFit or Path
+        A fit, or a path of it.
+    name : str
+        The weight of a penalty in `hyper`.
+    count : int
+        How many weights, at least 2.
+    key : jax.Array
+        The only source of randomness.
+    x : array_like, (n, d), or pytree
+        Inputs.
+    y : array_like, (n,) or (n, m)
+        Targets.
+    hyper : mapping or None, default None
+        Other numbers by name.
+    **more
+        `weights`, `offset`, `groups` and `start`, as for `critical`.
+
+    Returns
+    -------
+    numpy.ndarray, (count,)
+        Weights in falling order. The last is the first times the `ratio` of a path, 1e-3 for other fits.
+
+    Raises
+    ------
+    ValueError
+        If count is below 2, or for what `critical` refuses.
+
+    Notes
+    -----
+    The largest weight is the critical one. For a path that ascends it is the first double of the critical one at which no
+    coefficient is left of those that came from below, or the critical one where some coefficient always is.
     """
     check_count(name, count)
     penalty_of(fit, name)
@@ -107,15 +147,47 @@ def critical(
     groups: Any = None,
     start: Any = None,
 ) -> float:
-    """The smallest weight of a penalty at which all coefficients that it sees are 0, other penalties of theirs left aside.
+    """Return the smallest weight of a penalty at which all coefficients that it sees are 0.
 
-    It is that at which the null fit, all else fitted with these coefficients at 0, stops being optimal: a function of the
-    gradient of the mean loss there, which the penalty's own `critical` knows. The null fit of a mixture depends on its
-    start; this is the one of restart 0 of `key`, whatever `hyper` says, or of `start`. name: the penalty's weight in
-    `hyper`. The rest is as for the fit, on all rows.
+    Parameters
+    ----------
+    fit : EMFit or GradientFit
+        A fit with that penalty.
+    name : str
+        The weight of the penalty in `hyper`.
+    key : jax.Array
+        The only source of randomness.
+    x : array_like, (n, d), or pytree
+        Inputs.
+    y : array_like, (n,) or (n, m)
+        Targets.
+    hyper : mapping or None, default None
+        Other numbers by name. The restart is 0 whatever is given.
+    weights : array_like or None, (n,), default None
+        Frequencies of the rows. None for equal ones.
+    offset : array_like or None, default None
+        Added to every expert's predictor.
+    groups : array_like or None, (n,), default None
+        Labels; the rows of a group share their expert.
+    start : dict or array_like or callable or None, default None
+        Where the null fit starts, as for the fit.
 
-    Raises ValueError for a name that is no weight of a penalty, a penalty that has no critical weight (a ridge brings no
-    coefficient to 0), a fit that brings none to 0, and values that are traced: it is computed on the host.
+    Returns
+    -------
+    float
+        The weight, beside a mean loss over all rows.
+
+    Raises
+    ------
+    ValueError
+        If name is no weight of a penalty, if the penalty has no critical weight (a ridge brings no coefficient to 0), if the
+        fit brings no coefficient to 0, or if values are traced: it is computed on the host.
+
+    Notes
+    -----
+    Other penalties of the same coefficients are left aside. In the null fit these coefficients are 0 and all else is fitted.
+    The critical weight is the one at which the null fit stops being optimal: a function of the gradient of the mean loss
+    there, which the penalty's own `critical` gives. The null fit of a mixture depends on its start.
     """
     more = _checked_arguments(fit, name, key, x, y, hyper, weights, offset, groups, start)
     hyper = {n: v for n, v in (hyper or {}).items() if n != name} | {"restart": 0}
