@@ -28,11 +28,13 @@ class MoEClassifier(ClassifierMixin, MixtureOfExperts):
         How experts are weighted; see `MoERegressor`.
     solver : {"em", "gradient"}, default "em"
         How the objective is minimised; see `MoERegressor`.
-    l1_experts, l2_experts : float, default 0.0
-        Weights of the sum of absolute and of squared coefficients of the experts, added to the mean loss. Intercepts and
-        scales are not penalised.
+    l1_experts : float, default 0.0
+        Weight of the sum of absolute coefficients of the experts, added to the mean loss. Intercepts and scales are not
+        penalised.
     l1_gate : float, default 0.0
         Weight of the sum of absolute coefficients of the gate; for "softmax", "top1" and "hierarchical".
+    l2_experts : float, default 0.0
+        Weight of the sum of squared coefficients of the experts, added to the mean loss.
     l2_gate : float, default 1e-3
         Weight of the sum of squared coefficients of the gate. It is not 0 by default: if the inputs separate the experts, a
         gate without it has no finite optimum. The default bounds the logits in that case and has little effect otherwise.

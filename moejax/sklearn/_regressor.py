@@ -43,11 +43,13 @@ class MoERegressor(RegressorMixin, MixtureOfExperts):
         "gradient" is accelerated proximal gradient descent. For gate="top1" it takes only
         loss="squared_error", and it is Adam with proximal steps; that objective is not continuous, and the fit never
         converges. Both solvers give exact zeros. Steps of "gradient" are smaller, and need a `max_iter` of a few thousand.
-    l1_experts, l2_experts : float, default 0.0
-        Weights of the sum of absolute and of squared coefficients of the experts, added to the mean loss. Intercepts and
-        scales are not penalised.
+    l1_experts : float, default 0.0
+        Weight of the sum of absolute coefficients of the experts, added to the mean loss. Intercepts and scales are not
+        penalised.
     l1_gate : float, default 0.0
         Weight of the sum of absolute coefficients of the gate; for "softmax", "top1" and "hierarchical".
+    l2_experts : float, default 0.0
+        Weight of the sum of squared coefficients of the experts, added to the mean loss.
     l2_gate : float, default 1e-3
         Weight of the sum of squared coefficients of the gate. It is not 0 by default: if the inputs separate the experts, a
         gate without it has no finite optimum. The default bounds the logits in that case and has little effect otherwise.
