@@ -9,7 +9,7 @@ import pytest
 from conftest import precision
 
 import moejax
-from moejax._linear import moments, pairs, solved, with_intercept
+from moejax._linear import Ask, asked, diagonals, solved, table, unpacked
 
 
 @pytest.mark.parametrize(
@@ -23,8 +23,8 @@ def test_solutions_do_not_depend_on_units(p, double, tol, size):
     gram, right, extra = np.swapaxes(x, 1, 2) @ x, rng.normal(size=(2, p)), rng.uniform(size=(2, p))
     free = rng.random((2, p)) < 0.8
     with precision(double):
-        given = (jnp.asarray(size * a) for a in (gram, extra))
-        found = solved(*given, jnp.asarray(free), jnp.asarray(size * right))
+        scaled, ridge = (jnp.asarray(size * a) for a in (gram, extra))
+        found = solved(scaled, diagonals(scaled), ridge, jnp.asarray(free), jnp.asarray(size * right))
     for k in range(2):
         f = free[k]
         wanted = np.linalg.solve((gram[k] + np.diag(extra[k]))[np.ix_(f, f)], right[k][f])
@@ -42,13 +42,31 @@ def test_steps_keep_the_precision_of_the_inputs():
     assert fit.objective.dtype == jnp.float32
 
 
+@pytest.mark.parametrize("keep", [False, True], ids=["products of each call", "products kept"])
 @pytest.mark.parametrize("d", range(8))
-def test_moments_are_sums_over_rows_about_the_means(d):
-    """Of all pairs of columns, for every number of them, odd and even."""
+def test_moments_are_sums_over_rows_about_the_means(d, keep):
+    """Of all pairs of columns, for every number of them, odd and even, and of what several parts ask for, by one product."""
     rng = np.random.default_rng(d)
-    x, weights = rng.normal(5, 1, size=(30, d)), rng.uniform(size=(2, 3, 30))
+    x, weights, pulls = rng.normal(5, 1, size=(30, d)), rng.uniform(size=(6, 30)), rng.normal(size=(3, 30))
+    means = x.mean(axis=0)
     with precision(True):
-        found = moments(pairs(with_intercept(jnp.asarray(x))), jnp.asarray(weights))
-    rows = np.column_stack([x - x.mean(axis=0), np.ones(30)])
-    np.testing.assert_allclose(found.means, [*x.mean(axis=0), 0], rtol=1e-12)
-    np.testing.assert_allclose(found.gram, np.einsum("abn,ni,nj->abij", weights, rows, rows), rtol=0, atol=1e-12)
+        rows = table(jnp.asarray(x), jnp.asarray(means), keep)
+        asks = [(weights[:4], pulls[:1]), (weights[4:], pulls[1:])]
+        answers = asked(rows, [Ask(*map(jnp.asarray, ask)) for ask in asks])
+        found = [unpacked(*answer, jnp.asarray(means)) for answer in answers]
+        np.testing.assert_allclose(rows.columns, x, rtol=1e-12)
+    z = np.column_stack([x - means, np.ones(30)])
+    for (own, pull), got in zip(asks, found, strict=True):
+        np.testing.assert_allclose(got.means, means, rtol=1e-12)
+        np.testing.assert_allclose(got.gram, np.einsum("an,ni,nj->aij", own, z, z), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(got.pull, pull @ z, rtol=0, atol=1e-12)
+
+
+def test_a_table_without_means_is_about_zero():
+    x, weights = np.random.default_rng(9).normal(5, 1, size=(30, 3)), np.random.default_rng(1).uniform(size=(2, 30))
+    with precision(True):
+        answer = asked(table(jnp.asarray(x)), [Ask(jnp.asarray(weights), jnp.asarray(weights))])[0]
+        found = unpacked(*answer, jnp.zeros(3))
+    z = np.column_stack([x, np.ones(30)])
+    np.testing.assert_allclose(found.gram, np.einsum("an,ni,nj->aij", weights, z, z), rtol=1e-12)
+    np.testing.assert_allclose(found.pull, weights @ z, rtol=1e-12)

@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from tqdm import tqdm
 
-from moejax import _checks, gates
+from moejax import _checks, _rows, gates
 from moejax.predict import _stacking as stacking
 from moejax.sklearn._combination import Classification, Combination, Regression, model_of
 from moejax.sklearn._estimators import check_choice, precision
@@ -179,10 +179,11 @@ class _Problem:
         numpy.ndarray, (n, K)
             Responsibilities.
         """
-        table, y, weights = (jnp.asarray(v) for v in (self.table, self.y, self.weights))
+        rows = _rows.lay(np.asarray(self.table), np.asarray(self.y), np.asarray(self.weights))
         active = jnp.ones(len(self.models), bool)
         key = jax.random.fold_in(self.key, number)
-        return np.asarray(_starts.draw("mixed", jnp.asarray(number), key, table, y, None, weights, active)).T
+        drawn = _starts.draw("mixed", jnp.asarray(number), key, rows, lambda x: x, active)
+        return np.asarray(drawn)[0, :, : len(self.y)].T  # without the rows that fill up
 
     def run(self, shares: np.ndarray, bar: Any) -> _Iterate:
         """Run the outer iterations of one start.

@@ -15,4 +15,16 @@ from moejax.sweeps._selection import select as select
 from moejax.sweeps._sweep import Sweeper as Sweeper
 from moejax.sweeps._sweep import sweep as sweep
 
-__all__ = ["EVERY_ROW", "ROW_AXES", "Inputs", "Run", "Selection", "Sweep", "Sweeper", "compile_for", "select", "sweep"]
+__all__ = [
+    "EVERY_ROW",
+    "NO_SAMPLE",
+    "ROW_AXES",
+    "Inputs",
+    "Run",
+    "Selection",
+    "Sweep",
+    "Sweeper",
+    "compile_for",
+    "select",
+    "sweep",
+]

@@ -13,6 +13,7 @@ from sklearn.metrics import adjusted_rand_score
 
 import moejax
 from moejax import datasets, experts, families, gates, losses, plots, tied
+from moejax._linear import asked, unpacked
 from moejax.model import Data, leaders
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -168,8 +169,9 @@ def test_an_m_step_is_coordinate_ascent(n_groups):
     params = drawn({"n_groups": n_groups})["experts"]
     w = np.random.default_rng(2).random((K, N)) + 0.1  # totals: responsibility times weight over the scale's square
     slope = -(Y - np.asarray(expert.apply(params, x))) * w
-    sums = expert.statistics(expert.rows(x), jnp.asarray(w / 40), jnp.asarray(slope / 40), 40.0)
-    new = jax.tree.map(np.asarray, expert.m_step(params, None, sums, ()))
+    ask = expert.statistics(params, x, jnp.asarray(slope / 40), jnp.asarray(w / 40))
+    sums = unpacked(*asked(x, [ask])[0], jnp.zeros(D))
+    new = jax.tree.map(np.asarray, expert.m_step(params, sums, (), 40.0))
     old, q = jax.tree.map(np.asarray, params), int(n_groups)
     for k in range(K):
         tau, share = (v[..., :q] for v in memberships(old, k))

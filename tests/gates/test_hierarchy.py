@@ -160,7 +160,7 @@ def test_gradient_fits_reach_the_likelihood_of_em():
     x, y, *_ = drawn(200)
     model = mixture(gates.hierarchical(((0, (1, 2)), 3)), 4)
     hyper = {"l2_gate": 0.01, "l2_experts": 0.01}
-    em = moejax.fit_em(model)(KEY, x, y, hyper)
+    em = moejax.fit_em(model, init="kmeans")(KEY, x, y, hyper)
     gradient = moejax.fit_gradient(model, moejax.losses.nll(), optimizer="accelerated", steps=300)
     again = gradient(KEY, x, y, hyper, start={name: em.params[name] for name in ("experts", "gate", "family")})
     assert em.status == moejax.Status.CONVERGED

@@ -136,7 +136,8 @@ def test_the_truncated_likelihood_is_of_the_experts_that_explain_a_row_best(k):
     assert value_of(model, losses.truncated_nll(k))(params) == pytest.approx(want, abs=1e-12)
     other = {1: losses.classification_nll(), 4: losses.nll()}.get(k, losses.truncated_nll(k))
     assert value_of(model, other)(params) == pytest.approx(want, abs=1e-12)
-    r = np.asarray(losses.truncated_nll(k).responsibilities(jnp.asarray(joint)))
+    each, r = losses.truncated_nll(k).explained(jnp.asarray(joint))
+    assert -CASES @ np.asarray(each) == pytest.approx(want, abs=1e-12)
     np.testing.assert_allclose(r, shares_by_hand(joint.T, k).T, atol=1e-12)
 
 

@@ -17,6 +17,7 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 import moejax
 from moejax import experts, families, fit_em, fit_gradient, gates, losses, moe, stacking, starts
+from moejax._rows import lay
 from moejax.fit import Status
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -79,11 +80,17 @@ def test_clusters_of_a_start_are_those_of_what_the_gate_sees():
 
 
 def test_experts_that_differ_by_themselves_begin_with_equal_shares():
-    more = (jax.random.key(1), jnp.asarray(X), jnp.asarray(LABELS), None, jnp.ones(N), jnp.asarray([True, True, False]))
-    equal = starts.draw("mixed", 0, *more, alike=False)
+    rows = lay(jnp.asarray(X), jnp.asarray(LABELS))
+
+    def draw(init, number, **more):
+        active = jnp.asarray([True, True, False])
+        return starts.draw(init, jnp.asarray(number), jax.random.key(1), rows, lambda x: x, active, **more)[0]
+
+    equal = draw("mixed", 0, alike=False)
     np.testing.assert_allclose(equal, np.repeat([[0.5], [0.5], [0.0]], N, axis=1))
-    np.testing.assert_array_equal(starts.draw("equal", 3, *more), equal)
-    assert np.ptp(np.asarray(starts.draw("mixed", 1, *more, alike=False))[0]) > 0.5
+    np.testing.assert_array_equal(draw("equal", 3), equal)
+    np.testing.assert_array_equal(draw("random", 0, alike=False), equal)
+    assert np.ptp(np.asarray(draw("mixed", 1, alike=False))[0]) > 0.5
 
 
 def linear(**more):

@@ -14,6 +14,7 @@ import optax
 import pytest
 
 import moejax
+from moejax._rows import lay
 from moejax.fit import Fit, Status
 from moejax.solvers import critical, sequence
 from moejax.sweeps import _program
@@ -76,10 +77,10 @@ def test_a_guess_counts_where_the_objective_is_lower_and_nowhere_else():
 
     @jax.jit
     def resumed(ahead):
-        descent, task = fit.descent(KEY, X, Y, {"l1_experts": weight})
-        state = descent.begin(task, near.params, ahead, near.objective + 0.05 * size)
-        end = jax.lax.while_loop(descent.going, lambda state: descent.step(task, state), state)
-        return descent.fit(task, descent.end(end))
+        solver, task = fit.descent(KEY, {"l1_experts": weight}, lay(X, Y))
+        state = solver.init(task, near.params, ahead, near.objective + 0.05 * size)
+        end = jax.lax.while_loop(lambda state: ~solver.done(state), lambda state: solver.step(task, state), state)
+        return solver.finish(task, solver.end(end))
 
     for ahead in (near.params, worse, nothing):
         assert_close(resumed(ahead).params, wanted.params, atol=1e-3)
@@ -203,23 +204,22 @@ class Lines(Counter):
         penalized=lambda params: {"experts": True, "gate": {}, "family": {}},
     )
 
-    def descent(self, key, x, y, hyper, *more):
-        return LinesDescent(self.bad), Task(Problem(hyper))
+    def laid(self, x, y, *more):
+        return lay(x, y), None
 
-
-class Problem(NamedTuple):
-    hyper: Any
+    def descent(self, key, hyper, rows, start=None):
+        return LinesDescent(self.bad), Task(hyper)
 
 
 class Task(NamedTuple):
-    problem: Problem
+    hyper: Any
 
 
 class LinesState(NamedTuple):
     step: Any
     begun: Any
     safe: Any
-    objective: Any
+    value: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,25 +228,25 @@ class LinesDescent:
 
     bad: float
 
-    def begin(self, task, params=None, guess=None, objective=0.0):
+    def init(self, task, params=None, guess=None, objective=0.0):
         begun = jnp.full(3, 10.0) if guess is None else guess["experts"]
         return LinesState(jnp.zeros((), int), begun, begun, jnp.asarray(objective, float))
 
     def step(self, task, state):
-        w = task.problem.hyper["w"]
+        w = task.hyper["w"]
         lines = jnp.asarray([3.0, 0.0, -2.5]) + w * jnp.asarray([2.0, 0.0, 0.5])
         return LinesState(state.step + 1, state.begun, lines, jnp.where(w == self.bad, jnp.nan, 0.0))
 
-    def going(self, state):
-        return state.step < 2
+    def done(self, state):
+        return state.step >= 2
 
     def end(self, state):
-        return LinesEnd(state.safe, state.begun, state.objective)
+        return LinesEnd(state.safe, state.begun, state.value)
 
     def params(self, task, numbers):
         return {"experts": numbers, "gate": {}, "family": {}}
 
-    def fit(self, task, end):
+    def finish(self, task, end):
         zero = jnp.zeros(())
         params = {**self.params(task, end.numbers), "active": jnp.ones(1)}
         status = jnp.where(jnp.isnan(end.objective), int(Status.DIVERGED), int(Status.CONVERGED))
