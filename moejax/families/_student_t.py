@@ -107,8 +107,8 @@ class StudentT(Located):
         return scales, jax.jvp(jax.grad(total), (log_df,), (jnp.ones_like(log_df),))
 
     def dispersion(self, phi: Params, sums: tuple[Spread, Any], change: jax.Array, target: Target) -> Params:
-        """The scales that are best for a quadratic bound (the EM step of Lange, Little and Taylor 1989), and a Newton step, at
-        most 1, in log df.
+        """The scales that are best for a quadratic bound (the EM step of Lange, Little and Taylor 1989), and a step,
+        at most 1, of Newton's method in log df.
         """
         scales, of_df = sums
         new = {"log_scale": self._scale_step(phi, scales, change, target)}
