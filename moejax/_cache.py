@@ -54,9 +54,10 @@ def cache(folder: str | os.PathLike[str] | None = _UNSET) -> None:
     Parameters
     ----------
     folder : str, os.PathLike or None, optional
-        A folder of the caller's own, the one in which estimators keep theirs unless given, made unless it is there, with no rights for others (mode 0700). One that is not
-        private, or cannot be written, is done without, with a line in the log "moejax". It holds 1 GiB at most, and what has
-        not been used for the longest goes first. None keeps nothing, of estimators neither.
+        A folder of the caller's own, by default the one of the estimators. It is made unless it is there, with no rights for
+        others (mode 0700). If it is not private, or cannot be written, programs are not kept, and a line in the log "moejax"
+        says so. It holds at most 1 GiB; what was not used for the longest time goes first. None keeps nothing, of estimators
+        neither.
     """
     global _chosen
     folder = default_folder() if folder is _UNSET else folder

@@ -223,7 +223,7 @@ def quadratic_problem(q: Quadratic, lower: Callable[..., tuple[jax.Array, jax.Ar
     return Moved(jnp.concatenate([new, intercept], axis=1), change)
 
 
-def lowered(b: jax.Array, slope: jax.Array, gram: jax.Array, absolute: Any, square: Any) -> tuple[jax.Array, ...]:
+def lowered(b: jax.Array, slope: jax.Array, gram: jax.Array, absolute: Any, square: Any) -> tuple[jax.Array, jax.Array]:
     """New coefficients (A, d), and the gram times their move."""
     ridge = 0.0 if square is None else 2 * square
     if absolute is not None:
@@ -232,7 +232,7 @@ def lowered(b: jax.Array, slope: jax.Array, gram: jax.Array, absolute: Any, squa
     return b + moved, dot(gram, moved[..., None])[..., 0]
 
 
-def _descended(b: jax.Array, slope: jax.Array, gram: jax.Array, absolute: Any, ridge: Any) -> tuple[jax.Array, ...]:
+def _descended(b: jax.Array, slope: jax.Array, gram: jax.Array, absolute: Any, ridge: Any) -> tuple[jax.Array, jax.Array]:
     """Coordinate descent from b (Friedman, Hastie and Tibshirani 2010), until rounding or for so many rounds.
 
     With the intercept out of the way its minimum in one coordinate is a soft threshold: exact zeros, and never a step up.

@@ -52,7 +52,7 @@ class Rows(NamedTuple):
     blocks: Block
 
     @property
-    def count(self) -> int:
+    def n_blocks(self) -> int:
         """How many blocks there are."""
         return self.blocks.y.shape[0]
 
@@ -76,7 +76,7 @@ class Rows(NamedTuple):
 
     def sum(self, function: Callable[[Block], Any]) -> Any:
         """The sum over blocks of a function's pytree of sums over rows."""
-        if self.count == 1:
+        if self.n_blocks == 1:
             return function(self.first)
         like = jax.eval_shape(lambda: function(self.first))
         zeros = jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), like)
@@ -84,13 +84,13 @@ class Rows(NamedTuple):
         def add(total: Any, each: Any) -> tuple[Any, None]:
             return jax.tree.map(jnp.add, total, function(self.block(*each))), None
 
-        return jax.lax.scan(add, zeros, (self.blocks, jnp.arange(self.count, dtype=jnp.int32)))[0]
+        return jax.lax.scan(add, zeros, (self.blocks, jnp.arange(self.n_blocks, dtype=jnp.int32)))[0]
 
     def map(self, function: Callable[..., Any], *more: Any) -> Any:
         """What a function returns for each block, B leading. more: arrays with B leading, for its other arguments."""
-        if self.count == 1:
+        if self.n_blocks == 1:
             return jax.tree.map(lambda v: v[None], function(self.first, *(v[0] for v in more)))
-        numbers = jnp.arange(self.count, dtype=jnp.int32)
+        numbers = jnp.arange(self.n_blocks, dtype=jnp.int32)
         return jax.lax.map(lambda each: function(self.block(*each[:2]), *each[2:]), (self.blocks, numbers, *more))
 
 

@@ -107,9 +107,7 @@ class StudentT(Located):
         return scales, jax.jvp(jax.grad(total), (log_df,), (jnp.ones_like(log_df),))
 
     def dispersion(self, phi: Params, sums: tuple[Spread, Any], change: jax.Array, target: Target) -> Params:
-        """The scales that are best for a quadratic bound (the EM step of Lange, Little and Taylor 1989), and a step,
-        at most 1, of Newton's method in log df.
-        """
+        """The best scales for a quadratic bound (Lange, Little and Taylor 1989), and a Newton step in log df, at most 1."""
         scales, of_df = sums
         new = {"log_scale": self._scale_step(phi, scales, change, target)}
         if self.df is None:

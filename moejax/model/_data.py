@@ -65,8 +65,8 @@ def is_table(x: Any) -> bool:
 def leaders(groups: Any) -> jax.Array:
     """The first row of each row's group, (n,), for (n,) labels of any value, traced or not."""
     if not _checks.is_traced(groups):
-        _, first, group = np.unique(np.asarray(groups), return_index=True, return_inverse=True)
-        return jnp.asarray(first[group.ravel()], jnp.int32)
+        _, rows, group = np.unique(np.asarray(groups), return_index=True, return_inverse=True)
+        return jnp.asarray(rows[group.ravel()], jnp.int32)
     order = jnp.argsort(groups, stable=True).astype(jnp.int32)  # rows of a group side by side, its first row first
     labels = groups[order]
     begins = jnp.concatenate([jnp.ones(1, bool), labels[1:] != labels[:-1]])

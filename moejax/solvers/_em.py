@@ -1,9 +1,9 @@
 """The EM solver: maximum likelihood with exact zeros, from sums over rows.
 
 An iteration (Dempster, Laird and Rubin 1977; for mixtures of experts Jordan and Jacobs 1994) takes the responsibilities at
-the present params, and with them all sums over rows that the M-steps want. The M-steps see these sums alone: experts and gate
-each lower a quadratic that bounds or approximates the expected loss, plus penalties; the dispersion is the best one for where
-the experts go. The next E-step tells whether the objective fell. If it did not, the step is halved until it does.
+the present params, and with them all sums over rows that the M-steps want. The M-steps see these sums alone: experts and
+gate each lower a quadratic that bounds or approximates the expected loss, plus penalties; the dispersion is the best one for
+where the experts go. The next E-step tells whether the objective fell. If it did not, the step is halved until it does.
 
 The first iterations of a start take responsibilities that were given or drawn; what must not rise is then the expected loss.
 
@@ -153,8 +153,9 @@ class EMFit:
         params = self.bounded(params, target)
         squares = rows.sum(lambda block: jnp.square(block.weights).sum())
         means = column_means(rows)
-        task = Task(params, rows, means, target, total, squares, given, own_key if model.expert.has_begin else key, hyper, sizes)
-        if rows.count == 1:
+        start_key = own_key if model.expert.has_begin else key
+        task = Task(params, rows, means, target, total, squares, given, start_key, hyper, sizes)
+        if rows.n_blocks == 1:
             task = task._replace(inputs=rows.sum(lambda block: prepared(model, block.x, means, keep=True)))
         return EM(self, params), task
 
@@ -235,7 +236,7 @@ class EMFit:
         eta = self.model.family.start(target)
         if rows.blocks.offset is None:
             return eta
-        return eta - rows.sum(lambda block: jnp.tensordot(block.weights, block.offset, 1))
+        return eta - rows.sum(lambda block: jnp.tensordot(block.weights, jnp.asarray(block.offset), 1))
 
     def _given_params(self, given: Any, like: Any, hyper: Hyper) -> Any:
         own = {name: jax.tree.map(lambda leaf, v: jnp.asarray(leaf, v.dtype), given[name], like[name]) for name in PARTS}

@@ -33,9 +33,9 @@ _COLUMNS = {"experts": "expert_columns", "gate": "gate_columns"}
 class Task(NamedTuple):
     """What the iterations of one fit are given.
 
-    params: where they begin, a part of which is trained. rows: whose `division` holds responsibilities, given or drawn.
-    means: of the inputs, like x of one row. target: moments of the target. total: the weight of all rows. squares: the sum of
-    squared weights, these being of sum 1. given: how many iterations take the responsibilities as given. key: of the start.
+    params: where they begin, a part of which is trained. rows: their `division` holds responsibilities, given or drawn.
+    means: of the inputs, like x of one row. target: moments of the target. total: the weight of all rows. squares: the sum
+    of squared weights, which have sum 1. given: how many iterations take the responsibilities as given. key: of the start.
     sizes: of the first gradient steps, of parts without an M-step. inputs: what the parts see of the only block, or None.
     """
 
@@ -81,10 +81,11 @@ def _unpacked(report: jax.Array) -> Report:
 class State(NamedTuple):
     """Where the iterations of a fit stand. Numbers that are trained are one vector.
 
-    step: how many E-steps there were. given: the first of them that takes no given responsibilities. here: where the next one is. trial: what that is: to be accepted (_SURE), a _STEP, or a
-    _GUESS. share: of a step, how far it is on the way from `safe` to where the last M-steps `led`. value: at `safe`, of what is
-    monitored. report, products: of `safe`, packed; the latter of pairs of columns by the experts' weights. known: how many iterations in a row the memory has, 2 standing for more. sizes: of
-    gradient steps, of parts without an M-step.
+    step: how many E-steps there were. given: the number of the first E-step with responsibilities of its own. here:
+    where the next E-step is. trial: what `here` is, a point to be accepted (_SURE), a _STEP, or a _GUESS. share: of a
+    step, how far `here` is on the way from `safe` to `led`. value: what is monitored, at `safe`. report: of `safe`,
+    packed. products: of pairs of columns by the weights of the experts, at `safe`, packed. known: how many iterations in
+    a row the memory has, 2 standing for more. sizes: of gradient steps, of parts without an M-step.
     """
 
     step: jax.Array
@@ -130,9 +131,9 @@ class End(NamedTuple):
 class EM:
     """The iterations of one fit, one by one: `init`, `step` until `done`, and the `Fit` that `finish` makes.
 
-    A step is what it asks of the rows, a function of a block whose values are added up, and `update`, which sees the sums
-    alone; so rows may come from anywhere. fit: an `EMFit`. params: those of a task, of which the shapes alone count, and what
-    is trained.
+    A step is what it asks of the rows, a function of a block with values that are added up, and `update`, which sees the
+    sums alone; so rows may come from anywhere. fit: an `EMFit`. params: those of a task; only shapes and what is trained
+    count.
     """
 
     def __init__(self, fit: Any, params: Any):
@@ -341,7 +342,7 @@ class EM:
             if isinstance(own, Packed):
                 means = self.model.seen(_COLUMNS[name], task.means)[0]
                 moments = unpacked(own.products, own.pulls, means)
-                sums = sums._replace(**{name: moments})
+                sums = sums._replace(**{name: moments})  # type: ignore[arg-type]
                 if part.is_linear:
                     problems[name] = part.quadratic(params[name], moments)
         return sums, problems
@@ -382,7 +383,7 @@ class EM:
             for i in range(2)
         )
         moved = penalties.shrunk(here - self.numbers(gradient), absolute, 2 * square)
-        penalty = 0.0
+        penalty: Any = 0.0
         if terms:
             penalty = (absolute * jnp.abs(here) + square * jnp.square(here)).sum()
         return penalty, jnp.abs(here - moved).max(initial=0)
@@ -424,14 +425,17 @@ class EM:
         return new, expert.expected(new, old, sums.experts) - expert.expected(old, old, sums.experts)
 
     def _quadratic_steps(self, task: Task, params: Any, problems: dict[str, Quadratic]) -> list[Any]:
-        """For each part that is linear: its name, coefficients, and by how much its quadratics rose. Parts of equally many columns are solved in one call."""
+        """For each part that is linear: its name, its coefficients, and by how much its quadratics rose.
+
+        Parts of equally many columns are solved in one call.
+        """
         terms = {name: _shared.used(self.fit, task.hyper, name) for name in problems}
         apart = [name for name in problems if any(p.separable is None for p, _ in terms[name])]
         together: dict[int, list[str]] = {}
         for name, q in problems.items():
             if name not in apart:
                 together.setdefault(q.b.shape[1], []).append(name)
-        found = []
+        found: list[Any] = []
         for name in apart:
             part = self.model.expert if name == "experts" else self.model.gate
             found.append((name, *coupled_step(problems[name], terms[name], part, params[name])))

@@ -76,18 +76,18 @@ def _clusters(
     scale = where(number < len(kinds), mask, (mask + _OTHERS) * drawn)
     steps = jnp.asarray([_LLOYD_STEPS.get(kind, 0) for kind in kinds])[turn]
     columns = features(sample) * scale[:, None]
-    race = noise[0, 0] if rows.count == 1 else jax.random.uniform(jax.random.fold_in(key, 1), columns.shape[1:], dtype)
+    race = noise[0, 0] if rows.n_blocks == 1 else jax.random.uniform(jax.random.fold_in(key, 1), columns.shape[1:], dtype)
     centres = _centres(race, columns, sample.weights, active, steps)
-    if rows.count == 1:
+    if rows.n_blocks == 1:
         return _nearest(columns, centres, active)[None]
     return rows.map(lambda block: _nearest(features(block) * scale[:, None], centres, active))
 
 
 def _sample(rows: Rows) -> Block:
     """All rows of one block; of many blocks some rows of each."""
-    if rows.count == 1:
+    if rows.n_blocks == 1:
         return rows.first
-    each = max(1, _SAMPLE // rows.count)
+    each = max(1, _SAMPLE // rows.n_blocks)
     taken = rows.blocks._replace(division=None, leader=None)
     some = jax.vmap(lambda stored: jax.tree.map(lambda v: v[:each], rows.block(stored)))(taken)
     return jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), some)
@@ -100,7 +100,7 @@ def _noise(key: jax.Array, number: jax.Array, n_experts: int, rows: Rows, dtype:
     of `jax.random` are several times as much to compile, and depend on how many there are.
     """
     data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
-    counter = jnp.arange(rows.size, dtype=jnp.uint32).reshape(rows.count, 1, -1) * np.uint32(n_experts)
+    counter = jnp.arange(rows.size, dtype=jnp.uint32).reshape(rows.n_blocks, 1, -1) * np.uint32(n_experts)
     seed = jnp.append(data.ravel(), number.astype(jnp.uint32))
     seed = jnp.bitwise_xor.reduce(_mixed(seed + np.arange(1, len(seed) + 1, dtype=np.uint32) * np.uint32(0x9E3779B9)))
     words = _mixed(_mixed(counter + np.arange(n_experts, dtype=np.uint32)[:, None]) + seed)

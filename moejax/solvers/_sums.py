@@ -132,12 +132,12 @@ class Asker(NamedTuple):
         if not self.is_plain:
             joints.append(where(first, model.log_gate(params, inputs), 0.0) + model.log_density(params, data))
         by_row = jnp.moveaxis(jnp.stack(joints), 2, 0)
-        return jnp.moveaxis(jax.ops.segment_sum(by_row, block.leader, rows), 0, 2)
+        return jnp.moveaxis(jax.ops.segment_sum(by_row, jnp.asarray(block.leader), rows), 0, 2)
 
     def _plain(
         self, params: Any, data: Data, block: Block, joint: jax.Array, each: jax.Array, log_probs: jax.Array, pooled: Any
     ) -> dict[str, jax.Array]:
-        """Of log p(y | x), for each row: `classified`, and where another likelihood is ascended, itself and the experts' shares."""
+        """For each row `classified`; and where another likelihood is ascended, log p(y | x) and the experts' shares."""
         if self.is_plain:
             return {"classified": joint.max(axis=0) - each}
         joint = log_probs + self.model.log_density(params, data) if pooled is None else pooled[1][:, block.leader]

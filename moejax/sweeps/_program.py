@@ -214,8 +214,7 @@ def compile_for(
 
 
 def _padded_target(fit: Any, y: Any) -> Any:
-    """Return the shape and type of the target of the program, so that tables that share programs share the size of a chunk.
-    """
+    """Return the shape and type of the target of the program: tables that share programs share the size of a chunk."""
     n = padded_size(y.shape[0]) if getattr(fit, "takes_padding", False) else y.shape[0]
     return jax.ShapeDtypeStruct((n, *y.shape[1:]), y.dtype)
 
