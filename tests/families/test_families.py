@@ -186,8 +186,8 @@ def test_densities_rise_up_to_their_mode_and_by_what_is_said(name):
     elsewhere = (mode < y[:-1]) | (mode > y[1:])
     np.testing.assert_array_equal((y[:-1] < mode)[elsewhere], (steps > 0)[elsewhere])
     falls = np.minimum(np.diff(rise), 0)
-    if hasattr(family, "fall"):  # over a hundred steps at a time
-        got = family.fall(y[:-100], y[100:], eta[:, 100:], phi)
+    got = family.fall(y[:-100], y[100:], eta[:, 100:], phi)
+    if got is not None:  # over a hundred steps at a time
         np.testing.assert_allclose(got, -np.lib.stride_tricks.sliding_window_view(falls, 100, axis=1).sum(axis=2), atol=2e-3)
     else:
         assert (falls < 0).all()
@@ -303,7 +303,7 @@ def test_curvature_of_location_and_scale_is_the_fisher_information_but_where_the
     np.testing.assert_allclose(got[:, 1], np.sqrt(2 * information[:, 1, 1]), rtol=1e-8)
 
 
-@pytest.mark.parametrize("name", [name for name in DISPERSED if FAMILIES[name].majorizes])
+@pytest.mark.parametrize("name", [name for name in DISPERSED if not name.startswith("gamma")])
 def test_the_quadratic_of_a_majorizer_is_nowhere_below(name):
     y, eta, phi = typical(name)
 
@@ -315,10 +315,6 @@ def test_the_quadratic_of_a_majorizer_is_nowhere_below(name):
     for step in np.r_[-np.geomspace(1e-3, 1e3, 25), np.geomspace(1e-3, 1e3, 25)]:
         quadratic = value + slope * step + 0.5 * curvature * step**2
         assert (quadratic >= loss(eta + step) - 1e-9 * (1 + np.abs(quadratic))).all()
-
-
-def test_majorizers():
-    assert {name for name in FAMILIES if FAMILIES[name].majorizes} == {n for n in DISPERSED if not n.startswith("gamma")}
 
 
 def test_the_diagonal_for_classes_is_above_the_hessian():
