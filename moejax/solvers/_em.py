@@ -504,11 +504,12 @@ def fit_em(
         From `moejax.penalties`, in the order of their proximal steps. None for L1, group lasso over experts and L2, on
         experts and on gate. Each has weight 0 until `hyper` sets it.
     init : {"random", "kmeans", "residuals", "centres", "equal", "mixed"}, default "random"
-        How the responsibilities of a start are drawn. "random": nearly equal for all experts. "kmeans": clusters of x.
-        "residuals": clusters of what one linear regression of y on x leaves. "centres": the nearest of K random rows.
-        "equal": the same for all experts, from which only experts that differ by themselves part. "mixed": "kmeans",
-        "residuals", "centres" and "random", one after another by the number `restart`; "equal" comes before them where
-        experts have nothing to train. Where x is no table (n, d), clusters are of what the gate sees, if that is one.
+        How the responsibilities of a start are drawn. "random": nearly equal for all experts; equal for `restart` 0 where
+        experts have nothing to train. "kmeans": clusters of x. "residuals": clusters of what one linear regression of y on x
+        leaves. "centres": the nearest of K random rows. "equal": the same for all experts, from which only experts that
+        differ by themselves part. "mixed": "kmeans", "residuals", "centres" and "random", one after another by the number
+        `restart`; "equal" comes before them where experts have nothing to train. Where x is no table (n, d), clusters are of
+        what the gate sees, if that is one.
     max_iter : int, default 500
         Largest number of iterations.
     tol : float or None, default None
