@@ -26,7 +26,6 @@ PACKAGES = [
     "moejax.sweeps",
 ]
 WITHOUT_EXAMPLES = ("moejax.sklearn",)  # each example fits an estimator, and compiles a program for it
-NOT_IMPORTED = {("moejax.sweeps", "NO_SAMPLE")}  # listed in `__all__` only
 
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 WITHOUT_RESULT = ("None", None, type(None), "NoReturn", "Never")
@@ -150,8 +149,6 @@ def public(package):
     """Yield the name and the value of each public function and class of a package."""
     module = importlib.import_module(package)
     for name in getattr(module, "__all__", [name for name in vars(module) if not name.startswith("_")]):
-        if (package, name) in NOT_IMPORTED:
-            continue
         value = getattr(module, name)
         target = inspect.unwrap(value) if callable(value) else value
         if (inspect.isfunction(target) or inspect.isclass(target)) and target.__module__.startswith("moejax"):

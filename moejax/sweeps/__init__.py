@@ -5,6 +5,7 @@ whether it runs in a sweep.
 """
 
 from moejax.sweeps._axes import EVERY_ROW as EVERY_ROW
+from moejax.sweeps._axes import NO_SAMPLE as NO_SAMPLE
 from moejax.sweeps._axes import ROW_AXES as ROW_AXES
 from moejax.sweeps._inputs import Inputs as Inputs
 from moejax.sweeps._program import compile_for as compile_for
