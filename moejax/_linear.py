@@ -22,8 +22,10 @@ _SMALL = 1e-6  # of what a round of it moves, beside the largest one, squared
 
 
 def dot(a: jax.Array, b: jax.Array) -> jax.Array:
-    """a @ b with all the digits that the arrays have. Accelerators by default keep fewer: an NVIDIA card's products of
-    float32 have 11 bits, with which no fit comes to an optimum.
+    """The product a @ b with all the digits that the arrays have.
+
+    Accelerators by default keep fewer: an NVIDIA card's products of float32 have 11 bits, with which no fit comes to an
+    optimum.
     """
     return jnp.matmul(a, b, precision=_PRECISE)
 
@@ -49,8 +51,9 @@ class Table(NamedTuple):
 
 
 class Ask(NamedTuple):
-    """What a part asks of the rows of its table: weights (A, n), of products of pairs of columns, and pulls (A', n), of
-    columns.
+    """What a part asks of the rows of its table: sums of products.
+
+    weights: (A, n), of products of pairs of columns. pulls: (A', n), of columns.
     """
 
     weights: jax.Array
@@ -269,8 +272,9 @@ def _descended(b: jax.Array, slope: jax.Array, gram: jax.Array, absolute: Any, r
 
 
 def collinear(gram: jax.Array, used: jax.Array) -> jax.Array:
-    """Whether columns that are used, (A, p), and the intercept's, the last, are linearly dependent by weight, (A,), by the
-    pivots of Gaussian elimination. gram: (A, p, p).
+    """Whether the used columns of each problem are linearly dependent by weight, (A,), by the pivots of Gaussian elimination.
+
+    gram: (A, p, p). used: (A, p); the last column, the intercept's, always counts as used.
     """
     p = gram.shape[1]
     inverse = jax.lax.rsqrt(jnp.maximum(diagonals(gram), jnp.finfo(gram.dtype).tiny))

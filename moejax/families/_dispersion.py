@@ -35,7 +35,9 @@ def log_dispersions(
     shared: bool,
     remainder: Callable[[jax.Array], jax.Array] | None = None,
 ) -> jax.Array:
-    """Log dispersions u, (K,) or (K, m) or, if shared, () or (m,), that maximise the sum over everything of
+    """The best log dispersions u within the floors, (K,) or (K, m) or, if shared, () or (m,).
+
+    They maximise the sum over everything of
 
         weights * l,  l = -(u + deviance exp(-u)) / 2 - remainder(exp(-u)),
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 
 def stirling(a: jax.Array) -> jax.Array:
-    """log Gamma(a) - ((a - 1/2) log a - a + log(2 pi) / 2), what Stirling's formula leaves out, without cancellation.
+    """What Stirling's formula leaves out, log Gamma(a) - ((a - 1/2) log a - a + log(2 pi) / 2), without cancellation.
 
     By its asymptotic series from a + 8 on, and the recurrence of Gamma; cheaper to compile, with its slopes, than lgamma.
     """

@@ -177,7 +177,7 @@ def student_t(df: float | None = None, *, shared_scale: bool = False, variance_f
 
 
 def _standardized(residual: jax.Array, log_scale: jax.Array, log_df: jax.Array) -> jax.Array:
-    """residual / (scale * sqrt(df)), held where its square would overflow: the density's slope is 0 there to rounding."""
+    """The residual over scale * sqrt(df), held where its square would overflow: the density is flat there to rounding."""
     limit = float(jnp.finfo(residual.dtype).max) ** 0.5 / 16
     return jnp.clip(residual * jnp.exp(-log_scale - 0.5 * log_df), -limit, limit)
 

@@ -321,8 +321,9 @@ class EM:
         )
 
     def _back(self, state: State) -> State:
-        """The state after an E-step at whose params it is higher: from a guess to the step that it was made from, and from a
-        step half the way to where it began.
+        """The state after an E-step at params of a higher objective.
+
+        A guess goes back to the step that it was made from, and a step goes back half the way to where it began.
         """
         share = where(state.trial == _GUESS, 1.0, state.share / 2)
         return state._replace(

@@ -20,8 +20,10 @@ _SHARE = 2  # members for each lane
 
 
 class Turn(NamedTuple):
-    """What a step leads to: the state after it, whether it ends something that is kept, what, at which place, and whether it
-    was the member's last.
+    """What a step leads to.
+
+    state: after the step. ends: whether something that is kept has ended. place: where it is kept. kept: what it is. over:
+    whether the step was the member's last.
     """
 
     state: Any

@@ -330,8 +330,9 @@ def _sizes(share: jax.Array, weights: jax.Array) -> jax.Array:
 
 
 def _needed(model: Model, params: Any) -> Any:
-    """The least effective size of an expert that is not starved: its free parameters + 2; nothing if it trains none, for
-    then all that it may lack rows for is a scale, which has its floor.
+    """The least effective size of an expert that is not starved: its free parameters + 2.
+
+    It is 0 for experts that train nothing: a scale is then all that may lack rows, and scales have their floor.
     """
     if not any(jax.tree.leaves(model.trainable(params)["experts"])):
         return 0

@@ -43,8 +43,9 @@ def arguments(
 def arrays(
     x: Any, y: Any, hyper: Hyper, weights: Any, offset: Any, groups: Any, start: Any
 ) -> tuple[Any, Any, Hyper, Any, Any, Any, Any]:
-    """The same, x, y, hyper, weights, offset, leader and start, in arrays of the type of x that are nobody else's: a fit
-    still runs when its call has returned, and must not see what becomes of NumPy arrays then.
+    """The arguments x, y, hyper, weights, offset, leader and start in arrays of the type of x, which are copies.
+
+    A fit still runs when its call has returned, and must not see what becomes of the caller's NumPy arrays then.
     """
     x = _own(x)
     dtype = jax.tree.leaves(x)[0].dtype

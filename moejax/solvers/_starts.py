@@ -155,8 +155,9 @@ def _features(sample: Block, see: Callable[[Any], Any] | None) -> tuple[Callable
 
 
 def kmeans(key: jax.Array, x: jax.Array, weights: jax.Array, active: jax.Array, steps: Any = 10) -> jax.Array:
-    """1 for the cluster of each row and 0 for the others, (K, n), of x (n, d) by k-means (Lloyd 1982), seeded by k-means++
-    (Arthur and Vassilvitskii 2007), after `steps` rounds.
+    """Clusters of the rows of x (n, d) by k-means (Lloyd 1982): 1 for the cluster of each row and 0 for others, (K, n).
+
+    Seeded by k-means++ (Arthur and Vassilvitskii 2007). steps: rounds.
     """
     columns = x.astype(weights.dtype).T
     centres = _centres(jax.random.uniform(key, weights.shape, weights.dtype), columns, weights, active, steps)
