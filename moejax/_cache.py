@@ -1,6 +1,6 @@
 """Compiled programs kept on disk.
 
-A later process does not compile them again; and where it can tell beforehand which program it wants, does not trace it either.
+A later process does not compile them again, and does not trace what it can tell beforehand.
 
 A program is in a file that is named by the digest of what was lowered; beside it, short files named by the digest of what a
 program is made from say which that is (see `moejax._keys`). The folder is private, for to load a program is to run what is
@@ -87,8 +87,8 @@ def default_folder() -> Path:
 def of_estimators() -> Iterator[None]:
     """Keep what is compiled in this context in the `default_folder`.
 
-    `cache` and the environment count for more, and so does a JAX that is told to keep nothing. JAX 0.9 prints errors that are
-    none whenever it loads a program on some CPUs, so nothing is kept there.
+    `cache` and the environment count for more, and so does a JAX that is told to keep nothing. JAX 0.9 prints errors that
+    are none whenever it loads a program on some CPUs, so nothing is kept there.
     """
     token = _of_estimators.set(True)
     try:

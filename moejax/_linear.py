@@ -272,7 +272,7 @@ def _descended(b: jax.Array, slope: jax.Array, gram: jax.Array, absolute: Any, r
 
 
 def collinear(gram: jax.Array, used: jax.Array) -> jax.Array:
-    """Whether the used columns of each problem are linearly dependent by weight, (A,), by the pivots of Gaussian elimination.
+    """Whether the used columns of each problem are linearly dependent by weight, (A,), by Gaussian elimination.
 
     gram: (A, p, p). used: (A, p); the last column, the intercept's, always counts as used.
     """

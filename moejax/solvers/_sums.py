@@ -125,8 +125,8 @@ class Asker(NamedTuple):
     def pooled_joints(self, params: Any, block: Block, inputs: Inputs, rows: int, hyper: Any) -> jax.Array:
         """Log joints of groups, each at the number of its first row, (1 or 2, K, n), as far as a block knows them.
 
-        Densities are added up over rows, and the gate is that of the first row. The second one is that of log p(y | x), where
-        another likelihood is ascended.
+        Densities are added up over rows, and the gate is that of the first row. The second one is that of log p(y | x),
+        where another likelihood is ascended.
         """
         model, data = self.model, self.data(block, inputs, hyper)
         first = block.leader == block.number
