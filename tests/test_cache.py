@@ -535,12 +535,12 @@ def compiled(*arguments):
     counts[0] += 1
     return there_compile(*arguments)
 _cache._compile = compiled
-module = sys.modules["moejax.sweep"]
-member = module._member
+module = sys.modules["moejax.sweeps._program"]
+member = module.fit_member
 def traced(*arguments):
     counts[1] += 1
     return member(*arguments)
-module._member = traced
+module.fit_member = traced
 rng = np.random.default_rng(0)
 x = rng.normal(size=(40, 3)); y = np.abs(x[:, 0]) + 0.1 * rng.normal(size=40)
 kind = {"gate": "top1", "solver": "gradient", "loss": "squared_error"}  # which compiles soonest
