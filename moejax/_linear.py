@@ -119,7 +119,7 @@ def _places(p: int) -> np.ndarray:
     i, j = np.indices((p, p))
     k = (i - j) % p
     places = np.where(2 * k < p, k * p + i, (p - k) * p + j)
-    return np.where(2 * k == p, k * p + np.minimum(i, j), places)
+    return np.where(2 * k == p, k * p + np.minimum(i, j), places).astype(np.int32)
 
 
 def asked(rows: Table, asks: Sequence[Ask]) -> list[tuple[jax.Array, jax.Array]]:

@@ -98,8 +98,8 @@ def layout(tree: Any) -> Layout:
     below = np.array([[k in group for k in range(len(_leaves(tree)))] for group in leaves])
     ways = [np.flatnonzero(below[:, k]) for k in range(below.shape[1])]
     depth = max(map(len, ways))
-    padded = np.array([[*way, *[len(nodes)] * (depth - len(way))] for way in ways])
-    return Layout(tuple(spans), np.array(above), below, padded)
+    padded = np.array([[*way, *[len(nodes)] * (depth - len(way))] for way in ways], np.int32)
+    return Layout(tuple(spans), np.array(above, np.int32), below, padded)
 
 
 def _leaves(node: Any) -> list[int]:

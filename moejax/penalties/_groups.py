@@ -250,7 +250,7 @@ class Columns(Penalty):
     def _members(self, rows: jax.Array) -> jax.Array:
         """Gather values (K, d) by group, padded with zeros: (K, number of groups, size of the largest group)."""
         size = max(map(len, self.blocks))
-        index = np.asarray([[*block, *[-1] * (size - len(block))] for block in self.blocks])
+        index = np.asarray([[*block, *[-1] * (size - len(block))] for block in self.blocks], np.int32)
         return jnp.where(index >= 0, rows[:, index], 0)
 
     def _roots(self, c: jax.Array) -> np.ndarray:
@@ -265,7 +265,7 @@ class Columns(Penalty):
             raise ValueError(
                 f"{self.name}: column {highest} was given; want columns below {c.shape[1]}, those of {self.part}"
             )
-        of_column = np.full(c.shape[1], -1)
+        of_column = np.full(c.shape[1], -1, np.int32)
         for i, block in enumerate(self.blocks):
             of_column[list(block)] = i
         return np.maximum(of_column, 0), (of_column >= 0)[None]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -16,11 +15,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from moejax import _cache, _checks, gates, losses
+from moejax import _checks, gates, losses
 from moejax.gates import Hierarchical
-from moejax.model import Data, Model, moe
+from moejax.model import Model, moe
 from moejax.sklearn._estimators import applied, best_of_starts, check_choice, moments, precision
-from moejax.solvers import Fit, Status, describe, effective_sizes, fit_em, fit_gradient
+from moejax.solvers import Fit, Status, describe, fit_em, fit_gradient
 
 GATES = ("fixed", "constant", "softmax", "top1", "gaussian", "hierarchical")
 LOSSES = ("nll", "squared_error")
@@ -111,7 +110,7 @@ class MixtureOfExperts(BaseEstimator):
         with precision(x.dtype):
             standardized = self._standardized(x)
             best = best_of_starts(fit, self.n_init, hyper, seed, standardized, y, weights)
-            share = _shares(model, best.params, standardized, y.astype(x.dtype), weights, self.loss == "nll")
+        share = np.asarray(best.shares, float)
         order = np.argsort(-share, kind="stable")
         self._keep(best, share[order], weights.sum())
         self.model_, self.params_ = _in_order(model, best.params, order, self._gate(False) if reference else None)
@@ -231,19 +230,6 @@ class MixtureOfExperts(BaseEstimator):
             If loss="squared_error", which has no likelihood, or y is outside the support of the family.
         """
         return self._apply_to_pair("log_prob", X, y) - np.log(self.y_scale_)
-
-
-def _shares(model: Model, params: Any, x: Any, y: Any, weights: np.ndarray, likelihood: bool) -> np.ndarray:
-    """Return the share of the rows of each expert, (K,)."""
-    with _cache.of_estimators():
-        sizes = np.asarray(_sizes(model, likelihood, params, x, y, (weights / weights.sum()).astype(x.dtype)), float)
-    return sizes / sizes.sum()
-
-
-@partial(_cache.jit, n_static=2)
-def _sizes(model: Model, likelihood: bool, params: Any, x: Any, y: Any, weights: Any) -> jax.Array:
-    """Return the effective number of rows of each expert, (K,)."""
-    return effective_sizes(model, params, Data(model.prepare(x), y), weights, likelihood)
 
 
 def _in_order(model: Model, params: Any, order: np.ndarray, symmetric: Any) -> tuple[Model, Any]:

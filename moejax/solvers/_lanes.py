@@ -61,20 +61,25 @@ def run(loop: Loop, given: Any) -> Any:
     State and what is kept go round the loop as one vector for each type. XLA copies what a loop carries at every turn, and
     on a CPU shares work that is ready at once, as copies of many small arrays are, out among threads, which costs far more.
     """
-    first = jax.eval_shape(loop.begin, given)
-    state, kept = _Packing(first), _Packing(jax.eval_shape(loop.step, given, first).kept)
+    packing: dict[str, _Packing] = {}  # made while the functions are traced, which is once: tracing takes time
+
+    def begun(given: Any) -> list[jax.Array]:
+        state = loop.begin(given)
+        packing["state"] = _Packing(state)
+        return packing["state"].packed(state)
 
     def stepped(given: Any, packed: Any) -> Turn:
-        turn = loop.step(given, state.unpacked(packed))
-        return turn._replace(state=state.packed(turn.state), kept=kept.packed(turn.kept))
+        turn = loop.step(given, packing["state"].unpacked(packed))
+        packing["kept"] = _Packing(turn.kept)
+        return turn._replace(state=packing["state"].packed(turn.state), kept=packing["kept"].packed(turn.kept))
 
-    begin, like = jax.make_jaxpr(lambda given: state.packed(loop.begin(given)), return_shape=True)(given)
+    begin, like = jax.make_jaxpr(begun, return_shape=True)(given)
     step = jax.make_jaxpr(stepped)(given, like)
     closed_over = len(begin.consts), len(step.consts)
     operands = *begin.consts, *step.consts, *jax.tree.leaves(given)
     programs = {"begin": _needed(begin.jaxpr), "step": _needed(step.jaxpr)}
     ends = lanes_p.bind(*operands, **programs, closed_over=closed_over, places=loop.places)
-    return jax.vmap(kept.unpacked)(ends)
+    return jax.vmap(packing["kept"].unpacked)(ends)
 
 
 def _needed(jaxpr: Any) -> Any:
@@ -131,8 +136,13 @@ def _loop(begin: Any, step: Any, closed_over: tuple[int, int], places: int) -> L
 
 @lanes_p.def_effectful_abstract_eval
 def _shapes(*_: Any, begin: Any, step: Any, places: int, **__: Any) -> tuple[list[Any], Any]:
-    kept = [v.aval for v in step.outvars[len(begin.outvars) + 2 : -1]]
-    return [jax.core.ShapedArray((places, *v.shape), v.dtype) for v in kept], begin.effects | step.effects
+    kept = [jax.core.ShapedArray((places, *v.shape), v.dtype) for v in _kept(begin, step)]
+    return kept, begin.effects | step.effects
+
+
+def _kept(begin: Any, step: Any) -> list[Any]:
+    """Shapes and types of what one place keeps."""
+    return [v.aval for v in step.outvars[len(begin.outvars) + 2 : -1]]
 
 
 @lanes_p.def_impl
@@ -150,8 +160,7 @@ def _alone(*given: Any, **loop: Any) -> list[Any]:
         return turn.state, kept, turn.over
 
     first = begin(given)
-    kept = jax.eval_shape(step, given, first).kept
-    kept = [jnp.zeros((places, *v.shape), v.dtype) for v in kept]
+    kept = [jnp.zeros((places, *v.shape), v.dtype) for v in _kept(loop["begin"], loop["step"])]
     return jax.lax.while_loop(lambda carry: ~carry[2], turned, (first, kept, jnp.zeros((), bool)))[1]
 
 
@@ -207,8 +216,7 @@ def _together(given: Sequence[Any], axes: Sequence[int | None], **loop: Any) -> 
         return _Lanes(member, own, state, lanes.waiting + turn.over.sum(), kept)
 
     first = jnp.arange(-(-size // _SHARE))
-    kept = jax.eval_shape(steps, given, begins).kept
-    kept = [jnp.zeros((size, places, *v.shape[1:]), v.dtype) for v in kept]
+    kept = [jnp.zeros((size, places, *v.shape), v.dtype) for v in _kept(loop["begin"], loop["step"])]
     start = _Lanes(first, of(first), [_of(v, first) for v in begins], jnp.asarray(len(first)), kept)
     kept = jax.lax.while_loop(lambda lanes: (lanes.member < size).any(), all_step, start).kept
     return kept, [0] * len(kept)

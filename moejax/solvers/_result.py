@@ -76,6 +76,9 @@ class Fit(NamedTuple):
         Of a likelihood: the total over rows of weight * log of the share of p(y | x) that the likeliest expert has.
     rows : jax.Array or None
         The total weight of the rows.
+    shares : jax.Array or None
+        Of each expert, its share of the weight of the rows, of sum 1: by responsibilities, or by the gate for a loss that is
+        not a likelihood.
 
     Notes
     -----
@@ -93,6 +96,7 @@ class Fit(NamedTuple):
     degrees_of_freedom: Any = None
     classified: Any = None
     rows: Any = None
+    shares: Any = None
 
     @property
     def aic(self) -> Any:
@@ -203,7 +207,8 @@ def finished(
         total,
         log_likelihood=log_likelihood,
         classified=classified,
-        effective=_sizes(share, weights),
+        shares=(share * weights).sum(axis=1),
+        squares=jnp.square(weights).sum(),
         objective=objective,
         finite=jnp.stack(
             [jnp.isfinite(v).all() for v in jax.tree.leaves(params) if jnp.issubdtype(v.dtype, jnp.inexact)]
@@ -220,7 +225,8 @@ def concluded(
     *,
     log_likelihood: Any,
     classified: Any,
-    effective: jax.Array,
+    shares: jax.Array,
+    squares: jax.Array,
     objective: jax.Array,
     finite: jax.Array,
     history: jax.Array,
@@ -231,8 +237,9 @@ def concluded(
 ) -> Fit:
     """The `Fit` of a solver that ended at params, of which all sums over rows are known.
 
-    log_likelihood, classified: totals, None where there is no likelihood. effective: (K,), the rows that each expert has to
-    itself. finite: whether all params are. flags: status bits that only the solver can tell.
+    log_likelihood, classified: totals, None where there is no likelihood. shares: (K,), of the weight of the rows. squares:
+    the sum of squared weights of rows, which have sum 1; shares over it are the rows that each expert has to itself (Kish
+    1965). finite: whether all params are. flags: status bits that only the solver can tell.
     """
     nothing = jnp.full_like(objective, jnp.nan)
     degrees = nothing
@@ -241,7 +248,7 @@ def concluded(
         degrees = degrees_of_freedom(model, params).astype(objective.dtype)
     diverged = ~(jnp.isfinite(objective) & finite)
     floor = model.family is not None and likelihood and model.family.at_floor(model.phi(params), target)
-    starved = (model.active(params) & (effective < _needed(model, params))).any()
+    starved = (model.active(params) & (shares / squares < _needed(model, params))).any()
     bits = (
         (diverged, Status.DIVERGED),
         (converged & ~diverged, Status.CONVERGED),
@@ -251,7 +258,8 @@ def concluded(
     )
     status = sum((jnp.where(flag, int(bit), 0) for flag, bit in bits), jnp.asarray(flags, jnp.int32))
     log_likelihood, classified = (log_likelihood, classified) if likelihood else (nothing, nothing)
-    return Fit(params, objective, log_likelihood, history, steps, kkt, status.astype(jnp.int32), degrees, classified, total)
+    status = status.astype(jnp.int32)
+    return Fit(params, objective, log_likelihood, history, steps, kkt, status, degrees, classified, total, shares)
 
 
 def normalized(weights: Any, y: jax.Array) -> jax.Array:
