@@ -94,19 +94,54 @@ class Rows(NamedTuple):
         return jax.lax.map(lambda each: function(self.block(*each[:2]), *each[2:]), (self.blocks, numbers, *more))
 
 
+def by_block(function: Callable[..., Any], arrays: int, *rows: Any) -> Any:
+    """What a function of rows returns for each row, n leading, computed block by block where there are many rows.
+
+    arrays: how many arrays of n numbers the function works in. rows: pytrees of arrays with n leading, or None.
+    """
+    leaves = jax.tree.leaves(rows)
+    n = leaves[0].shape[0]
+    wide = max((v.shape[1] for v in leaves if v.ndim == 2), default=1)
+    m = block_size(n, wide, arrays, leaves[0].dtype)
+    if m == 0:
+        return function(*rows)
+
+    def part(first: int, end: int) -> Any:
+        return jax.tree.map(lambda v: v[first:end], rows)
+
+    count = n // m
+    if any(_checks.is_traced(v) for v in leaves):
+        whole = jax.tree.map(lambda v: v.reshape(count, m, *v.shape[1:]), part(0, count * m))
+        found = jax.lax.map(lambda each: function(*each), whole)
+        pieces = [jax.tree.map(lambda v: v.reshape(count * m, *v.shape[2:]), found)]
+    else:  # outside of a program every loop would be compiled anew
+        pieces = [function(*part(i * m, (i + 1) * m)) for i in range(count)]
+    if n % m:
+        pieces.append(function(*part(count * m, n)))
+    return jax.tree.map(lambda *each: jnp.concatenate(each), *pieces)
+
+
 def lay(
-    x: Any, y: Any, weights: Any = None, offset: Any = None, leader: Any = None, division: Any = None, block: int = 0
+    x: Any,
+    y: Any,
+    weights: Any = None,
+    offset: Any = None,
+    leader: Any = None,
+    division: Any = None,
+    block: int = 0,
+    pads: bool = True,
 ) -> Rows:
     """Rows of arrays with n leading; NumPy's stay NumPy's, and are copies, padded to a size that other tables share.
 
-    weights: (n,), None for equal ones. division: (n, K). block: rows of a block; all rows are one unless given.
+    weights: (n,), None for equal ones. division: (n, K). block: rows of a block; all rows are one unless given. pads:
+    whether rows may be added.
     """
     is_numpy = all(isinstance(v, np.ndarray) for v in jax.tree.leaves((x, y, weights, offset)))
     is_numpy = is_numpy and not any(_checks.is_traced(v) for v in (leader, division))
     if is_numpy:
         leader, division = (None if v is None else np.asarray(v) for v in (leader, division))
     n = y.shape[0]
-    total = padded_size(n) if is_numpy else n
+    total = padded_size(n) if is_numpy and pads else n
     m = block or total
     count = -(-total // m)
     cut = _NumPyCut(n, count, m) if is_numpy else _Cut(n, count, m)

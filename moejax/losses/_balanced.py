@@ -57,10 +57,27 @@ class Balanced(Loss):
         """Numbers that a fit may set: `balance`, the weight of the term, and those of the loss."""
         return {**self.loss.hyper, "balance": self.weight}
 
+    @property
+    def has_sums(self) -> bool:
+        """Whether it follows from sums over rows: as the loss does."""
+        return self.loss.has_sums
+
     def value(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
         """Return the loss plus `balance` times the balancing term."""
-        balance = (data.hyper or {}).get("balance", self.weight)
-        return self.loss.value(model, params, data, weights) + balance * self.term(model, params, data, weights)
+        loss = self.loss.value(model, params, data, weights)
+        return loss + self._balance(data.hyper) * self.term(model, params, data, weights)
+
+    def sums(self, model: Model, params: Any, data: Data, weights: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
+        """Return the sums of the loss, and those of the term."""
+        return self.loss.sums(model, params, data, weights), self._term_sums(model, params, data, weights)
+
+    def of_sums(self, model: Model, params: Any, sums: Any, total: Any, hyper: Any) -> jax.Array:
+        """Return the loss plus `balance` times the balancing term."""
+        loss = self.loss.of_sums(model, params, sums[0], total, hyper)
+        return loss + self._balance(hyper) * self._term(model, params, sums[1])
+
+    def _balance(self, hyper: Any) -> Any:
+        return (hyper or {}).get("balance", self.weight)
 
     def score(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
         """Return the score of the loss, without the balancing term."""
@@ -85,15 +102,22 @@ class Balanced(Loss):
         jax.Array, ()
             The term, see `balanced`.
         """
-        count = model.active(params).sum()
+        return self._term(model, params, self._term_sums(model, params, data, weights))
+
+    def _term_sums(self, model: Model, params: Any, data: Data, weights: jax.Array) -> dict[str, jax.Array]:
+        """Of each expert, (K,): its share of the gate, and of rows that are sent to it."""
         if self.kind == "importance":
             share = model.gate_weights(params, data.x, data.key)
-            return count * jnp.square(dot(share / share.sum(axis=0), weights)).sum() - 1
+            return {"share": dot(share / share.sum(axis=0), weights)}
         probs = jnp.exp(model.log_gate(params, data.x, data.key))
-        kept = model.kept or 1
-        routed = largest(probs, kept) & model.active(params)[:, None]
-        share = dot(routed.astype(probs.dtype), weights) / jnp.minimum(kept, count)
-        return count * jnp.sum(share * dot(probs, weights))
+        routed = largest(probs, model.kept or 1) & model.active(params)[:, None]
+        return {"share": dot(probs, weights), "load": dot(routed.astype(probs.dtype), weights)}
+
+    def _term(self, model: Model, params: Any, sums: dict[str, jax.Array]) -> jax.Array:
+        count = model.active(params).sum()
+        if self.kind == "importance":
+            return count * jnp.square(sums["share"]).sum() - 1
+        return count * jnp.sum(sums["load"] / jnp.minimum(model.kept or 1, count) * sums["share"])
 
 
 def balanced(loss: LossLike, *, kind: str = "importance", weight: float = 0.01) -> Balanced:

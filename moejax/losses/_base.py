@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import jax
 
-from moejax._contracts import Contract, Record, is_whole, missing
+from moejax._contracts import Contract, Record, capability, is_whole, missing
 
 if TYPE_CHECKING:
     from moejax.model import Data, Model
@@ -32,6 +32,7 @@ class Loss(Contract):
     Notes
     -----
     Required: `value`. Optional, with a default: `has_likelihood`, `complete`, `takes_groups`, `hyper`, `check`, `score`.
+    Capability `has_sums`: `sums` and `of_sums`, by which large data are gone over in blocks of rows.
 
     A fit hands the responsibilities of a `complete` loss from `start` on in `data.division`, and the groups of one that
     `takes_groups` in `data.leader`. A loss reads the numbers of `hyper` from `data.hyper`.
@@ -59,6 +60,11 @@ class Loss(Contract):
         """Whether the rows of a group share their expert; by default no."""
         return False
 
+    @property
+    def has_sums(self) -> bool:
+        """Whether it follows from sums over rows, `sums` and `of_sums`; by default no."""
+        return False
+
     @abc.abstractmethod
     def value(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
         """Return the weighted mean over rows.
@@ -79,6 +85,52 @@ class Loss(Contract):
         jax.Array, ()
             The mean loss, without penalties.
         """
+
+    @capability("has_sums")
+    def sums(self, model: Model, params: Any, data: Data, weights: jax.Array) -> Any:
+        """Return sums over some of the rows, which add up to those over all.
+
+        Parameters
+        ----------
+        model : Model
+            The model.
+        params : dict
+            Params of the model.
+        data : moejax.model.Data
+            Some rows.
+        weights : jax.Array, (n,)
+            Of these rows. Those of all rows have sum 1.
+
+        Returns
+        -------
+        pytree
+            Sums, none of which is of the size of the rows.
+        """
+        raise NotImplementedError
+
+    @capability("has_sums")
+    def of_sums(self, model: Model, params: Any, sums: Any, total: Any, hyper: Mapping[str, Any] | None) -> jax.Array:
+        """Return the mean loss that has these sums over all rows: `value`.
+
+        Parameters
+        ----------
+        model : Model
+            The model.
+        params : dict
+            Params of the model.
+        sums : pytree
+            What `sums` returned, added up.
+        total : jax.Array or float, ()
+            The total weight of the rows before they were scaled.
+        hyper : mapping or None
+            Numbers of the fit by name.
+
+        Returns
+        -------
+        jax.Array, ()
+            The mean loss, without penalties.
+        """
+        raise NotImplementedError
 
     def check(self, model: Model) -> None:
         """Raise ValueError where a model and the loss do not go together; by default never.

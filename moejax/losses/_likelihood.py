@@ -32,6 +32,7 @@ class NegativeLogLikelihood(Loss):
     joint: bool = False
     kept: int | None = None
     complete: bool = False
+    has_sums = True
 
     @property
     def has_likelihood(self) -> bool:
@@ -154,8 +155,16 @@ class NegativeLogLikelihood(Loss):
         The joint one includes the gate's prior. For experts whose params are a distribution it is an upper bound, with their
         prior.
         """
-        log_joint = self.log_joint(model, params, data)
-        return self._mean(model, params, data, weights, log_joint) + self.expert_prior(model, params, data)
+        return self.of_sums(model, params, self.sums(model, params, data, weights), data.size, data.hyper)
+
+    def sums(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
+        """Return the weighted sum over rows of the log-likelihood."""
+        return self._sum(self.log_joint(model, params, data), data, weights)
+
+    def of_sums(self, model: Model, params: Any, sums: jax.Array, total: Any, hyper: Any) -> jax.Array:
+        """Return the negative sum with what gate and experts themselves add."""
+        value: jax.Array = self.gate_prior(model, params["gate"]) - sums - model.log_prior(params) / total
+        return value
 
     def score(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
         """Return the same for the density that `Model.log_prob` has, without the prior of experts.
@@ -164,11 +173,10 @@ class NegativeLogLikelihood(Loss):
         """
         loss = NegativeLogLikelihood() if self.complete else self
         log_joint = model.pooled(loss.log_gate(model, params, data), model.log_density(params, data), data.leader)
-        return loss._mean(model, params, data, weights, log_joint)
+        return loss.gate_prior(model, params["gate"]) - loss._sum(log_joint, data, weights)
 
-    def _mean(self, model: Model, params: Any, data: Data, weights: jax.Array, log_joint: jax.Array) -> jax.Array:
-        each = self.each(log_joint, data.division)
-        return self.gate_prior(model, params["gate"]) - weighted_sum(of_units(weights, data.leader), each)
+    def _sum(self, log_joint: jax.Array, data: Data, weights: jax.Array) -> jax.Array:
+        return weighted_sum(of_units(weights, data.leader), self.each(log_joint, data.division))
 
     def gate_prior(self, model: Model, gate: Any) -> Any:
         """Return what a gate that models its inputs adds to the joint loss.
@@ -186,25 +194,6 @@ class NegativeLogLikelihood(Loss):
             A mean over rows; 0 unless joint.
         """
         return -model.gate.log_prior(gate) if self.joint else 0.0
-
-    def expert_prior(self, model: Model, params: Any, data: Data) -> Any:
-        """Return what experts whose params are a distribution add to the loss.
-
-        Parameters
-        ----------
-        model : Model
-            The model.
-        params : dict
-            Params of the model.
-        data : moejax.model.Data
-            Whose total weight divides.
-
-        Returns
-        -------
-        jax.Array or float, ()
-            A mean over rows; 0 for other experts.
-        """
-        return -model.log_prior(params) / data.size
 
 
 def nll() -> NegativeLogLikelihood:
@@ -313,8 +302,8 @@ def complete_nll(*, joint: bool = False) -> NegativeLogLikelihood:
 
         -sum over k of  r_k [log g_k(x) + log f_k(y)].
 
-    A fit gets the responsibilities r, (n, K), as `start`: it is decided beforehand which expert has which row, and experts
-    and gate are regressions of their own. Held-out rows are compared by log p(y | x).
+    A fit gets the responsibilities r, (n, K), as `start_responsibilities`: it is decided beforehand which expert has which
+    row, and experts and gate are regressions of their own. Held-out rows are compared by log p(y | x).
     """
     return NegativeLogLikelihood(joint=joint, complete=True)
 

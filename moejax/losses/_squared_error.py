@@ -19,11 +19,21 @@ from moejax.model import Data, Model
 class SquaredError(Loss):
     """Squared error of the gated mean; made by `squared_error`."""
 
+    has_sums = True
+
     def value(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
         """Return the weighted mean over rows, and plain mean over outputs, of (y - E[y | x])^2."""
+        return self.sums(model, params, data, weights)
+
+    def sums(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
+        """Return the weighted sum over rows."""
         mean = model.mean(params, data.x, data.offset, data.key)
         _checks.shape("y", data.y, mean.shape, "like a prediction")
         return dot(weights, mean_over_outputs(jnp.square(mean - data.y), 1))
+
+    def of_sums(self, model: Model, params: Any, sums: jax.Array, total: Any, hyper: Any) -> jax.Array:
+        """Return the sum, which is the mean: weights have sum 1."""
+        return sums
 
 
 def squared_error() -> SquaredError:
@@ -47,9 +57,18 @@ class CompleteSquaredError(Loss):
     """Squared error of each expert on its own rows; made by `complete_squared_error`."""
 
     complete = True
+    has_sums = True
 
     def value(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
         """Return the weighted mean over rows of r_k (y - mean_k)^2 - r_k log g_k, summed over experts."""
+        return self.sums(model, params, data, weights)
+
+    def of_sums(self, model: Model, params: Any, sums: jax.Array, total: Any, hyper: Any) -> jax.Array:
+        """Return the sum, which is the mean: weights have sum 1."""
+        return sums
+
+    def sums(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
+        """Return the weighted sum over rows."""
         means = model.means(params, data.x, data.offset)
         _checks.shape("y", data.y, means.shape[1:], "like a prediction")
         each = mean_over_outputs(jnp.square(means - data.y), 2) - model.log_gate(params, data.x, data.key)

@@ -12,6 +12,7 @@ import numpy as np
 
 from moejax import _checks
 from moejax._contracts import Params, Part
+from moejax._rows import by_block
 from moejax.experts import Expert, ExpertLike, by_columns, check_division
 from moejax.experts import completed as completed_expert
 from moejax.families import Family, FamilyLike
@@ -20,6 +21,8 @@ from moejax.gates import NEVER, Gate, GateLike, among
 from moejax.gates import completed as completed_gate
 from moejax.model._columns import Columns, column_tuple, columns_of
 from moejax.model._data import PARTS, Data, Inputs, floating, is_table, leaders
+
+_WORK_ARRAYS = 8  # arrays of (K, n) that a prediction makes
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class Model:
         jax.Array, (n,) or (n, m)
             Predictions. A top-1 gate uses the mean of one expert alone; `categorical` gives class probabilities (n, C).
         """
-        return self.mean(params, self.prepare(x), offset)
+        return self._by_block(lambda x, offset: self.mean(params, self.prepare(x), offset), x, offset)
 
     def expert_predictions(self, params: Params, x: Any, offset: Any = None) -> jax.Array:
         """Return the mean of each expert.
@@ -117,7 +120,11 @@ class Model:
         jax.Array, (n, K) or (n, K, m)
             Means.
         """
-        return jnp.swapaxes(self.means(params, self.prepare(x), offset), 0, 1)
+
+        def means(x: Any, offset: Any) -> jax.Array:
+            return jnp.swapaxes(self.means(params, self.prepare(x), offset), 0, 1)
+
+        return self._by_block(means, x, offset)
 
     def gate_probs(self, params: Params, x: Any) -> jax.Array:
         """Return P(expert | x), soft for every gate.
@@ -134,7 +141,7 @@ class Model:
         jax.Array, (n, K)
             Probabilities, of sum 1 over experts.
         """
-        return jnp.exp(self.log_gate(params, self.prepare(x))).T
+        return self._by_block(lambda x: jnp.exp(self.log_gate(params, self.prepare(x))).T, x)
 
     def log_prob(self, params: Params, x: Any, y: Any, offset: Any = None) -> jax.Array:
         """Return log p(y | x), the log density or log mass of the mixture for each row.
@@ -160,7 +167,11 @@ class Model:
         ValueError
             If the model has no family.
         """
-        return jax.nn.logsumexp(self.log_joint(params, self.prepare(x), jnp.asarray(y), offset), axis=0)
+
+        def each(x: Any, y: jax.Array, offset: Any) -> jax.Array:
+            return jax.nn.logsumexp(self.log_joint(params, self.prepare(x), y, offset), axis=0)
+
+        return self._by_block(each, x, jnp.asarray(y), offset)
 
     def responsibilities(self, params: Params, x: Any, y: Any, offset: Any = None, groups: Any = None) -> jax.Array:
         """Return P(expert | x, y).
@@ -192,8 +203,13 @@ class Model:
         -----
         The responsibility of expert k for a row is g_k(x) f(y; eta_k(x), phi_k) / p(y | x).
         """
-        data = Data(self.prepare(x), jnp.asarray(y), offset, None if groups is None else leaders(groups))
-        return jax.nn.softmax(self.grouped_log_joint(params, data), axis=0).T
+
+        def each(x: Any, y: jax.Array, offset: Any, leader: Any = None) -> jax.Array:
+            return jax.nn.softmax(self.grouped_log_joint(params, Data(self.prepare(x), y, offset, leader)), axis=0).T
+
+        if groups is not None:  # a group may lie anywhere among the rows
+            return each(x, jnp.asarray(y), offset, leaders(groups))
+        return self._by_block(each, x, jnp.asarray(y), offset)
 
     def sample(self, key: jax.Array, params: Params, x: Any, offset: Any = None) -> jax.Array:
         """Return a draw of y for each row, from the density of `log_prob`.
@@ -227,6 +243,11 @@ class Model:
         chosen = jax.random.categorical(expert_key, self.log_gate(params, inputs), axis=0)
         draws = family.sample(family_key, self.eta(params, inputs, offset), self.phi(params))
         return draws[chosen, jnp.arange(draws.shape[1])]
+
+    def _by_block(self, function: Callable[..., jax.Array], x: Any, *rows: Any) -> jax.Array:
+        rows = jax.tree.map(jnp.asarray, rows)
+        found: jax.Array = by_block(function, _WORK_ARRAYS * self.n_experts, floating(x), *rows)
+        return found
 
     # ---- inside: experts lead, rows last ------------------------------------------------------------------------
 

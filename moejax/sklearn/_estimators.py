@@ -12,11 +12,11 @@ import jax
 import numpy as np
 
 from moejax import _cache, _checks
+from moejax._rows import padded_size
 from moejax.model import Model
 from moejax.solvers import EMFit, Fit
 from moejax.sweeps import select, sweep
 
-_FEWEST_ROWS = 16  # the smallest number of rows that predictions are compiled for; larger numbers are powers of two
 _LITTLE_WORK = 2**30  # bytes of work arrays, summed over all steps of all fits
 
 
@@ -175,7 +175,7 @@ def is_little(fit: Any, n_init: int, y: np.ndarray) -> bool:
 
 
 def applied(method: str, model: Model, params: Any, *rows: Any) -> np.ndarray:
-    """Apply a method of the model to rows, compiled for a number of rows that is rounded up to a power of two.
+    """Apply a method of the model to rows, compiled for a number of rows that other tables share.
 
     Parameters
     ----------
@@ -195,7 +195,7 @@ def applied(method: str, model: Model, params: Any, *rows: Any) -> np.ndarray:
     """
     first = jax.tree.leaves(rows)[0]
     n = len(first)
-    size = max(_FEWEST_ROWS, 1 << (n - 1).bit_length())
+    size = padded_size(n)
     padded = jax.tree.map(lambda v: np.pad(v, [(0, size - n)] + [(0, 0)] * (v.ndim - 1), "edge"), rows)
     with precision(first.dtype), _cache.of_estimators():
         return np.asarray(_applied(method, model, params, *padded))[:n]

@@ -3,6 +3,8 @@
 from moejax.solvers._arguments import check_data as check_data
 from moejax.solvers._arguments import check_groups as check_groups
 from moejax.solvers._arguments import check_key as check_key
+from moejax.solvers._base import Solver as Solver
+from moejax.solvers._configured import Configured as Configured
 from moejax.solvers._em import EMFit as EMFit
 from moejax.solvers._em import fit_em as fit_em
 from moejax.solvers._gradient import GradientFit as GradientFit
@@ -27,11 +29,13 @@ from moejax.solvers._training import TrainState as TrainState
 
 __all__ = [
     "INADMISSIBLE",
+    "Configured",
     "EMFit",
     "Fit",
     "GradientFit",
     "Optimizer",
     "Path",
+    "Solver",
     "Status",
     "TrainState",
     "check_data",

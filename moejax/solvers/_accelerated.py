@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from moejax._trees import merge, split
-from moejax.model import Data
 from moejax.solvers import _shared
 from moejax.solvers._proximal import shrunk_parts
-from moejax.solvers._training import LARGEST, PENALIZED, Hyper, TrainState, tree_dot, tree_minus
+from moejax.solvers._training import LARGEST, PENALIZED, Hyper, MeanLoss, TrainState, tree_dot, tree_minus
 
 
 class _Momentum(NamedTuple):
@@ -73,9 +72,7 @@ def _searched(
     return trial, tree_dot(move, move) / (2 * trial.size) > slack
 
 
-def accelerated_step(
-    fit: Any, state: TrainState, data: Data, weights: jax.Array, hyper: Hyper
-) -> tuple[TrainState, jax.Array]:
+def accelerated_step(fit: Any, state: TrainState, mean_loss: MeanLoss, hyper: Hyper) -> tuple[TrainState, jax.Array]:
     """One step of FISTA (Beck and Teboulle 2009), its size found by backtracking.
 
     The extrapolation starts anew where it points uphill (O'Donoghue and Candes 2015) and where the objective would
@@ -87,7 +84,7 @@ def accelerated_step(
     momentum: _Momentum = state.optimizer_state
 
     def loss(trained: Any) -> jax.Array:
-        return fit.loss.value(fit.model, merge(trained, rest), data, weights)
+        return mean_loss(merge(trained, rest))
 
     def penalty(trained: Any) -> Any:
         return _shared.penalty(fit, merge(trained, rest), hyper)

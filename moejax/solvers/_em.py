@@ -20,23 +20,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from moejax import _cache, _checks, _rows, losses, penalties
+from moejax import _checks, losses, penalties
 from moejax._ops import choose, where
 from moejax._rows import Rows
 from moejax.families import Target
-from moejax.model import PARTS, Data, Model
-from moejax.solvers import _lanes, _shared, _starts
-from moejax.solvers._iterations import EM, State, Task
-from moejax.solvers._result import Fit
+from moejax.model import PARTS, Model
+from moejax.solvers import _shared, _starts
+from moejax.solvers._configured import Configured, Hyper
+from moejax.solvers._iterations import EM, Task
 from moejax.solvers._sums import column_means, prepared, target_moments
 
-Hyper = dict[str, Any]
 _START_STEPS = {"exact": 1, "approximate": 3, "gradient": 15}  # with the responsibilities of a start, by kind of M-step
 _WORK_ARRAYS = 12  # arrays of (K, n) or (K, n, m) that an iteration makes
 
 
 @dataclass(frozen=True)
-class EMFit:
+class EMFit(Configured):
     """A fit by EM, configured by `fit_em`; call it, or hand it to `sweep` or `path`.
 
     It is hashed by its configuration: building it again compiles nothing anew.
@@ -75,157 +74,10 @@ class EMFit:
         """The names that `hyper` may hold, with their defaults."""
         return {**{p.name: 0.0 for p in self.penalties}, **self.model.hyper, "restart": 0}
 
-    def __call__(
-        self,
-        key: jax.Array,
-        x: Any,
-        y: Any,
-        hyper: Hyper | None = None,
-        *,
-        weights: Any = None,
-        offset: Any = None,
-        groups: Any = None,
-        start: Any = None,
-    ) -> Fit:
-        """Fit once.
-
-        It is pure: it takes `jit` and `vmap`, and compiles itself when called outside of them.
-
-        Parameters
-        ----------
-        key : jax.Array
-            The only source of randomness.
-        x : array_like, (n, d), or pytree
-            Inputs, an array or a pytree of arrays with n leading.
-        y : array_like, (n,) or (n, m)
-            Targets, (n, m) for m outputs.
-        hyper : dict or None, default None
-            Numbers by name (see the property `hyper`), each of which may be traced. `restart` numbers the starts of `key`,
-            from 0.
-        weights : array_like or None, (n,), default None
-            Frequencies of the rows, none below 0. None for equal ones.
-        offset : array_like or None, default None
-            Added to every expert's predictor, on the scale of eta; shaped like the predictor of one expert.
-        groups : array_like or None, (n,), default None
-            Whole numbers; the rows of a group share their expert and have equal weights.
-        start : dict or array_like or callable or None, default None
-            Params to start from in the place of drawn ones; or responsibilities (n, K), or a function of x that returns them
-            (see `moejax.division`). None for responsibilities that are drawn as `init` says.
-
-        Returns
-        -------
-        Fit
-            Params and how good they are. Once running, nothing raises; `Fit.status` tells.
-
-        Raises
-        ------
-        ValueError
-            Before anything compiles: if numbers are NaN or infinite, shapes do not fit, the family cannot have the targets,
-            weights are below 0 or all 0, there are more experts than distinct rows, or `hyper` has an unknown name or a
-            value that cannot be.
-        """
-        given = _shared.arguments(self, key, x, y, hyper, weights, offset, groups, start)
-        return _compiled(self, given[0], given[3], *self.laid(*given[1:3], *given[4:]))
-
-    def resumed(
-        self,
-        key: Any,
-        x: Any,
-        y: Any,
-        hyper: Hyper,
-        params: Any,
-        warm: jax.Array,
-        weights: Any,
-        offset: Any,
-        leader: Any,
-        start: Any,
-    ) -> Fit:
-        """Fit from these params where `warm` is true, and elsewhere from where a call would start, in one program.
-
-        It is for compiled code: nothing is checked.
-
-        Parameters
-        ----------
-        key : jax.Array
-            The only source of randomness.
-        x : jax.Array or pytree
-            Inputs.
-        y : jax.Array, (n,) or (n, m)
-            Targets.
-        hyper : dict
-            Numbers by name.
-        params : dict
-            Params to start from.
-        warm : jax.Array, ()
-            A boolean.
-        weights : jax.Array or None, (n,)
-            Weights of the rows.
-        offset : jax.Array or None
-            Added to every expert's predictor.
-        leader : jax.Array or None, (n,)
-            As from `moejax.model.leaders`.
-        start : dict or jax.Array or None
-            As in a call, but no function.
-
-        Returns
-        -------
-        Fit
-            The fit.
-        """
-        return self._fit(key, x, y, hyper, weights, offset, leader, start, resume=(params, warm))
-
-    def laid(self, x: Any, y: Any, weights: Any, offset: Any, leader: Any, start: Any) -> tuple[Rows, Any]:
-        """Return rows in blocks, and params to start from.
-
-        Parameters
-        ----------
-        x : jax.Array or pytree
-            Inputs.
-        y : jax.Array, (n,) or (n, m)
-            Targets.
-        weights : jax.Array or None, (n,)
-            Weights of the rows.
-        offset : jax.Array or None
-            Added to every expert's predictor.
-        leader : jax.Array or None, (n,)
-            As from `moejax.model.leaders`.
-        start : dict or jax.Array or None
-            Params, or responsibilities (n, K).
-
-        Returns
-        -------
-        rows : Rows
-            Blocks, which hold responsibilities to start from, if there are any.
-        start : dict or None
-            Params to start from, or None.
-        """
-        is_params = isinstance(start, dict)
-        division = None if is_params or start is None else start.astype(y.dtype)
-        return _rows.lay(x, y, weights, offset, leader, division, self._block(x, y)), start if is_params else None
-
-    def descent(self, key: Any, hyper: Hyper, rows: Rows, start: Any = None, resume: Any = None) -> tuple[EM, Task]:
-        """Return the iterations of this fit and what they are given, for compiled code that runs them itself.
-
-        Parameters
-        ----------
-        key : jax.Array
-            The only source of randomness.
-        hyper : dict
-            Numbers by name.
-        rows : Rows
-            Blocks of rows, of raw weights.
-        start : dict or None, default None
-            Params to start from.
-        resume : tuple or None, default None
-            Params, and a boolean that says whether to begin there.
-
-        Returns
-        -------
-        solver : EM
-            The iterations: `init`, `step`, `done`, `finish`.
-        task : Task
-            What they are given.
-        """
+    def descent(
+        self, key: Any, hyper: Hyper, rows: Rows, start: Any = None, resume: tuple[Any, Any] | None = None
+    ) -> tuple[EM, Task]:
+        """Return the iterations of EM and what they are given: see `Configured.descent`."""
         model, number = self.model, hyper.get("restart", jnp.zeros((), jnp.int32))
         dtype, leader = rows.blocks.y.dtype, rows.blocks.leader
         total = rows.blocks.weights.sum()
@@ -271,157 +123,39 @@ class EMFit:
             task = task._replace(inputs=rows.sum(lambda block: prepared(model, block.x, means, keep=True)))
         return EM(self, params), task
 
-    def objective(self, params: Any, data: Data, weights: jax.Array, hyper: Hyper) -> jax.Array:
-        """Return the objective that EM lowers: the mean negative log-likelihood plus penalties.
-
-        Parameters
-        ----------
-        params : dict
-            Params of the model.
-        data : Data
-            Prepared inputs and target.
-        weights : jax.Array, (n,)
-            Weights of the rows, of sum 1.
-        hyper : dict
-            Numbers by name, with the weights of penalties.
-
-        Returns
-        -------
-        jax.Array, ()
-            A mean over rows.
-        """
-        return self.loss.value(self.model, params, data, weights) + _shared.penalty(self, params, hyper)
-
     def score(self, params: Any, x: Any, y: jax.Array, weights: Any, offset: Any = None, groups: Any = None) -> jax.Array:
-        """Return the weighted mean of -log p(y | x), by which selection compares: lower is better.
-
-        Parameters
-        ----------
-        params : dict
-            Params of the model.
-        x : array_like or pytree
-            Inputs of rows that may be others than the fitted ones.
-        y : jax.Array, (n,) or (n, m)
-            Targets.
-        weights : jax.Array or None, (n,)
-            Weights of the rows.
-        offset : jax.Array or None, default None
-            Added to every expert's predictor.
-        groups : jax.Array or None, (n,), default None
-            Labels; the rows of a group share their expert.
-
-        Returns
-        -------
-        jax.Array, ()
-            A mean over rows, without penalties.
-        """
+        """Return the weighted mean of -log p(y | x), whatever likelihood is ascended: see `Configured.score`."""
         return _shared.score(self.model, losses.NegativeLogLikelihood(), params, x, y, weights, offset, groups)
 
     def work_bytes(self, y: jax.Array) -> int:
-        """Return about how much memory an iteration of one fit works in, by which a sweep chooses how many to run at once.
-
-        Parameters
-        ----------
-        y : jax.Array, (n,) or (n, m)
-            Targets.
-
-        Returns
-        -------
-        int
-            Bytes.
-        """
+        """Return about how much memory an iteration of one fit works in: see `Configured.work_bytes`."""
         return _WORK_ARRAYS * self.model.n_experts * y.size * y.dtype.itemsize
 
     @property
-    def takes_padding(self) -> bool:
-        """Whether rows of weight 0 may be added below the face: yes."""
+    def has_warm_start(self) -> bool:
+        """Whether a path can lead its iterations from one value to the next: yes."""
         return True
 
-    @property
-    def uneven(self) -> bool:
-        """Whether fits end at different times: yes, each ends when it has converged."""
-        return True
+    def rows_in_block(self, x: Any, y: Any, leader: Any = None) -> int:
+        """Return how many rows a block has; 0 where all rows are one block."""
+        if self.block_size is not None:
+            return min(self.block_size, y.shape[0])
+        return super().rows_in_block(x, y, leader)
 
     def check_hyper(self, hyper: Hyper) -> None:
-        """Raise ValueError for a name that means nothing here, or a number that it cannot have (any shape is taken).
-
-        Parameters
-        ----------
-        hyper : dict
-            Numbers by name.
-        """
-        _shared.check_hyper(self, hyper)
+        """Raise ValueError as `Configured.check_hyper` does, and for penalties in an order that has no M-step."""
+        super().check_hyper(hyper)
         penalties.check_order([p for p, _ in _shared.used(self, hyper)])
 
     def check_data(
         self, x: Any, y: Any, weights: Any = None, offset: Any = None, groups: Any = None, start: Any = None
     ) -> None:
-        """Raise ValueError unless these can be fitted by this model; see `__call__`.
-
-        Parameters
-        ----------
-        x : array_like or pytree
-            Inputs.
-        y : array_like, (n,) or (n, m)
-            Targets.
-        weights : array_like or None, (n,), default None
-            Weights of the rows.
-        offset : array_like or None, default None
-            Added to every expert's predictor.
-        groups : array_like or None, (n,), default None
-            Labels of rows.
-        start : dict or array_like or callable or None, default None
-            Where to start.
-        """
-        _shared.checked_rows(self, x, y, weights, offset, groups, start)
+        """Raise ValueError unless these can be fitted by this model; see `__call__`."""
+        super().check_data(x, y, weights, offset, groups, start)
         _starts.check_init(self.init, self.model.table(x))
         _starts.check_distinct(x, y, self.model.n_experts)
 
     # ---- inside the compiled program ----------------------------------------------------------------------------
-
-    def _fit(self, key: Any, x: Any, y: Any, hyper: Hyper, *more: Any, resume: Any = None) -> Fit:
-        return self.solve(key, hyper, *self.laid(x, y, *more), resume)
-
-    def solve(self, key: Any, hyper: Hyper, rows: Rows, start: Any = None, resume: Any = None) -> Fit:
-        """Fit once, inside compiled code.
-
-        Parameters
-        ----------
-        key : jax.Array
-            The only source of randomness.
-        hyper : dict
-            Numbers by name.
-        rows : Rows
-            Blocks of rows, of raw weights.
-        start : dict or None, default None
-            Params to start from.
-        resume : tuple or None, default None
-            See `descent`.
-
-        Returns
-        -------
-        Fit
-            The fit.
-        """
-        solver, task = self.descent(key, hyper, rows, start, resume)
-
-        def step(task: Task, state: State) -> _lanes.Turn:
-            state = solver.step(task, state)
-            over = solver.done(state)
-            return _lanes.Turn(state, over, jnp.zeros((), jnp.int32), solver.end(state), over)
-
-        ends = _lanes.run(_lanes.Loop(solver.init, step, 1), task)
-        return solver.finish(task, jax.tree.map(lambda v: v[0], ends))
-
-    def _block(self, x: Any, y: Any) -> int:
-        if self.block_size is not None:
-            return min(self.block_size, y.shape[0])
-        return _rows.block_size(y.shape[0], *self._widths(x, y), y.dtype)
-
-    def _widths(self, x: Any, y: Any) -> tuple[int, int]:
-        """Columns of the widest table, and work arrays of an iteration."""
-        wide = max((v.shape[1] + 1 for v in jax.tree.leaves(x) if v.ndim == 2), default=1)
-        return wide, _WORK_ARRAYS * self.model.n_experts * (y.size // y.shape[0])
 
     def tolerance(self, dtype: Any) -> float:
         """Return the violation of the optimality condition at which a fit has converged.
@@ -476,11 +210,6 @@ class EMFit:
         return {name: jnp.asarray(0.1, dtype) for name, there in own.items() if not there}
 
 
-@_cache.jit
-def _compiled(fit: EMFit, *arguments: Any) -> Fit:
-    return fit.solve(*arguments)
-
-
 def fit_em(
     model: Model,
     loss: Any = None,
@@ -490,6 +219,7 @@ def fit_em(
     max_iter: int = 500,
     tol: float | None = None,
     record_every: int = 10,
+    block_size: int | None = None,
 ) -> EMFit:
     """Configure a fit of the mixture's likelihood by EM, with exact zeros.
 
@@ -499,7 +229,7 @@ def fit_em(
         From `moe`, with a family.
     loss : Loss or None, default None
         None for the likelihood that goes with the model, see Notes, or that very loss. `losses.complete_nll` for the
-        likelihood of responsibilities that a fit gets as `start`, which are then held.
+        likelihood of responsibilities that a fit gets as `start_responsibilities`, which are then held.
     penalty : sequence of PenaltyLike or PenaltyLike or None, default None
         From `moejax.penalties`, in the order of their proximal steps. None for L1, group lasso over experts and L2, on
         experts and on gate. Each has weight 0 until `hyper` sets it.
@@ -517,11 +247,15 @@ def fit_em(
         in float64 and 1e-4 in float32.
     record_every : int, default 10
         Iterations between two numbers of `Fit.history`.
+    block_size : int or None, default None
+        Rows over which sums are taken at once. None for a size that fits a core's cache, which depends on shapes and type
+        alone; small data are one block.
 
     Returns
     -------
     EMFit
-        A pure function fit(key, x, y, hyper=None, *, weights=None, offset=None, groups=None, start=None) -> Fit.
+        A pure function fit(key, x, y, hyper=None, *, weights=None, offset=None, groups=None, start_params=None,
+        start_responsibilities=None) -> Fit.
 
     Raises
     ------
@@ -563,8 +297,11 @@ def fit_em(
     _starts.check_name(init)
     _checks.count("max_iter", max_iter)
     _checks.count("record_every", record_every)
+    if block_size is not None:
+        _checks.count("block_size", block_size)
     if tol is not None:
         _checks.not_negative("tol", tol)
     chosen_penalties = penalties.standard() if penalty is None else _shared.checked_penalties(penalty)
     tol = None if tol is None else float(tol)
-    return EMFit(model, chosen_penalties, init, int(max_iter), tol, int(record_every), own if loss is None else loss)
+    chosen_loss = own if loss is None else loss
+    return EMFit(model, chosen_penalties, init, int(max_iter), tol, int(record_every), chosen_loss, block_size)

@@ -17,6 +17,7 @@ from moejax._rows import Block, Rows
 from moejax._trees import chosen, merge, replaced, split
 from moejax.families import Target
 from moejax.solvers import _shared
+from moejax.solvers._base import Solver
 from moejax.solvers._coupled import coupled_step
 from moejax.solvers._extrapolation import Memory, extrapolated, no_memory
 from moejax.solvers._result import Fit, Status, concluded
@@ -128,7 +129,7 @@ class End(NamedTuple):
         return self.report[0]
 
 
-class EM:
+class EM(Solver):
     """The iterations of one fit, one by one: `init`, `step` until `done`, and the `Fit` that `finish` makes.
 
     A step is what it asks of the rows, a function of a block with values that are added up, and `update`, which sees the

@@ -25,9 +25,9 @@ from moejax import _cache, _checks
 from moejax.solvers import _division, _lanes, _sequence, _shared
 from moejax.solvers._arguments import check_key
 from moejax.solvers._result import Fit, Status
-from moejax.solvers._sequence import COUNT, RATIO, given, is_count, parts_of
+from moejax.solvers._sequence import COUNT, RATIO, is_count, parts_of
 
-_FACE = ("hyper", "check_hyper", "check_data", "score", "work_bytes", "model", "penalties", "loss")
+_FACE = ("hyper", "check_hyper", "check_data", "score", "work_bytes", "model", "penalties", "loss", "laid", "solve")
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,8 @@ class Path:
         weights: Any = None,
         offset: Any = None,
         groups: Any = None,
+        start_params: Any = None,
+        start_responsibilities: Any = None,
         start: Any = None,
     ) -> Fit:
         """Fit along the sequence.
@@ -111,8 +113,12 @@ class Path:
             Added to every expert's predictor, on the scale of eta.
         groups : array_like or None, (n,), default None
             Whole numbers; the rows of a group share their expert.
+        start_params : dict or None, default None
+            Params from which the first fit starts.
+        start_responsibilities : array_like or callable or None, (n, K), default None
+            Responsibilities from which the first fit starts, or a function of x that returns them.
         start : dict or array_like or callable or None, default None
-            Where the first fit starts, as for the fit.
+            An older name for both, as for the fit.
 
         Returns
         -------
@@ -131,13 +137,15 @@ class Path:
         the params before it, or at the first start again if those diverged. A path of EM starts where the line through the
         last two params leads, if the objective is lower there.
         """
+        with _shared.one_start(start, start_params, start_responsibilities) as begin:
+            return self._checked(key, x, y, {} if hyper is None else hyper, weights, offset, groups, parts_of(begin))
+
+    def _checked(self, key: Any, x: Any, y: Any, hyper: Any, weights: Any, offset: Any, groups: Any, start: Any) -> Fit:
         check_key(key)
-        hyper = {} if hyper is None else hyper
         self.check_hyper(hyper)
         for name, value in hyper.items():
             if name != self.name:
                 _checks.shape(f"hyper[{name!r}]", value, (), "one number; `sweep` takes many")
-        start = parts_of(start)
         self.check_data(x, y, weights, offset, groups, start)
         if callable(start):
             start = _division.resolved("start", start, x, self.model.n_experts)
@@ -182,9 +190,8 @@ class Path:
         Fit
             With a leading axis (P,), in the order of `values`.
         """
-        more = given({"weights": weights, "offset": offset, "groups": leader, "start": start})
-        dtype = jax.tree.leaves(x)[0].dtype
-        return _compiled(self, key, x, y, _shared.array(values, dtype), hyper, more)
+        hyper = {**hyper, self.name: _shared.array(values, jax.tree.leaves(x)[0].dtype)}
+        return _compiled(self, key, hyper, *self.laid(x, y, weights, offset, leader, start))
 
     def score(
         self, params: Any, x: Any, y: jax.Array, weights: jax.Array, offset: Any = None, groups: Any = None
@@ -279,65 +286,83 @@ class Path:
         """
         self.fit.check_data(x, y, weights, offset, groups, parts_of(start))
 
-    # ---- inside the compiled program ----------------------------------------------------------------------------
+    # ---- below the face: nothing is checked ------------------------------------------------------------------------
 
-    def _along(self, key: Any, x: Any, y: jax.Array, values: jax.Array, hyper: dict[str, Any], more: dict[str, Any]) -> Fit:
+    def laid(self, x: Any, y: Any, weights: Any, offset: Any, leader: Any, start: Any) -> tuple[Any, Any]:
+        """Return rows in blocks, and params to start from, as the fit does.
+
+        Parameters
+        ----------
+        x : jax.Array or pytree
+            Inputs.
+        y : jax.Array, (n,) or (n, m)
+            Targets.
+        weights : jax.Array or None, (n,)
+            Weights of the rows.
+        offset : jax.Array or None
+            Added to every expert's predictor.
+        leader : jax.Array or None, (n,)
+            As from `moejax.model.leaders`.
+        start : dict or jax.Array or None
+            Params, or responsibilities (n, K).
+
+        Returns
+        -------
+        rows : Rows
+            Blocks of rows.
+        start : dict or None
+            Params to start from, or None.
+        """
+        rows, start = self.fit.laid(x, y, weights, offset, leader, start)
+        return rows, start
+
+    def solve(self, key: Any, hyper: dict[str, Any], rows: Any, start: Any = None) -> Fit:
+        """Fit along the sequence, inside compiled code.
+
+        Parameters
+        ----------
+        key : jax.Array
+            The only source of randomness.
+        hyper : dict
+            Numbers by name, and the sequence, (P,).
+        rows : Rows
+            Blocks of rows, of raw weights.
+        start : dict or None, default None
+            Params from which the first fit starts.
+
+        Returns
+        -------
+        Fit
+            With a leading axis (P,), in the order of the values.
+        """
+        values = hyper[self.name]
         order = jnp.argsort(-values if self.descending else values, stable=True)
-        along = self._chained if not hasattr(self.fit, "descent") else self._descended
-        fits = along(key, x, y, values[order], hyper, more)
+        along = self._walked if self.fit.has_warm_start else self._chained
+        fits = along(key, {**hyper, self.name: values[order]}, rows, start)
         return jax.tree.map(lambda v: v[jnp.argsort(order)], fits)
 
-    def _chained(
-        self, key: Any, x: Any, y: jax.Array, values: jax.Array, hyper: dict[str, Any], more: dict[str, Any]
-    ) -> Fit:
-        """A fit after the other, for fits that take as long as each other."""
-
-        def after(fit: Fit) -> tuple[Any, jax.Array]:
-            warm = (fit.status & int(Status.DIVERGED)) == 0
-            return jax.tree.map(partial(jnp.where, warm), parts_of(fit.params), origin), warm
+    def _chained(self, key: Any, hyper: dict[str, Any], rows: Any, start: Any) -> Fit:
+        """A fit after the other, each from the params before it, or where it starts of itself if those diverged."""
+        shapes = parts_of(jax.eval_shape(self.model.init, key, rows.first.x))
+        begin = jax.tree.map(lambda v: jnp.zeros(v.shape, v.dtype), shapes), jnp.zeros((), bool)
 
         def step(at: tuple[Any, jax.Array], value: jax.Array) -> tuple[Any, Fit]:
-            params, warm = at
-            if hasattr(self.fit, "resumed"):
-                arguments = (more.get(name) for name in ("weights", "offset", "groups", "start"))
-                fit = self.fit.resumed(key, x, y, {**hyper, self.name: value}, params, warm, *arguments)
-            else:
-                fit = self.fit(key, x, y, {**hyper, self.name: value}, **{**more, "start": params})
-            return after(fit), fit
+            fit = self.fit.solve(key, {**hyper, self.name: value}, rows, start, at)
+            return (parts_of(fit.params), (fit.status & int(Status.DIVERGED)) == 0), fit
 
-        origin, first = self._origin(key, x, hyper, more.get("start")), None
-        begin = origin, jnp.zeros((), bool)
-        if not (hasattr(self.fit, "resumed") or hasattr(self.fit, "init_state") or isinstance(more.get("start"), dict)):
-            # How such a fit starts of itself is not known here; so the first has a program of its own.
-            first = self.fit(key, x, y, {**hyper, self.name: values[0]}, **more)
-            begin = after(first)
-        _, fits = jax.lax.scan(step, begin, values[0 if first is None else 1 :])
-        if first is not None:
-            fits = jax.tree.map(lambda one, others: jnp.concatenate([one[None], others]), first, fits)
-        return fits
+        return jax.lax.scan(step, begin, hyper[self.name])[1]
 
-    def _descended(
-        self, key: Any, x: Any, y: jax.Array, values: jax.Array, hyper: dict[str, Any], more: dict[str, Any]
-    ) -> Fit:
+    def _walked(self, key: Any, hyper: dict[str, Any], rows: Any, start: Any) -> Fit:
         """The iterations of all fits in one loop, for fits that end when they have converged.
 
         Of paths that run beside each other each goes on to its next value as soon as it can. Were every value a loop of its
         own, all paths would wait at each for the slowest.
         """
-        rest = (more.get(name) for name in ("weights", "offset", "groups", "start"))
-        descent, task = self.fit.descent(key, {**hyper, self.name: values[0]}, *self.fit.laid(x, y, *rest))
+        values = hyper[self.name]
+        descent, task = self.fit.descent(key, {**hyper, self.name: values[0]}, rows, start)
         walk = _Walk(self, descent)
         ends = _lanes.run(_lanes.Loop(walk.begin, walk.step, len(values)), (task, values))
         return jax.lax.map(lambda each: descent.finish(walk.at(task, each[1]), each[0]), (ends, values))
-
-    def _origin(self, key: jax.Array, x: Any, hyper: dict[str, Any], start: Any) -> Any:
-        """The params that the first fit starts from, and those after one that diverged."""
-        if isinstance(start, dict):
-            like = jax.eval_shape(self.model.init, key, x)
-            return jax.tree.map(lambda s, wanted: jnp.asarray(s, wanted.dtype), start, like)
-        if hasattr(self.fit, "init_state"):
-            return parts_of(self.fit.init_state(key, x, hyper).params)
-        return self.model.init(jax.random.fold_in(key, hyper.get("restart", 0)), x)
 
 
 class _Point(NamedTuple):
@@ -414,7 +439,7 @@ def _ahead(step: jax.Array, numbers: jax.Array, slope: jax.Array) -> jax.Array:
 
 @_cache.jit
 def _compiled(path: Path, *arguments: Any) -> Fit:
-    return path._along(*arguments)
+    return path.solve(*arguments)
 
 
 def path(fit: Any, name: str = "l1_experts", *, ratio: float = RATIO, order: str | None = None) -> Path:
@@ -423,7 +448,7 @@ def path(fit: Any, name: str = "l1_experts", *, ratio: float = RATIO, order: str
     Parameters
     ----------
     fit : EMFit or GradientFit
-        From `fit_em` or `fit_gradient`, or anything with their face.
+        From `fit_em` or `fit_gradient`, or another fit that is `moejax.solvers.Configured`.
     name : str, default "l1_experts"
         The field of `hyper` that takes the sequence, the weight of one of the fit's penalties.
     ratio : float, default 1e-3
@@ -435,7 +460,8 @@ def path(fit: Any, name: str = "l1_experts", *, ratio: float = RATIO, order: str
     Returns
     -------
     Path
-        A function path(key, x, y, hyper=None, *, weights=None, offset=None, groups=None, start=None) -> Fit. hyper[name]
+        A function path(key, x, y, hyper=None, *, weights=None, offset=None, groups=None, start_params=None,
+        start_responsibilities=None) -> Fit. hyper[name]
         holds (P,) values, or how many are wanted (50 unless given), and the result has a leading axis (P,). `sweep` takes it
         like the fit, with `name` among its axes: sweep(path(fit), {"l1_experts": 50, "restart": 20, "fold": 5}).
 

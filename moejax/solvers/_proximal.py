@@ -10,9 +10,9 @@ import optax
 
 from moejax import penalties
 from moejax._trees import chosen, merge, replaced, split
-from moejax.model import Data, Model
+from moejax.model import Model
 from moejax.solvers import _shared
-from moejax.solvers._training import LARGEST, PENALIZED, Hyper, TrainState, tree_dot
+from moejax.solvers._training import LARGEST, PENALIZED, Hyper, MeanLoss, TrainState, tree_dot
 
 
 class Sizes(NamedTuple):
@@ -87,7 +87,7 @@ def no_sizes(model: Model, params: Any) -> dict[str, Sizes]:
     return {part: none(part) for part in PENALIZED}
 
 
-def proximal_step(fit: Any, state: TrainState, data: Data, weights: jax.Array, hyper: Hyper) -> tuple[TrainState, jax.Array]:
+def proximal_step(fit: Any, state: TrainState, mean_loss: MeanLoss, hyper: Hyper) -> tuple[TrainState, jax.Array]:
     """The optimizer's step on the loss alone, then the penalties' proximal steps in the metric of that step.
 
     An optimizer that treats every number alone moves it, where nothing changes any more, by -rate * its gradient. The
@@ -100,11 +100,11 @@ def proximal_step(fit: Any, state: TrainState, data: Data, weights: jax.Array, h
     marked, _ = split(fit.model.penalized(state.params), trainable)
 
     def value(trained: Any) -> jax.Array:
-        return fit.loss.value(fit.model, merge(trained, rest), data, weights)
+        return mean_loss(merge(trained, rest))
 
     loss, gradient = jax.value_and_grad(value)(trained)
     objective = loss + _shared.penalty(fit, state.params, hyper)
-    updates, optimizer_state = fit._update(trained, optimizer_state, value, loss, gradient, hyper)
+    updates, optimizer_state = fit.updates(trained, optimizer_state, value, loss, gradient, hyper)
     sizes, steps = dict(sizes), {}
     for part in PENALIZED:
         terms = _shared.used(fit, hyper, part)

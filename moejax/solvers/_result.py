@@ -152,6 +152,51 @@ def name_of(flag: Status) -> str:
     return str(flag.name).lower().replace("_", " ")
 
 
+class Told(NamedTuple):
+    """Sums over rows, by weights of sum 1, that a `Fit` is concluded from.
+
+    log_likelihood, classified: means, None where there is no likelihood. shares: (K,). squares: of the weights.
+    """
+
+    log_likelihood: jax.Array | None
+    classified: jax.Array | None
+    shares: jax.Array
+    squares: jax.Array
+
+
+def told(model: Model, params: Any, data: Data, weights: jax.Array, likelihood: bool) -> Told:
+    """Return what some rows tell of params; sums over blocks of rows add up.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    params : dict
+        Params of the model.
+    data : moejax.model.Data
+        Prepared inputs and target.
+    weights : jax.Array, (n,)
+        Weights of the rows, of sum 1 over all blocks.
+    likelihood : bool
+        Whether log-likelihood and criteria have a meaning.
+
+    Returns
+    -------
+    Told
+        The sums.
+    """
+    squares = jnp.square(weights).sum()
+    if not likelihood:
+        share = model.gate_weights(params, data.x)
+        return Told(None, None, (share / share.sum(axis=0) * weights).sum(axis=1), squares)
+    log_joint = model.grouped_log_joint(params, data)
+    each = jax.nn.logsumexp(log_joint, axis=0)
+    counted = of_units(weights, data.leader)
+    share = jnp.exp(log_joint - each) if data.division is None else data.division
+    classified = weighted_sum(counted, log_joint.max(axis=0) - each)
+    return Told(weighted_sum(counted, each), classified, (share * weights).sum(axis=1), squares)
+
+
 def finished(
     model: Model,
     params: Any,
@@ -189,26 +234,16 @@ def finished(
     Fit
         The fit.
     """
-    log_likelihood = classified = None
-    if likelihood:
-        log_joint = model.grouped_log_joint(params, data)
-        each = jax.nn.logsumexp(log_joint, axis=0)
-        counted = of_units(weights, data.leader)
-        log_likelihood = total * weighted_sum(counted, each)
-        classified = total * weighted_sum(counted, log_joint.max(axis=0) - each)
-        share = jnp.exp(log_joint - each) if data.division is None else data.division
-    else:
-        share = model.gate_weights(params, data.x)
-        share = share / share.sum(axis=0)
+    sums = told(model, params, data, weights, likelihood)
     return concluded(
         model,
         params,
         target_of(data.y, weights),
         total,
-        log_likelihood=log_likelihood,
-        classified=classified,
-        shares=(share * weights).sum(axis=1),
-        squares=jnp.square(weights).sum(),
+        log_likelihood=None if sums.log_likelihood is None else total * sums.log_likelihood,
+        classified=None if sums.classified is None else total * sums.classified,
+        shares=sums.shares,
+        squares=sums.squares,
         objective=objective,
         finite=jnp.stack(
             [jnp.isfinite(v).all() for v in jax.tree.leaves(params) if jnp.issubdtype(v.dtype, jnp.inexact)]

@@ -5,7 +5,9 @@ A fit here is a record with `model`, `loss`, `penalties`, `hyper` (names with de
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -38,6 +40,33 @@ def arguments(
     fit.check_data(x, y, weights, offset, groups, start)
     start = _division.resolved("start", start, x, fit.model.n_experts)
     return key, *arrays(x, y, hyper, weights, offset, groups, start)
+
+
+@contextlib.contextmanager
+def one_start(start: Any, params: Any, responsibilities: Any) -> Iterator[Any]:
+    """Where a fit starts, of the three arguments that may say so, of which at most one is given.
+
+    Yields params as a dict, or responsibilities, or None. Errors raised within name the argument that was given.
+    """
+    named = {"start": start, "start_params": params, "start_responsibilities": responsibilities}
+    given = [name for name, value in named.items() if value is not None]
+    if len(given) > 1:
+        raise ValueError(f"{given[1]}: given beside {given[0]}; want only one of them")
+    if params is not None and not isinstance(params, dict):
+        what = type(params).__name__
+        raise ValueError(
+            f"start_params: a {what} was given; want params as model.init makes them, or start_responsibilities"
+        )
+    if isinstance(responsibilities, dict):
+        raise ValueError(
+            "start_responsibilities: a dict was given; want an array (n, K) or a function of x, or start_params"
+        )
+    try:
+        yield named[given[0]] if given else None
+    except ValueError as error:
+        if given and given[0] != "start" and re.match(r"start\b", str(error)):
+            raise ValueError(given[0] + str(error).removeprefix("start")) from error
+        raise
 
 
 def arrays(

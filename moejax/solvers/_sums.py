@@ -207,7 +207,11 @@ def target_moments(rows: Rows) -> Target:
 
 
 def column_means(rows: Rows) -> Any:
-    """Means of the columns of x, like x of one row."""
+    """Means of the columns of x over all rows, like x of one row.
+
+    Columns are centred there for the digits of sums alone. Rows of weight 0 count too: so all members of a sweep, with
+    weights of their own, share one table.
+    """
     sums = rows.sum(lambda block: jax.tree.map(lambda v: v.sum(axis=0, keepdims=True), block.x))
     return jax.tree.map(lambda v: v / rows.size, sums)
 

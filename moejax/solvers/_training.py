@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 
 Hyper = dict[str, Any]
+MeanLoss: TypeAlias = Callable[[Any], jax.Array]  # of params, without penalties
 
 
 class TrainState(NamedTuple):

@@ -55,15 +55,22 @@ def fit_member(fit: Callable[..., Any], values: dict[str, jax.Array], shared: In
         counts = _bootstrap_counts(shared.key, values["bootstrap"], weights, shared.leader)
         weights = jnp.where(values["bootstrap"] == NO_SAMPLE, weights, weights * counts)
     start = shared.start[values["division"]] if "division" in values else shared.start
-    more = {"weights": weights, "offset": shared.offset, "groups": shared.leader, "start": start}
     hyper = {name: value for name, value in values.items() if name not in ROW_AXES}
     if shared.inner is not None:
         hyper[fit.inner_axis] = shared.inner  # type: ignore[attr-defined]
-    result = fit(shared.key, shared.x, shared.y, hyper, **{name: v for name, v in more.items() if v is not None})
+    result = _fitted(fit, shared, hyper, weights, start)
     if held is None or not hasattr(fit, "score"):
         return result, None
     grouped = {} if shared.leader is None else {"groups": shared.leader}
     return result, fit.score(result.params, shared.x, shared.y, held, shared.offset, **grouped)
+
+
+def _fitted(fit: Any, shared: Inputs, hyper: dict[str, Any], weights: Any, start: Any) -> Any:
+    """Return what a fit of this library returns, without its checks, or a function of the user's own."""
+    if hasattr(fit, "solve"):
+        return fit.solve(shared.key, hyper, *fit.laid(shared.x, shared.y, weights, shared.offset, shared.leader, start))
+    more = {"weights": weights, "offset": shared.offset, "groups": shared.leader, "start": start}
+    return fit(shared.key, shared.x, shared.y, hyper, **{name: v for name, v in more.items() if v is not None})
 
 
 def _bootstrap_counts(key: jax.Array, sample: jax.Array, weights: jax.Array, leader: jax.Array | None) -> jax.Array:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _checks
-from moejax.solvers import _division
+from moejax.solvers import _division, _shared
 from moejax.sweeps._axes import ROW_AXES, axis_values, fold_labels, members_of, n_experts, named_divisions
 from moejax.sweeps._inputs import Inputs, as_inputs, typed
 from moejax.sweeps._program import Program, default_chunk_size
@@ -73,6 +73,8 @@ class Sweeper:
         weights: Any = None,
         offset: Any = None,
         groups: Any = None,
+        start_params: Any = None,
+        start_responsibilities: Any = None,
         start: Any = None,
     ) -> Sweep:
         """Fit every member of the product of the axes.
@@ -91,8 +93,12 @@ class Sweeper:
             Offset of the linear predictors, as in a fit.
         groups : array of int, (n,), optional
             Group of each row. The rows of a group share their expert; they are held out together and drawn together.
+        start_params : dict, optional
+            Params from which every member starts. They exclude the axis `division` and an axis `restart` of several values.
+        start_responsibilities : array or callable, (n, K), optional
+            Responsibilities from which every member starts, or a function of x that returns them.
         start : optional
-            Start of every member, as in a fit. It excludes the axis `division` and an axis `restart` of several values.
+            An older name for both, as in a fit.
 
         Returns
         -------
@@ -107,6 +113,15 @@ class Sweeper:
         FloatingPointError
             If every member diverged.
         """
+        with _shared.one_start(start, start_params, start_responsibilities) as begin:
+            inputs, more = self._checked(key, x, y, weights, offset, groups, begin)
+        axes, seconds = with_sequences(self, inputs, more)
+        return dataclasses.replace(self, axes=axes).run(inputs, compiled=seconds)
+
+    def _checked(
+        self, key: Any, x: Any, y: Any, weights: Any, offset: Any, groups: Any, start: Any
+    ) -> tuple[Inputs, list[dict[str, Any]]]:
+        """Return the checked inputs, and further arguments of a fit for each start."""
         if start is not None and self.divisions:
             raise ValueError(
                 "start: given beside the axis 'division', which sets the start of every member; want only one of the two"
@@ -124,8 +139,7 @@ class Sweeper:
         shared_start = jnp.stack([jnp.asarray(one_start) for one_start in starts]) if self.divisions else starts[0]
         inputs = as_inputs(Inputs(key, x, y, weights, offset, shared_start, self.fold_of_row, groups), self.axes)
         more = [{"weights": weights, "offset": offset, "groups": groups, "start": one_start} for one_start in starts]
-        axes, seconds = with_sequences(self, inputs, more)
-        return dataclasses.replace(self, axes=axes).run(inputs, compiled=seconds)
+        return inputs, more
 
     def _resolved(self, x: Any) -> list[Any]:
         """Return the responsibilities (n, K) of each division, or raise ValueError."""
@@ -242,9 +256,9 @@ def sweep(
     ----------
     fit : callable
         A fit from `fit_em`, `fit_gradient` or `path`, or any pure function fit(key, x, y, hyper, **more) -> pytree of
-        arrays. The keyword arguments are those of `weights`, `offset`, `groups` and `start` that the sweep has. A fit with
-        an `inner_axis`, as from `path`, takes all values of that axis at once, and its results have that axis leading. In
-        the sweep it is an axis like the others; if it is not given, it has the default of `hyper`.
+        arrays. The keyword arguments are those of `weights`, `offset`, `groups` and `start` that the sweep was given. A fit
+        with an `inner_axis`, as from `path`, takes all values of that axis at once, and its results have that axis leading.
+        In the sweep it is an axis like the others; if it is not given, it has the default of `hyper`.
     axes : mapping
         Values by the name of each axis.
 
@@ -257,9 +271,9 @@ def sweep(
         - `fold`: a number of folds, drawn from the key, whose sizes differ by at most 1; or integers (n,), the fold in which
           each row is held out, with -1 for rows that are never held out. A member trains on the other rows, by weights.
         - `bootstrap`: a number of samples with replacement [1]_, as weights.
-        - `division`: the `start` of the members (see `moejax.division`): a mapping from names to responsibilities (n, K) or
-          to functions of x, or a sequence of these, which are then numbered. An automatic sequence of weights serves all
-          divisions.
+        - `division`: the `start_responsibilities` of the members (see `moejax.division`): a mapping from names to
+          responsibilities (n, K) or to functions of x, or a sequence of these, which are then numbered. An automatic
+          sequence of weights serves all divisions.
     chunk_size : int, optional
         Members of one call of the program; the last call is padded. None chooses it from the number of rows, never from the
         number of members.
@@ -278,7 +292,8 @@ def sweep(
     Returns
     -------
     Sweeper
-        A function (key, x, y, *, weights=None, offset=None, groups=None, start=None) -> Sweep.
+        A function (key, x, y, *, weights=None, offset=None, groups=None, start_params=None, start_responsibilities=None) ->
+        Sweep.
 
     Raises
     ------

@@ -16,7 +16,7 @@ from moejax import Status, experts, families, gates, losses, penalties
 from moejax import handwritten as hw
 from moejax.fit import describe, effective_sizes
 from moejax.model import Data
-from moejax.solvers import _gradient
+from moejax.solvers import _configured, _gradient
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -546,7 +546,7 @@ def test_equal_named_tuples_of_two_types_have_two_programs():
 
 def test_building_the_same_fit_again_compiles_nothing(monkeypatch):
     first = full(SHORT)
-    monkeypatch.setattr(_gradient.GradientFit, "_fit", refuse)
+    monkeypatch.setattr(_gradient.GradientFit, "descent", refuse)
     again = moejax.fit_gradient(
         moejax.moe(experts.linear(), gates.softmax(temperature=0.7), K), steps=25, record_every=10, learning_rate=0.05
     )
@@ -654,7 +654,7 @@ OUTPUTS = moejax.fit_gradient(moejax.moe(experts.linear(2), gates.softmax(), K))
     ],
 )
 def test_a_fit_refuses_before_it_compiles(monkeypatch, changed, message):
-    monkeypatch.setattr(_gradient, "_compiled", refuse)
+    monkeypatch.setattr(_configured, "_compiled", refuse)
     arguments = {"fit": SHORT, "x": X, "y": Y, "hyper": None} | changed
     fit, x, y, hyper = (arguments.pop(name) for name in ("fit", "x", "y", "hyper"))
     with pytest.raises(ValueError, match=message):

@@ -155,9 +155,10 @@ def test_a_mixture_keeps_its_experts_from_below_and_never_finds_them_from_above(
 
 @dataclasses.dataclass(frozen=True)
 class Counter:
-    """A fit that takes numbers down: twice its start plus the value; the start that it draws is 1, its own is 10."""
+    """A fit that takes numbers down: twice its start plus the value; its own start is 10."""
 
     bad: float = -1.0
+    has_warm_start = False
     hyper = {"w": 0.0, "restart": 0}  # noqa: RUF012
     penalties = (SimpleNamespace(name="w", part="experts"),)
     model = SimpleNamespace(init=lambda key, x: {"experts": jnp.ones(()), "gate": {}, "family": {}})
@@ -170,7 +171,15 @@ class Counter:
         return 1
 
     def __call__(self, key, x, y, hyper, *, start=None, **more):
-        params = 2 * (start["experts"] if start is not None else 10.0) + hyper["w"]
+        return self.solve(key, hyper, None, start)
+
+    def laid(self, x, y, weights, offset, leader, start):
+        return lay(x, y), start
+
+    def solve(self, key, hyper, rows, start=None, resume=None):
+        begin = start["experts"] if start is not None else 10.0
+        begin = begin if resume is None else jnp.where(resume[1], resume[0]["experts"], begin)
+        params = 2 * begin + hyper["w"]
         params = jnp.where(hyper["w"] == self.bad, jnp.nan, params)
         status = jnp.where(jnp.isfinite(params), Status.CONVERGED, Status.DIVERGED)
         numbers = (params, params, jnp.zeros(2), 1, params, status)
@@ -181,8 +190,8 @@ class Counter:
     ("bad", "start", "wanted"),
     [
         (-1.0, None, [50.0, 101.0, 24.0]),
-        (4.0, None, [4.0, 9.0, np.nan]),  # the next one starts at 1 again
-        (2.0, None, [np.nan, 3.0, 24.0]),
+        (4.0, None, [22.0, 45.0, np.nan]),  # the next one starts at 10 again
+        (2.0, None, [np.nan, 21.0, 24.0]),
         (1.0, None, [50.0, np.nan, 24.0]),
         (2.0, 5.0, [np.nan, 11.0, 14.0]),
     ],
@@ -197,15 +206,12 @@ def test_a_value_that_diverges_does_not_harm_the_next(bad, start, wanted):
 class Lines(Counter):
     """A fit that ends on three lines at its second step, and tells as its history where it began; it diverges at `bad`."""
 
-    uneven = True
+    uneven = has_warm_start = True
     penalties = (SimpleNamespace(name="w", part="experts", value=lambda leaves: 0.0),)
     model = SimpleNamespace(
         init=lambda key, x: {"experts": jnp.ones(3), "gate": {}, "family": {}},
         penalized=lambda params: {"experts": True, "gate": {}, "family": {}},
     )
-
-    def laid(self, x, y, *more):
-        return lay(x, y), None
 
     def descent(self, key, hyper, rows, start=None):
         return LinesDescent(self.bad), Task(hyper)

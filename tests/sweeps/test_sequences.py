@@ -68,13 +68,13 @@ def programs(monkeypatch):
         return compiled(*arguments)
 
     monkeypatch.setattr(_program, "compile_for", counting)
-    traced = _path.Path._along
+    traced = _path.Path.solve
 
-    def along(path, key, x, y, values, *arguments):
-        counts[f"path of {len(values)}"] += not isinstance(key, jax.core.Tracer) or counts["sweep"] == 0
-        return traced(path, key, x, y, values, *arguments)
+    def solve(path, key, hyper, *arguments):
+        counts[f"path of {len(hyper[path.name])}"] += counts["sweep"] == 0
+        return traced(path, key, hyper, *arguments)
 
-    monkeypatch.setattr(_path.Path, "_along", along)
+    monkeypatch.setattr(_path.Path, "solve", solve)
     for kind in (moejax.solvers.EMFit, moejax.solvers.GradientFit):
         monkeypatch.setattr(kind, "__call__", _counted(kind.__call__, counts))
     return counts
