@@ -8,7 +8,20 @@
 `moejax.plots` (matplotlib) is imported only when asked for.
 """
 
-from moejax import datasets, division, experts, families, gates, handwritten, losses, metrics, penalties, pooling, stacking
+from moejax import (
+    datasets,
+    division,
+    experts,
+    families,
+    gates,
+    handwritten,
+    losses,
+    metrics,
+    penalties,
+    pooling,
+    solvers,
+    stacking,
+)
 from moejax import em as em
 from moejax import fit as fit
 from moejax import gradient as gradient
@@ -42,6 +55,7 @@ __all__ = [
     "penalties",
     "pooling",
     "select",
+    "solvers",
     "stacking",
     "sweep",
     "usage",

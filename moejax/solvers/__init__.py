@@ -5,11 +5,14 @@ from moejax.solvers._arguments import check_groups as check_groups
 from moejax.solvers._arguments import check_key as check_key
 from moejax.solvers._base import Solver as Solver
 from moejax.solvers._configured import Configured as Configured
+from moejax.solvers._descent import LossSolver as LossSolver
 from moejax.solvers._em import EMFit as EMFit
 from moejax.solvers._em import fit_em as fit_em
 from moejax.solvers._gradient import GradientFit as GradientFit
 from moejax.solvers._gradient import Optimizer as Optimizer
 from moejax.solvers._gradient import fit_gradient as fit_gradient
+from moejax.solvers._own import OwnFit as OwnFit
+from moejax.solvers._own import fit_with as fit_with
 from moejax.solvers._path import Path as Path
 from moejax.solvers._path import path as path
 from moejax.solvers._result import INADMISSIBLE as INADMISSIBLE
@@ -33,7 +36,9 @@ __all__ = [
     "EMFit",
     "Fit",
     "GradientFit",
+    "LossSolver",
     "Optimizer",
+    "OwnFit",
     "Path",
     "Solver",
     "Status",
@@ -48,6 +53,7 @@ __all__ = [
     "finished",
     "fit_em",
     "fit_gradient",
+    "fit_with",
     "is_count",
     "name_of",
     "normalized",

@@ -194,6 +194,11 @@ class Configured(abc.ABC):
         return _rows.block_size(y.shape[0], wide, arrays, y.dtype)
 
     @property
+    def rows_in_step(self) -> int | None:
+        """Rows that a step takes, drawn in a new order in each epoch; by default None, for all."""
+        return None
+
+    @property
     def takes_padding(self) -> bool:
         """Whether rows of weight 0 may be added below the face, so that tables share programs; by default yes."""
         return True

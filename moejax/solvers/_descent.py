@@ -14,11 +14,13 @@ from moejax.model import Data
 from moejax.solvers import _shared
 from moejax.solvers._base import Solver
 from moejax.solvers._batches import Batches
+from moejax.solvers._proximal import shrunk_parts
 from moejax.solvers._result import Fit, concluded, told
 from moejax.solvers._sums import target_moments
-from moejax.solvers._training import Hyper, MeanLoss, TrainState
+from moejax.solvers._training import PENALIZED, Hyper, MeanLoss, TrainState
 
 if TYPE_CHECKING:
+    from moejax.solvers._configured import Configured
     from moejax.solvers._gradient import GradientFit
 
 _ORDER, _NOISE = 0x6F726465, 0x6E6F6973  # streams of the key apart from those of the starts, which are numbered from 0
@@ -40,19 +42,17 @@ class Task(NamedTuple):
     batches: Any
     noise: jax.Array | None
 
-    @classmethod
-    def of(cls, fit: GradientFit, key: jax.Array, params: Any, rows: Rows, total: jax.Array, hyper: Hyper) -> Task:
-        """Return the task of a fit that begins at params."""
-        noise = None
-        if fit.model.gate.is_noisy:
-            noise = jax.random.fold_in(jax.random.fold_in(key, _NOISE), hyper.get("restart", 0))
-        inputs = fit.model.prepare(rows.first.x) if rows.n_blocks == 1 and fit.batch_size is None else None
-        batches = None
-        if fit.batch_size is not None:
-            first = rows.first
-            order = jax.random.fold_in(key, _ORDER)
-            batches = (order, first.x, first.y, first.weights, first.offset, first.division)
-        return cls(params, rows, total, hyper, inputs, batches, noise)
+
+def task_of(fit: Configured, key: jax.Array, params: Any, rows: Rows, total: jax.Array, hyper: Hyper) -> Task:
+    """Return the task of a fit that begins at params."""
+    noise = batches = None
+    if fit.model.gate.is_noisy:
+        noise = jax.random.fold_in(jax.random.fold_in(key, _NOISE), hyper.get("restart", 0))
+    if fit.rows_in_step is not None:
+        first, order = rows.first, jax.random.fold_in(key, _ORDER)
+        batches = (order, first.x, first.y, first.weights, first.offset, first.division)
+    inputs = fit.model.prepare(rows.first.x) if rows.n_blocks == 1 and batches is None else None
+    return Task(params, rows, total, hyper, inputs, batches, noise)
 
 
 class Progress(NamedTuple):
@@ -78,11 +78,163 @@ class End(NamedTuple):
     step: jax.Array
 
 
-class Descent(Solver):
+class LossSolver(Solver):
+    """A solver of a mean loss plus penalties, from which one's own may inherit.
+
+    It has the loss, its gradient, proximal steps, and the `Fit` of some params. One's own adds `init`, `step` and `done`, or
+    the number `n_steps`.
+
+    Parameters
+    ----------
+    fit : Configured
+        The fit whose steps these are: its `model`, `loss` and `penalties`.
+    """
+
+    def __init__(self, fit: Configured):
+        self.fit = fit
+
+    def done(self, state: Any) -> jax.Array:
+        """Return False: all `n_steps` are taken."""
+        return jnp.zeros((), bool)
+
+    def loss(self, task: Task, step: jax.Array | None = None) -> MeanLoss:
+        """Return the mean loss of all rows, a function of params.
+
+        Parameters
+        ----------
+        task : Task
+            What the fit is given.
+        step : jax.Array or None, default None
+            The number of the step, for the noise of a gate that has any. None for no noise.
+
+        Returns
+        -------
+        callable
+            From params to a mean over rows, without penalties.
+        """
+        loss, model, rows = self.fit.loss, self.fit.model, task.rows
+        if rows.n_blocks == 1:
+            first = rows.first
+            data = self._data(task, first)._replace(key=self._key(task, step))
+            return lambda params: loss.value(model, params, data, first.weights)
+
+        def mean(params: Any) -> jax.Array:
+            # What a block's sums were made of is computed again for its gradient, so that no array is as long as the rows.
+            sums = jax.checkpoint(lambda block: loss.sums(model, params, self._data(task, block), block.weights))
+            value: jax.Array = loss.of_sums(model, params, rows.sum(sums), task.total, task.hyper)
+            return value
+
+        return mean
+
+    def value_and_gradient(self, task: Task, params: Any) -> tuple[jax.Array, Any]:
+        """Return the mean loss and its gradient, 0 for numbers that are not trained.
+
+        Parameters
+        ----------
+        task : Task
+            What the fit is given.
+        params : dict
+            Params of the model.
+
+        Returns
+        -------
+        value : jax.Array, ()
+            The mean loss, without penalties.
+        gradient : dict
+            Like params.
+        """
+        trained, rest = split(params, self.fit.model.trainable(params))
+        value, gradient = jax.value_and_grad(lambda trained: self.loss(task)(merge(trained, rest)))(trained)
+        return value, merge(gradient, jax.tree.map(jnp.zeros_like, rest))
+
+    def prox(self, task: Task, params: Any, size: Any) -> Any:
+        """Return params after the proximal steps of all penalties.
+
+        Parameters
+        ----------
+        task : Task
+            What the fit is given, with the weights of penalties in `hyper`.
+        params : dict
+            Params of the model.
+        size : jax.Array or float, ()
+            The size of the step.
+
+        Returns
+        -------
+        dict
+            Like params.
+        """
+        marked = self.fit.model.penalized(params)
+        return shrunk_parts(self.fit, params, marked, task.hyper, dict.fromkeys(PENALIZED, size))
+
+    def finish(self, task: Task, end: Any) -> Fit:
+        """Return the fit at params that are the last state; a solver of another state calls `concluded`."""
+        history = jnp.full(0, jnp.nan, task.total.dtype)
+        return self.concluded(task, end, history, jnp.asarray(self.n_steps or 0, jnp.int32), tol=1e-5)
+
+    def concluded(
+        self, task: Task, params: Any, history: jax.Array, steps: jax.Array, tol: float, ended: Any = False
+    ) -> Fit:
+        """Return the fit that ended at params, by all rows and without noise.
+
+        Parameters
+        ----------
+        task : Task
+            What the fit is given.
+        params : dict
+            Params of the model.
+        history : jax.Array
+            Recorded objectives.
+        steps : jax.Array, ()
+            How many steps were taken.
+        tol : float
+            Violation of the optimality condition at which the fit has converged.
+        ended : jax.Array or bool, default False
+            Whether the solver itself found that it has converged.
+
+        Returns
+        -------
+        Fit
+            The fit.
+        """
+        fit, model = self.fit, self.fit.model
+        task = task._replace(batches=None, noise=None)
+        loss, gradient = self.value_and_gradient(task, params)
+        target, likelihood = target_moments(task.rows), fit.loss.has_likelihood
+        if likelihood:
+            gradient = _shared.free_slopes(fit, params, gradient, target)
+        kkt = _shared.kkt(fit, params, gradient, task.hyper)
+        sums = task.rows.sum(lambda block: told(model, params, self._data(task, block), block.weights, likelihood))
+        leaves = [v for v in jax.tree.leaves(params) if jnp.issubdtype(v.dtype, jnp.inexact)]
+        return concluded(
+            model,
+            params,
+            target,
+            task.total,
+            log_likelihood=None if sums.log_likelihood is None else task.total * sums.log_likelihood,
+            classified=None if sums.classified is None else task.total * sums.classified,
+            shares=sums.shares,
+            squares=sums.squares,
+            objective=loss + _shared.penalty(fit, params, task.hyper),
+            finite=jnp.stack([jnp.isfinite(v).all() for v in leaves]).all(),
+            history=history,
+            steps=steps,
+            kkt=kkt,
+            converged=ended | (kkt <= tol),
+        )
+
+    def _data(self, task: Task, block: Block) -> Data:
+        inputs = self.fit.model.prepare(block.x) if task.inputs is None else task.inputs
+        return Data(inputs, block.y, block.offset, block.leader, task.total, block.division, hyper=task.hyper)
+
+    def _key(self, task: Task, step: jax.Array | None) -> jax.Array | None:
+        return None if task.noise is None or step is None else jax.random.fold_in(task.noise, step)
+
+
+class Descent(LossSolver):
     """The steps of an optimizer on the mean loss, one by one."""
 
-    def __init__(self, fit: GradientFit):
-        self.fit = fit
+    fit: GradientFit
 
     @property
     def n_steps(self) -> int | None:
@@ -122,67 +274,17 @@ class Descent(Solver):
         return End(state.train.params, state.history, state.step)
 
     def finish(self, task: Task, end: End) -> Fit:
-        """Return the fit at the params where the steps ended, by all rows and without noise."""
-        fit, model = self.fit, self.fit.model
-        task = task._replace(batches=None, noise=None)
-        trained, rest = split(end.params, model.trainable(end.params))
-        loss, gradient = jax.value_and_grad(lambda trained: self._all_rows(task)(merge(trained, rest)))(trained)
-        objective = loss + _shared.penalty(fit, end.params, task.hyper)
-        gradient = merge(gradient, jax.tree.map(jnp.zeros_like, rest))
-        target, likelihood = target_moments(task.rows), fit.loss.has_likelihood
-        if likelihood:
-            gradient = _shared.free_slopes(fit, end.params, gradient, target)
-        kkt = _shared.kkt(fit, end.params, gradient, task.hyper)
-        sums = task.rows.sum(lambda block: told(model, end.params, self._data(task, block), block.weights, likelihood))
-        leaves = [v for v in jax.tree.leaves(end.params) if jnp.issubdtype(v.dtype, jnp.inexact)]
-        return concluded(
-            model,
-            end.params,
-            target,
-            task.total,
-            log_likelihood=None if sums.log_likelihood is None else task.total * sums.log_likelihood,
-            classified=None if sums.classified is None else task.total * sums.classified,
-            shares=sums.shares,
-            squares=sums.squares,
-            objective=objective,
-            finite=jnp.stack([jnp.isfinite(v).all() for v in leaves]).all(),
-            history=end.history,
-            steps=end.step,
-            kkt=kkt,
-            converged=(end.step < fit.steps) | (kkt <= fit.tol),
-        )
-
-    # ---- the mean loss of the rows of a step ------------------------------------------------------------------------
+        """Return the fit at the params where the steps ended."""
+        stopped = end.step < self.fit.steps
+        return self.concluded(task, end.params, end.history, end.step, self.fit.tol, stopped)
 
     def _loss(self, task: Task, state: Progress) -> tuple[jax.Array, MeanLoss]:
         """The order of the rows in the epoch, and the mean loss of the rows of a step, as a function of params."""
         if task.batches is None:
-            return state.order, self._all_rows(task, state.step)
+            return state.order, self.loss(task, state.step)
         fit = self.fit
         batches = Batches(fit.model, fit.batch_size, *task.batches, task.total)  # type: ignore[arg-type]
         order = batches.order(state.step, state.order)
         data, weights = batches.take(state.step, order)
         data = data._replace(hyper=task.hyper, key=self._key(task, state.step))
         return order, lambda params: fit.loss.value(fit.model, params, data, weights)
-
-    def _all_rows(self, task: Task, step: jax.Array | None = None) -> MeanLoss:
-        """The mean loss of all rows, as a function of params."""
-        loss, model, rows = self.fit.loss, self.fit.model, task.rows
-        if rows.n_blocks == 1:
-            first = rows.first
-            data = self._data(task, first)._replace(key=self._key(task, step))
-            return lambda params: loss.value(model, params, data, first.weights)
-
-        def mean(params: Any) -> jax.Array:
-            # What a block's sums were made of is computed again for its gradient, so that no array is as long as the rows.
-            sums = jax.checkpoint(lambda block: loss.sums(model, params, self._data(task, block), block.weights))
-            return loss.of_sums(model, params, rows.sum(sums), task.total, task.hyper)
-
-        return mean
-
-    def _data(self, task: Task, block: Block) -> Data:
-        inputs = self.fit.model.prepare(block.x) if task.inputs is None else task.inputs
-        return Data(inputs, block.y, block.offset, block.leader, task.total, block.division, hyper=task.hyper)
-
-    def _key(self, task: Task, step: jax.Array | None) -> jax.Array | None:
-        return None if task.noise is None or step is None else jax.random.fold_in(task.noise, step)

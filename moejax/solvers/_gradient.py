@@ -6,7 +6,6 @@ optax optimizer on the loss (`proximal_step`), or in an accelerated proximal gra
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,7 +25,7 @@ from moejax.solvers import _shared, _starts
 from moejax.solvers._accelerated import accelerated_step, no_momentum
 from moejax.solvers._base import run
 from moejax.solvers._configured import Configured, Hyper
-from moejax.solvers._descent import Descent, Task
+from moejax.solvers._descent import Descent, Task, task_of
 from moejax.solvers._proximal import no_sizes, proximal_step
 from moejax.solvers._result import normalized, total_weight
 from moejax.solvers._training import MeanLoss, TrainState
@@ -119,12 +118,7 @@ class GradientFit(Configured):
         """
         hyper = {} if hyper is None else hyper
         self.check_hyper(hyper)
-        if start is None:
-            start = self.model.init(jax.random.fold_in(key, hyper.get("restart", 0)), x)
-        else:
-            like = jax.eval_shape(self.model.init, key, x)
-            start = jax.tree.map(lambda leaf, wanted: jnp.asarray(leaf, wanted.dtype), start, like)
-        params = self.model.with_hyper(start, hyper)
+        params = drawn(self, key, x, hyper, start)
         if not any(jax.tree.leaves(self.model.trainable(params))):
             raise ValueError(f"model: nothing in {self.model!r} is trained; want a part that has something to train")
         return self.begun(params, hyper)
@@ -170,6 +164,11 @@ class GradientFit(Configured):
         self.check_hyper(hyper)
         data = Data(self.model.prepare(x), y, offset, total=total_weight(weights, y), key=key, hyper=hyper)
         return self.stepped(state, lambda params: self.loss.value(self.model, params, data, normalized(weights, y)), hyper)
+
+    @property
+    def rows_in_step(self) -> int | None:
+        """Rows that a step takes: `batch_size`."""
+        return self.batch_size
 
     @property
     def takes_padding(self) -> bool:
@@ -238,35 +237,8 @@ class GradientFit(Configured):
         self, key: Any, hyper: Hyper, rows: Rows, start: Any = None, resume: tuple[Any, Any] | None = None
     ) -> tuple[Descent, Task]:
         """Return the steps and what they are given: see `Configured.descent`."""
-        model, leader = self.model, rows.blocks.leader
-        total = rows.blocks.weights.sum()
-        weights = rows.blocks.weights / rows.blocks.weights.max()  # the sum of which then cannot overflow
-        rows = Rows(rows.blocks._replace(weights=weights / weights.sum()))
-        params = self.init_state(key, rows.first.x, hyper, start).params
-        if rows.blocks.division is not None:
-            division = _starts.shared_out(rows.blocks.division, model.active(params))
-            if leader is not None:
-                division = division[:, :, leader[0]]
-            rows = Rows(rows.blocks._replace(division=division))
-            params = self._suited(key, params, rows, total, hyper)
-            if not self.loss.complete:
-                rows = Rows(rows.blocks._replace(division=None))
-        if resume is not None:
-            own = {name: params[name] for name in PARTS}
-            params = jax.tree.map(partial(jnp.where, resume[1]), {name: resume[0][name] for name in PARTS}, own)
-        params = self.init_state(key, rows.first.x, hyper, {name: params[name] for name in PARTS}).params
-        return Descent(self), Task.of(self, key, params, rows, total, hyper)
-
-    def _suited(self, key: Any, params: Any, rows: Rows, total: jax.Array, hyper: Hyper) -> Any:
-        """Params that suit responsibilities: those drawn, after steps on the loss in which these are held.
-
-        By the accelerated method, which needs no learning rate and so serves targets and parts of any scale.
-        """
-        loss, steps = losses.complete_of(self.model), _START_STEPS
-        more: dict[str, Any] = {"record_every": steps, "patience": None, "batch_size": None, "learning_rate": 2.0}
-        fit = dataclasses.replace(self, loss=loss, optimizer=_ACCELERATED, steps=steps, **more)
-        task = Task.of(fit, key, params, rows, total, hyper)
-        return run(Descent(fit), task._replace(noise=None)).params
+        task = begin(self, key, hyper, rows, start, resume)
+        return Descent(self), task
 
     def begun(self, params: Any, hyper: Hyper) -> TrainState:
         """Return params with the state of the optimizer before the first step.
@@ -360,6 +332,53 @@ _ELEMENTWISE = (optax.adam, optax.adamw, optax.adamax, optax.nadam, optax.amsgra
 _WORK_ARRAYS = 8  # arrays of (K, n) or (K, n, m) that a step makes
 _ACCELERATED = "accelerated"
 _START_STEPS = 100  # that make params of given responsibilities: linear experts are then next to their optimum
+
+
+def drawn(fit: Configured, key: jax.Array, x: Any, hyper: Hyper, start: Any = None) -> Any:
+    """Return params with the numbers of `hyper`: those to start from, or drawn ones."""
+    if start is None:
+        start = fit.model.init(jax.random.fold_in(key, hyper.get("restart", 0)), x)
+    else:
+        like = jax.eval_shape(fit.model.init, key, x)
+        start = {name: start[name] for name in PARTS}
+        start = jax.tree.map(lambda leaf, wanted: jnp.asarray(leaf, wanted.dtype), start, like)
+    params: Any = fit.model.with_hyper(start, hyper)
+    return params
+
+
+def begin(
+    fit: Configured, key: jax.Array, hyper: Hyper, rows: Rows, start: Any = None, resume: tuple[Any, Any] | None = None
+) -> Task:
+    """Return what the steps of a fit on a mean loss are given: see `Configured.descent`."""
+    model, leader, x = fit.model, rows.blocks.leader, rows.first.x
+    total = rows.blocks.weights.sum()
+    weights = rows.blocks.weights / rows.blocks.weights.max()  # the sum of which then cannot overflow
+    rows = Rows(rows.blocks._replace(weights=weights / weights.sum()))
+    params = drawn(fit, key, x, hyper, start)
+    if rows.blocks.division is not None:
+        division = _starts.shared_out(rows.blocks.division, model.active(params))
+        if leader is not None:
+            division = division[:, :, leader[0]]
+        rows = Rows(rows.blocks._replace(division=division))
+        params = drawn(fit, key, x, hyper, _suited(fit, key, params, rows, total, hyper))
+        if not fit.loss.complete:
+            rows = Rows(rows.blocks._replace(division=None))
+    if resume is not None:
+        own = {name: params[name] for name in PARTS}
+        there = {name: resume[0][name] for name in PARTS}
+        params = drawn(fit, key, x, hyper, jax.tree.map(partial(jnp.where, resume[1]), there, own))
+    return task_of(fit, key, params, rows, total, hyper)
+
+
+def _suited(fit: Configured, key: jax.Array, params: Any, rows: Rows, total: jax.Array, hyper: Hyper) -> Any:
+    """Params that suit responsibilities: those drawn, after steps on the loss in which these are held.
+
+    By the accelerated method, which needs no learning rate and so serves targets and parts of any scale.
+    """
+    loss, steps = losses.complete_of(fit.model), _START_STEPS
+    held = GradientFit(fit.model, loss, _ACCELERATED, fit.penalties, steps, None, steps, None, 0.0, 0.0, learning_rate=2.0)
+    task = task_of(held, key, params, rows, total, hyper)
+    return run(Descent(held), task._replace(noise=None)).params
 
 
 def fit_gradient(

@@ -64,12 +64,12 @@ def run(loop: Loop, given: Any) -> Any:
     packing: dict[str, _Packing] = {}  # made while the functions are traced, which is once: tracing takes time
 
     def begun(given: Any) -> list[jax.Array]:
-        state = loop.begin(given)
+        state = jax.tree.map(jnp.asarray, loop.begin(given))
         packing["state"] = _Packing(state)
         return packing["state"].packed(state)
 
     def stepped(given: Any, packed: Any) -> Turn:
-        turn = loop.step(given, packing["state"].unpacked(packed))
+        turn = jax.tree.map(jnp.asarray, loop.step(given, packing["state"].unpacked(packed)))
         packing["kept"] = _Packing(turn.kept)
         return turn._replace(state=packing["state"].packed(turn.state), kept=packing["kept"].packed(turn.kept))
 

@@ -316,6 +316,26 @@ class Path:
         rows, start = self.fit.laid(x, y, weights, offset, leader, start)
         return rows, start
 
+    def rows_in_block(self, x: Any, y: Any, leader: Any = None) -> int:
+        """Return how many rows a block has, as for the fit.
+
+        Parameters
+        ----------
+        x : jax.Array or pytree
+            Inputs.
+        y : jax.Array, (n,) or (n, m)
+            Targets.
+        leader : jax.Array or None, (n,), default None
+            As from `moejax.model.leaders`.
+
+        Returns
+        -------
+        int
+            The number; 0 where all rows are one block.
+        """
+        rows: int = self.fit.rows_in_block(x, y, leader)
+        return rows
+
     def solve(self, key: Any, hyper: dict[str, Any], rows: Any, start: Any = None) -> Fit:
         """Fit along the sequence, inside compiled code.
 

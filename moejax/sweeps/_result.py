@@ -34,12 +34,15 @@ class Run:
         Chunks that ran at once on each device.
     seconds : mapping
         Wall-clock seconds: "compile" and "run".
+    block_size : int, default 0
+        Rows over which sums are taken at once; 0 where all rows are one block. Results depend on it in their last bits.
     """
 
     chunk_size: int
     devices: tuple[str, ...]
     threads: int
     seconds: Mapping[str, float]
+    block_size: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -235,7 +235,9 @@ class Sweeper:
             place = list(self.axes).index(inner)
             fits, held_out = jax.tree.map(lambda v: np.moveaxis(v, len(shape), place), (fits, held_out))
         refuse_if_all_diverged(fits)
-        run = Run(chunk, tuple(str(d) for d in devices), threads, seconds)
+        shared = programs[0].shared
+        block = self.fit.rows_in_block(shared.x, shared.y, shared.leader) if hasattr(self.fit, "rows_in_block") else 0
+        run = Run(chunk, tuple(str(d) for d in devices), threads, seconds, block)
         return Sweep(dict(self.axes), fits, held_out, self, inputs, run)
 
 

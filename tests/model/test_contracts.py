@@ -43,7 +43,7 @@ PARTS = {
 
 
 def test_the_examples_are_short():
-    assert len(EXAMPLES) == 5
+    assert len(EXAMPLES) == 6
     assert all(len(example[example.index("class") :].strip().splitlines()) < 15 for example in EXAMPLES)
 
 
@@ -77,6 +77,21 @@ def test_a_loss_of_ones_own_falls():
     got = fit(KEY, X, Y)
     assert got.objective < got.history[0]
     assert float(fit.score(got.params, X, Y, None)) == pytest.approx(float(got.objective), rel=1e-5)
+
+
+def test_a_solver_of_ones_own_is_fitted_swept_and_walked():
+    """ISTA comes to the optimum of the lasso, which scikit-learn has too."""
+    sklearn = pytest.importorskip("sklearn.linear_model")
+    model = moejax.moe(experts.linear(), gates.constant(), 1)
+    fit = moejax.solvers.fit_with(OWN["Ista"], model)
+    got = fit(KEY, X, Y, {"l1_experts": 0.1})
+    lasso = sklearn.Lasso(0.05, tol=1e-10).fit(X, Y)  # whose loss is half of ours
+    np.testing.assert_allclose(got.params["experts"]["weights"][0], lasso.coef_, atol=1e-5)
+    assert moejax.Status.CONVERGED in moejax.Status(int(got.status))
+    grid = moejax.sweep(fit, {"l1_experts": [0.1, 0.2], "fold": 2}, progress=False)(KEY, X, Y)
+    assert np.isfinite(moejax.select(grid).fit.objective)
+    along = moejax.path(fit)(KEY, X, Y, {"l1_experts": [0.1, 0.2]})
+    assert float(along.objective[0]) == pytest.approx(float(got.objective), rel=1e-5)
 
 
 def test_a_completed_record_has_what_it_has_and_the_defaults():
@@ -280,11 +295,10 @@ def test_built_in_parts_keep_their_contract(base, part):
     _contracts.check_capabilities(part)
 
 
-@pytest.mark.parametrize("base", KINDS)
+@pytest.mark.parametrize("base", [*KINDS, moejax.solvers.Solver])
 def test_the_page_tables_every_name_of_a_contract(base):
-    title = {"Expert": "Experts", "Gate": "Gates", "Family": "Families", "Penalty": "Penalties", "Loss": "Losses"}[
-        base.__name__
-    ]
+    titles = {"Family": "Families", "Penalty": "Penalties", "Loss": "Losses"}
+    title = titles.get(base.__name__, f"{base.__name__}s")
     section = PAGE.split(f"\n## {title}\n")[1].split("\n## ")[0]
     table = "\n".join(line for line in section.splitlines() if line.startswith("|"))
     names = set(re.findall(r"\w+", table))

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import moejax
-from moejax import Status, experts, families, gates
+from moejax import Status, _rows, experts, families, gates
 from moejax._rows import Block, block_size, lay
 from moejax.solvers._iterations import EM
 from moejax.solvers._sums import prepared
@@ -254,3 +254,68 @@ def test_em_from_an_iterator_over_blocks_is_the_call(gate, family, case):
     assert got.log_likelihood == pytest.approx(call.log_likelihood, rel=1e-9)
     assert_same(got.params, call.params, 1e-7)
     np.testing.assert_allclose(got.history[0], call.history[0], rtol=1e-9)
+
+
+# ---- gradients and predictions in blocks ---------------------------------------------------------------------------------
+
+LOSSES = {
+    "nll": moejax.losses.nll(),
+    "squared error": moejax.losses.squared_error(),
+    "balanced importance": moejax.losses.balanced(moejax.losses.nll(), kind="importance", weight=0.3),
+    "balanced load": moejax.losses.balanced(moejax.losses.squared_error(), kind="load", weight=0.3),
+    "held": moejax.losses.complete_nll(),
+    "held squares": moejax.losses.complete_squared_error(),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_mean_loss_and_its_gradient_are_those_of_all_rows(name):
+    model = moejax.moe(experts.linear(), gates.softmax(), K, family=families.gaussian())
+    start = model.init(KEY, X) if "held" not in name else SHARES
+
+    def told(block):
+        fit = moejax.fit_gradient(model, LOSSES[name], "accelerated", steps=2, block_size=block)
+        got = fit(KEY, X, Y["gaussian"], {"l1_experts": 0.01}, weights=WEIGHTS, offset=OFFSET, start=start)
+        return got._replace(history=None)
+
+    whole = told(None)
+    for block in BLOCKS[:1]:
+        assert_same(told(block), whole, 1e-9)
+
+
+def test_only_sums_go_in_blocks():
+    """Groups, minibatches, and a loss that is no function of sums take all rows as one block."""
+    model = moejax.moe(experts.linear(), gates.softmax(), K, family=families.gaussian())
+    x, y, leader = jnp.asarray(X), jnp.asarray(Y["gaussian"]), jnp.asarray(leaders(GROUPS))
+
+    class Own(moejax.losses.Loss):
+        def value(self, model, params, data, weights):
+            return jnp.median(data.y)
+
+    for fit, given_leader, count in [
+        (moejax.fit_gradient(model, block_size=30), None, 3),
+        (moejax.fit_gradient(model, moejax.losses.nll(), block_size=30), leader, 1),
+        (moejax.fit_gradient(model, batch_size=10, block_size=30), None, 1),
+        (moejax.fit_gradient(model, Own(), block_size=30), None, 1),
+    ]:
+        assert fit.laid(x, y, None, None, given_leader, None)[0].n_blocks == count
+
+
+@pytest.mark.parametrize("traced", [False, True], ids=["eager", "in a program"])
+def test_predictions_in_blocks_are_those_of_each_row(traced, monkeypatch):
+    model = moejax.moe(experts.linear(), gates.softmax(), K, family=families.gaussian())
+    params = model.init(KEY, X)
+    calls = {
+        "predict": (X, OFFSET),
+        "expert_predictions": (X, OFFSET),
+        "gate_probs": (X,),
+        "log_prob": (X, Y["gaussian"], OFFSET),
+        "responsibilities": (X, Y["gaussian"], OFFSET),
+    }
+    for name, rows in calls.items():
+        method = functools.partial(getattr(model, name), params)
+        want = method(*rows)
+        with monkeypatch.context() as patch:
+            patch.setattr(_rows, "block_size", lambda *_: 17)
+            got = jax.jit(lambda *rows, method=method: method(*rows))(*rows) if traced else method(*rows)
+        np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-14)
