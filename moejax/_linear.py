@@ -289,7 +289,7 @@ def collinear(gram: jax.Array, used: jax.Array) -> jax.Array:
         share = where(pivot > 0, 1 / pivot, 0.0)
         return a - jnp.swapaxes(row, 1, 2) * row * share, jnp.minimum(least, pivot[:, 0, 0])
 
-    _, least = jax.lax.fori_loop(0, p, step, (system, jnp.ones(len(gram), gram.dtype)))
+    least: jax.Array = jax.lax.fori_loop(0, p, step, (system, jnp.ones(len(gram), gram.dtype)))[1]
     dependent = least < 10 * p * float(jnp.finfo(gram.dtype).eps)
     return dependent & (gram[:, -1, -1] > 0)  # no rows, no columns
 
@@ -343,4 +343,5 @@ def _conjugate_gradients(gram: jax.Array, diagonal: jax.Array, ridge: Any, free:
         return v, rest, scaled + ratio(new_length, length)[:, None] * along, new_length
 
     begin = (jnp.zeros_like(right), right, scale * right, (right * scale * right).sum(axis=1))
-    return jax.lax.fori_loop(0, min(right.shape[1], _CG_STEPS), step, begin)[0]
+    solution: jax.Array = jax.lax.fori_loop(0, min(right.shape[1], _CG_STEPS), step, begin)[0]
+    return solution

@@ -187,7 +187,8 @@ def _aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     memory = np.empty(size + _ALIGNED, np.uint8)
     start = -memory.ctypes.data % _ALIGNED
-    return memory[start : start + size].view(dtype).reshape(shape)
+    found: np.ndarray = memory[start : start + size].view(dtype).reshape(shape)
+    return found
 
 
 def padded_size(n: int) -> int:
@@ -203,7 +204,7 @@ def block_size(n: int, columns: int, arrays: int, dtype: Any) -> int:
 
     A function of shapes and type alone, for results depend on it bit by bit.
     """
-    row = (columns * (columns + 1) // 2 + 2 * columns + arrays) * jnp.dtype(dtype).itemsize
+    row: int = (columns * (columns + 1) // 2 + 2 * columns + arrays) * jnp.dtype(dtype).itemsize
     if n * row <= _ONE_BLOCK:
         return 0
     return max(128, _BLOCK // row // 64 * 64)

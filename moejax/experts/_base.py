@@ -311,7 +311,7 @@ class Expert(Part):
         return None
 
     @capability("has_distribution")
-    def log_prior(self, params: Params) -> Any:
+    def log_prior(self, params: Params) -> jax.Array | float:
         """Return the mean of log prior - log density of each expert's distribution; by default 0.
 
         Parameters
@@ -348,6 +348,8 @@ class Expert(Part):
 
 class OwnExpert(Record, Expert):
     """A user's own record as an expert."""
+
+    _record: ExpertLike
 
     def init(self, key: jax.Array, n_experts: int, x: Any) -> Params:
         """Return what the record's `init` returns."""

@@ -503,6 +503,8 @@ class Undispersed(Family):
 class OwnFamily(Record, Family):
     """A user's own record as a family."""
 
+    _record: FamilyLike
+
     def log_prob(self, y: jax.Array, eta: jax.Array, phi: Any) -> jax.Array:
         """Return what the record's `log_prob` returns."""
         return self._record.log_prob(y, eta, phi)

@@ -188,7 +188,7 @@ class Gate(Part):
         """
         return among(self.log_probs(params, x), active)
 
-    def log_prior(self, params: Params) -> Any:
+    def log_prior(self, params: Params) -> jax.Array | float:
         """Return what a gate that `models_inputs` adds to the mean joint log-likelihood; by default 0.
 
         Parameters
@@ -423,6 +423,8 @@ def among(log_probs: jax.Array, active: jax.Array) -> jax.Array:
 
 class OwnGate(Record, Gate):
     """A user's own record as a gate."""
+
+    _record: GateLike
 
     def init(self, key: jax.Array, n_experts: int, x: Any) -> Params:
         """Return what the record's `init` returns."""

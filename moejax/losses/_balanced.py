@@ -60,7 +60,8 @@ class Balanced(Loss):
     def value(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
         """Return the loss plus `balance` times the balancing term."""
         balance = (data.hyper or {}).get("balance", self.weight)
-        return self.loss.value(model, params, data, weights) + balance * self.term(model, params, data, weights)
+        total: jax.Array = self.loss.value(model, params, data, weights) + balance * self.term(model, params, data, weights)
+        return total
 
     def score(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
         """Return the score of the loss, without the balancing term."""

@@ -115,6 +115,8 @@ class Loss(Contract):
 class OwnLoss(Record, Loss):
     """A user's own record as a loss."""
 
+    _record: LossLike
+
     def value(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
         """Return what the record's `value` returns."""
         return self._record.value(model, params, data, weights)

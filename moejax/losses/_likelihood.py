@@ -170,7 +170,7 @@ class NegativeLogLikelihood(Loss):
         each = self.each(log_joint, data.division)
         return self.gate_prior(model, params["gate"]) - weighted_sum(of_units(weights, data.leader), each)
 
-    def gate_prior(self, model: Model, gate: Any) -> Any:
+    def gate_prior(self, model: Model, gate: Any) -> jax.Array | float:
         """Return what a gate that models its inputs adds to the joint loss.
 
         Parameters
@@ -187,7 +187,7 @@ class NegativeLogLikelihood(Loss):
         """
         return -model.gate.log_prior(gate) if self.joint else 0.0
 
-    def expert_prior(self, model: Model, params: Any, data: Data) -> Any:
+    def expert_prior(self, model: Model, params: Any, data: Data) -> jax.Array | float:
         """Return what experts whose params are a distribution add to the loss.
 
         Parameters

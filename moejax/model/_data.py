@@ -63,7 +63,7 @@ class Data(NamedTuple):
     hyper: Mapping[str, Any] | None = None
 
     @property
-    def size(self) -> Any:
+    def size(self) -> jax.Array | int:
         """The total weight of the rows."""
         return self.y.shape[0] if self.total is None else self.total
 
@@ -83,8 +83,8 @@ def floating(x: Any) -> Any:
     """
 
     def one(leaf: Any) -> jax.Array:
-        leaf = jnp.asarray(leaf)
-        return leaf if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.astype(float)
+        array: jax.Array = jnp.asarray(leaf)
+        return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
 
     x = jax.tree.map(one, x)
     leaves = jax.tree.leaves(x)

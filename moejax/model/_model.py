@@ -50,7 +50,7 @@ class Model:
     expert: Expert
     gate: Gate
     n_experts: int
-    family: Any = None  # a `Family`, or None
+    family: Family | None = None
     expert_columns: Columns = None
     gate_columns: Columns = None
 
@@ -511,7 +511,7 @@ class Model:
         family = self._family("expected_log_prob")
         return family.expected_log_prob(data.y, self.eta(params, data.x, data.offset), variance, self.phi(params))
 
-    def log_prior(self, params: Params) -> Any:
+    def log_prior(self, params: Params) -> jax.Array | float:
         """Return what experts whose params are a distribution add to the total log-likelihood.
 
         Parameters

@@ -25,10 +25,10 @@ class PenaltyLike(Protocol):
     def part(self) -> str:
         """Part whose coefficients are penalised."""
 
-    def value(self, coefficients: Any, /) -> jax.Array:
+    def value(self, coefficients: Coefficients, /) -> jax.Array:
         """Return the value without the weight."""
 
-    def prox(self, coefficients: Any, t: Any, /) -> Any:
+    def prox(self, coefficients: Coefficients, t: Any, /) -> Coefficients:
         """Return the proximal step."""
 
 
@@ -165,6 +165,8 @@ class Penalty(Contract):
 
 class OwnPenalty(Record, Penalty):
     """A user's own record as a penalty."""
+
+    _record: PenaltyLike
 
     @property
     def name(self) -> str:

@@ -290,7 +290,8 @@ class _Problem:
 
     def _row_weights(self, shares: np.ndarray) -> np.ndarray:
         """Return case weights times responsibilities, which are at least `_LEAST_WEIGHT`."""
-        return (np.maximum(shares, _LEAST_WEIGHT).T * self.weights).T
+        weights: np.ndarray = (np.maximum(shares, _LEAST_WEIGHT).T * self.weights).T
+        return weights
 
 
 @partial(jax.jit, static_argnums=0)

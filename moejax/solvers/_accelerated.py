@@ -87,7 +87,8 @@ def accelerated_step(
     momentum: _Momentum = state.optimizer_state
 
     def loss(trained: Any) -> jax.Array:
-        return fit.loss.value(fit.model, merge(trained, rest), data, weights)
+        value: jax.Array = fit.loss.value(fit.model, merge(trained, rest), data, weights)
+        return value
 
     def penalty(trained: Any) -> Any:
         return _shared.penalty(fit, merge(trained, rest), hyper)

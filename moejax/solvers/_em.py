@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from moejax import _cache, _checks, _rows, losses, penalties
 from moejax._ops import choose, where
 from moejax._rows import Rows
-from moejax.families import Target
+from moejax.families import Family, Target
 from moejax.model import PARTS, Data, Model
 from moejax.solvers import _lanes, _shared, _starts
 from moejax.solvers._iterations import EM, State, Task
@@ -125,7 +125,8 @@ class EMFit:
             value that cannot be.
         """
         given = _shared.arguments(self, key, x, y, hyper, weights, offset, groups, start)
-        return _compiled(self, given[0], given[3], *self.laid(*given[1:3], *given[4:]))
+        fit: Fit = _compiled(self, given[0], given[3], *self.laid(*given[1:3], *given[4:]))
+        return fit
 
     def resumed(
         self,
@@ -256,7 +257,7 @@ class EMFit:
                 division = jnp.moveaxis(whole[:, leader], 0, 1)
             rows = Rows(rows.blocks._replace(division=division))
         sizes = self._sizes(dtype)
-        kind = "gradient" if sizes else "exact" if model.family.is_quadratic else "approximate"
+        kind = "gradient" if sizes else "exact" if self._family.is_quadratic else "approximate"
         given = jnp.asarray(0 if is_params or self.loss.complete else _START_STEPS[kind], jnp.int32)
         if resume is not None:
             there, warm = resume
@@ -415,7 +416,8 @@ class EMFit:
 
     def _block(self, x: Any, y: Any) -> int:
         if self.block_size is not None:
-            return min(self.block_size, y.shape[0])
+            rows: int = min(self.block_size, y.shape[0])
+            return rows
         return _rows.block_size(y.shape[0], *self._widths(x, y), y.dtype)
 
     def _widths(self, x: Any, y: Any) -> tuple[int, int]:
@@ -455,11 +457,15 @@ class EMFit:
         dict
             Params of the same structure.
         """
-        return {**params, "family": self.model.family.bounded(params["family"], target)}
+        return {**params, "family": self._family.bounded(params["family"], target)}
+
+    @property
+    def _family(self) -> Family:
+        return cast(Family, self.model.family)  # without which `fit_em` takes no model
 
     def _eta(self, rows: Rows, target: Target) -> Any:
         """The predictor to begin with, less the mean offset."""
-        eta = self.model.family.start(target)
+        eta = self._family.start(target)
         if rows.blocks.offset is None:
             return eta
         return eta - rows.sum(lambda block: jnp.tensordot(block.weights, jnp.asarray(block.offset), 1))
@@ -472,7 +478,7 @@ class EMFit:
         """Sizes of the first gradient steps of parts without an M-step."""
         model = self.model
         own = {name: part.is_linear or part.has_m_step for name, part in (("experts", model.expert), ("gate", model.gate))}
-        own["family"] = model.family.has_dispersion
+        own["family"] = self._family.has_dispersion
         return {name: jnp.asarray(0.1, dtype) for name, there in own.items() if not there}
 
 

@@ -146,7 +146,8 @@ class GradientFit:
             target is constant, groups or batches do not go with the loss or the rows, or `hyper` has an unknown name or a
             value that cannot be.
         """
-        return _compiled(self, *_shared.arguments(self, key, x, y, hyper, weights, offset, groups, start))
+        fit: Fit = _compiled(self, *_shared.arguments(self, key, x, y, hyper, weights, offset, groups, start))
+        return fit
 
     def resumed(
         self,
@@ -431,7 +432,8 @@ class GradientFit:
         # Some optimizers search along a line, or plan by the value; the others ignore it.
         more = {"value": objective, "grad": gradient, "value_fn": value}
         optimizer = optax.with_extra_args_support(self._optimizer(hyper))
-        return optimizer.update(gradient, state, trained, **more)
+        updated: tuple[Any, Any] = optimizer.update(gradient, state, trained, **more)
+        return updated
 
     def _fit(
         self,

@@ -134,10 +134,12 @@ def _loop(begin: Any, step: Any, closed_over: tuple[int, int], places: int) -> L
     return Loop(begun, stepped, places)
 
 
-@lanes_p.def_effectful_abstract_eval
 def _shapes(*_: Any, begin: Any, step: Any, places: int, **__: Any) -> tuple[list[Any], Any]:
     kept = [jax.core.ShapedArray((places, *v.shape), v.dtype) for v in _kept(begin, step)]
     return kept, begin.effects | step.effects
+
+
+lanes_p.def_effectful_abstract_eval(_shapes)
 
 
 def _kept(begin: Any, step: Any) -> list[Any]:
@@ -145,7 +147,6 @@ def _kept(begin: Any, step: Any) -> list[Any]:
     return [v.aval for v in step.outvars[len(begin.outvars) + 2 : -1]]
 
 
-@lanes_p.def_impl
 def _alone(*given: Any, **loop: Any) -> list[Any]:
     begin, step, places = _loop(**loop)
 
@@ -164,6 +165,7 @@ def _alone(*given: Any, **loop: Any) -> list[Any]:
     return jax.lax.while_loop(lambda carry: ~carry[2], turned, (first, kept, jnp.zeros((), bool)))[1]
 
 
+lanes_p.def_impl(_alone)
 mlir.register_lowering(lanes_p, mlir.lower_fun(_alone, multiple_results=True))
 
 

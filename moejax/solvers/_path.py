@@ -66,7 +66,8 @@ class Path:
     @property
     def penalties(self) -> tuple[Any, ...]:
         """The penalties of the fit."""
-        return self.fit.penalties
+        penalties: tuple[Any, ...] = self.fit.penalties
+        return penalties
 
     @property
     def loss(self) -> Any:
@@ -184,7 +185,8 @@ class Path:
         """
         more = given({"weights": weights, "offset": offset, "groups": leader, "start": start})
         dtype = jax.tree.leaves(x)[0].dtype
-        return _compiled(self, key, x, y, _shared.array(values, dtype), hyper, more)
+        fits: Fit = _compiled(self, key, x, y, _shared.array(values, dtype), hyper, more)
+        return fits
 
     def score(
         self, params: Any, x: Any, y: jax.Array, weights: jax.Array, offset: Any = None, groups: Any = None
@@ -211,7 +213,8 @@ class Path:
         jax.Array, (P,)
             Means over rows; lower is better.
         """
-        return jax.lax.map(lambda p: self.fit.score(p, x, y, weights, offset, groups), params)
+        scores: jax.Array = jax.lax.map(lambda p: self.fit.score(p, x, y, weights, offset, groups), params)
+        return scores
 
     def work_bytes(self, y: jax.Array) -> int:
         """Return the memory of the fit: one value is fitted at a time.
@@ -226,7 +229,8 @@ class Path:
         int
             Bytes.
         """
-        return self.fit.work_bytes(y)
+        size: int = self.fit.work_bytes(y)
+        return size
 
     @property
     def takes_padding(self) -> bool:
@@ -285,7 +289,8 @@ class Path:
         order = jnp.argsort(-values if self.descending else values, stable=True)
         along = self._chained if not hasattr(self.fit, "descent") else self._descended
         fits = along(key, x, y, values[order], hyper, more)
-        return jax.tree.map(lambda v: v[jnp.argsort(order)], fits)
+        ordered: Fit = jax.tree.map(lambda v: v[jnp.argsort(order)], fits)
+        return ordered
 
     def _chained(
         self, key: Any, x: Any, y: jax.Array, values: jax.Array, hyper: dict[str, Any], more: dict[str, Any]
@@ -328,7 +333,8 @@ class Path:
         descent, task = self.fit.descent(key, {**hyper, self.name: values[0]}, *self.fit.laid(x, y, *rest))
         walk = _Walk(self, descent)
         ends = _lanes.run(_lanes.Loop(walk.begin, walk.step, len(values)), (task, values))
-        return jax.lax.map(lambda each: descent.finish(walk.at(task, each[1]), each[0]), (ends, values))
+        fits: Fit = jax.lax.map(lambda each: descent.finish(walk.at(task, each[1]), each[0]), (ends, values))
+        return fits
 
     def _origin(self, key: jax.Array, x: Any, hyper: dict[str, Any], start: Any) -> Any:
         """The params that the first fit starts from, and those after one that diverged."""

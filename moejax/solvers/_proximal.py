@@ -100,7 +100,8 @@ def proximal_step(fit: Any, state: TrainState, data: Data, weights: jax.Array, h
     marked, _ = split(fit.model.penalized(state.params), trainable)
 
     def value(trained: Any) -> jax.Array:
-        return fit.loss.value(fit.model, merge(trained, rest), data, weights)
+        mean: jax.Array = fit.loss.value(fit.model, merge(trained, rest), data, weights)
+        return mean
 
     loss, gradient = jax.value_and_grad(value)(trained)
     objective = loss + _shared.penalty(fit, state.params, hyper)

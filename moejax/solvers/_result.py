@@ -281,7 +281,8 @@ def normalized(weights: Any, y: jax.Array) -> jax.Array:
         return jnp.full(y.shape[:1], 1.0 / y.shape[0], y.dtype)
     weights = jnp.asarray(weights, y.dtype)
     weights = weights / weights.max()  # whose sum then cannot overflow
-    return weights / weights.sum()
+    shares: jax.Array = weights / weights.sum()
+    return shares
 
 
 def total_weight(weights: Any, y: jax.Array) -> jax.Array:
