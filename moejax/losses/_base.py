@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-import jax
+from jaxtyping import Array, Float
 
-from moejax._contracts import Contract, Record, is_whole, missing
+from moejax._arrays import Scalar
+from moejax._contracts import Contract, Params, Record, is_whole, missing
 
 if TYPE_CHECKING:
     from moejax.model import Data, Model
@@ -20,7 +21,7 @@ FUNCTIONS = ("value",)
 class LossLike(Protocol):
     """Any record with the function that a loss needs."""
 
-    def value(self, model: Any, params: Any, data: Any, weights: jax.Array, /) -> jax.Array:
+    def value(self, model: Any, params: Params, data: Any, weights: Float[Array, " n"], /) -> Scalar:
         """Return the mean loss."""
 
 
@@ -60,7 +61,7 @@ class Loss(Contract):
         return False
 
     @abc.abstractmethod
-    def value(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
+    def value(self, model: Model, params: Params, data: Data, weights: Float[Array, " n"]) -> Scalar:
         """Return the weighted mean over rows.
 
         Parameters
@@ -90,7 +91,7 @@ class Loss(Contract):
         """
         return None
 
-    def score(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
+    def score(self, model: Model, params: Params, data: Data, weights: Float[Array, " n"]) -> Scalar:
         """Return the mean loss of rows that were not fitted, by which selection compares; by default `value`.
 
         Parameters
@@ -117,7 +118,7 @@ class OwnLoss(Record, Loss):
 
     _record: LossLike
 
-    def value(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
+    def value(self, model: Model, params: Params, data: Data, weights: Float[Array, " n"]) -> Scalar:
         """Return what the record's `value` returns."""
         return self._record.value(model, params, data, weights)
 

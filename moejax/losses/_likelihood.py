@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from moejax import _checks
+from moejax._arrays import Scalar
 from moejax.gates import largest
 from moejax.losses._base import Loss
 from moejax.losses._rows import held_division, of_units, weighted_sum
@@ -170,7 +171,7 @@ class NegativeLogLikelihood(Loss):
         each = self.each(log_joint, data.division)
         return self.gate_prior(model, params["gate"]) - weighted_sum(of_units(weights, data.leader), each)
 
-    def gate_prior(self, model: Model, gate: Any) -> jax.Array | float:
+    def gate_prior(self, model: Model, gate: Any) -> Scalar | float:
         """Return what a gate that models its inputs adds to the joint loss.
 
         Parameters
@@ -187,7 +188,7 @@ class NegativeLogLikelihood(Loss):
         """
         return -model.gate.log_prior(gate) if self.joint else 0.0
 
-    def expert_prior(self, model: Model, params: Any, data: Data) -> jax.Array | float:
+    def expert_prior(self, model: Model, params: Any, data: Data) -> Scalar | float:
         """Return what experts whose params are a distribution add to the loss.
 
         Parameters
