@@ -12,14 +12,16 @@ import abc
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Int
 
 from moejax import _checks
+from moejax._arrays import Marks, Numbers, Tree
 
-Params = Any  # the parameters of a part: any pytree of arrays
+Params: TypeAlias = Tree  # the parameters of a part
 _MARK = "_moejax_capabilities"
 _NOTHING: Mapping[str, float] = MappingProxyType({})
 _Method = TypeVar("_Method", bound=Callable[..., Any])
@@ -88,7 +90,7 @@ class Part(Contract):
         """Numbers that a fit may set, with their defaults: untrained leaves of `params` by name. By default none."""
         return _NOTHING
 
-    def check_hyper(self, name: str, value: Any) -> None:
+    def check_hyper(self, name: str, value: Numbers) -> None:
         """Raise ValueError for a number of `hyper` that cannot be; by default one that is not finite.
 
         Parameters
@@ -115,7 +117,7 @@ class Part(Contract):
         """
         return params
 
-    def trainable(self, params: Params) -> Any:
+    def trainable(self, params: Params) -> Marks:
         """Return which arrays are trained; by default all floating ones, without those that `hyper` names.
 
         Parameters
@@ -133,7 +135,7 @@ class Part(Contract):
             lambda path, leaf: jnp.issubdtype(leaf.dtype, jnp.inexact) and _name(path) not in names, params
         )
 
-    def penalized(self, params: Params) -> Any:
+    def penalized(self, params: Params) -> Marks:
         """Return which arrays are coefficients, which penalties see; by default none.
 
         Parameters
@@ -154,7 +156,7 @@ class Part(Contract):
         return type(self).penalized is not Part.penalized
 
 
-def free_numbers(part: Part, params: Params) -> jax.Array:
+def free_numbers(part: Part, params: Params) -> Int[Array, ""]:
     """Return the number of free numbers in params: coefficients that are not 0, and all other trained numbers.
 
     Parameters

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
 from moejax import _checks
 from moejax._ops import where
@@ -34,17 +35,17 @@ def dot(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 class Table(NamedTuple):
-    """Rows of a linear predictor. x: (n, d + 1), columns less `means` and a last one of ones. means: (d,), or None for 0.
+    """Rows of a linear predictor. x: (n, p), p - 1 = d columns less `means` and one of ones. means: (d,), or None for 0.
 
     products: (n, P) of the pairs of columns, where they are kept, or None.
     """
 
-    x: jax.Array
-    means: jax.Array | None = None
-    products: jax.Array | None = None
+    x: Float[Array, "n p"]
+    means: Float[Array, " d"] | None = None
+    products: Float[Array, "n P"] | None = None
 
     @property
-    def columns(self) -> jax.Array:
+    def columns(self) -> Float[Array, "n d"]:
         """The columns as they were given, (n, d)."""
         columns = self.x[:, :-1]
         return columns if self.means is None else columns + self.means
@@ -53,32 +54,32 @@ class Table(NamedTuple):
 class Ask(NamedTuple):
     """What a part asks of the rows of its table: sums of products.
 
-    weights: (A, n), of products of pairs of columns. pulls: (A', n), of columns.
+    weights: (A, n), of products of pairs of columns. pulls: (A2, n), of columns.
     """
 
-    weights: jax.Array
-    pulls: jax.Array
+    weights: Float[Array, "A n"]
+    pulls: Float[Array, "A2 n"]
 
 
 class Moments(NamedTuple):
-    """Sums over rows, for x as in a `Table`: gram (A, p, p), of weight * x x'; pull (A', p), of pull * x; means (p - 1,)."""
+    """Sums over rows, for x as in a `Table`: gram (A, p, p), of weight * x x'; pull (A2, p), of pull * x; means (d,)."""
 
-    gram: jax.Array
-    pull: jax.Array
-    means: jax.Array
+    gram: Float[Array, "A p p"]
+    pull: Float[Array, "A2 p"]
+    means: Float[Array, " d"]
 
-    def of_columns(self, seen: jax.Array) -> Moments:
+    def of_columns(self, seen: Float[Array, "A d"]) -> Moments:
         """Those of rows in which the columns that an expert does not see are 0. seen: (A, d) of 0 and 1."""
         seen = jnp.concatenate([seen, jnp.ones_like(seen[:, :1])], axis=1)
         return Moments(seen[:, :, None] * self.gram * seen[:, None], seen * self.pull, self.means)
 
 
-def with_intercept(x: jax.Array) -> Table:
+def with_intercept(x: Float[Array, "n d"]) -> Table:
     """The table of x (n, d), not centred: one product serves weights and intercept."""
     return table(x)
 
 
-def table(x: jax.Array, means: jax.Array | None = None, products: bool = False) -> Table:
+def table(x: Float[Array, "n d"], means: Float[Array, " d"] | None = None, products: bool = False) -> Table:
     """The table of x (n, d), less `means` (d,) where they are given, and with products of pairs of columns on request.
 
     Far from 0, sums of squares would lose the digits that matter.
@@ -94,14 +95,14 @@ def table(x: jax.Array, means: jax.Array | None = None, products: bool = False) 
     return Table(x, means, _products(x) if products else None)
 
 
-def predictors(weights: jax.Array, intercept: jax.Array, x: Table) -> jax.Array:
+def predictors(weights: Float[Array, "A d"], intercept: Float[Array, " A"], x: Table) -> Float[Array, "A n"]:
     """Linear predictors (A, n) of weights (A, d) and intercepts (A,)."""
     if x.means is not None:
         intercept = intercept + (weights * x.means).sum(axis=1)
     return dot(jnp.concatenate([weights, intercept[:, None]], axis=1), x.x.T)
 
 
-def _products(x: jax.Array) -> jax.Array:
+def _products(x: Float[Array, "n p"]) -> Float[Array, "n P"]:
     """All products of two columns of x (n, p), (n, p (p + 1) / 2).
 
     Each column with the one k before it, for k = 0, 1, ... in turn: whole rows beside rows, which compile to long loops.
@@ -114,7 +115,7 @@ def _products(x: jax.Array) -> jax.Array:
     return jnp.concatenate(products, axis=1)
 
 
-def _places(p: int) -> np.ndarray:
+def _places(p: int) -> Int[np.ndarray, "p p"]:
     """Where among `_products` those of each two columns are, (p, p)."""
     i, j = np.indices((p, p))
     k = (i - j) % p
@@ -122,8 +123,8 @@ def _places(p: int) -> np.ndarray:
     return np.where(2 * k == p, k * p + np.minimum(i, j), places).astype(np.int32)
 
 
-def asked(rows: Table, asks: Sequence[Ask]) -> list[tuple[jax.Array, jax.Array]]:
-    """Of each ask the sums over rows: packed products of pairs (A, P) and columns (A', p).
+def asked(rows: Table, asks: Sequence[Ask]) -> list[tuple[Float[Array, "A P"], Float[Array, "A2 p"]]]:
+    """Of each ask the sums over rows: packed products of pairs (A, P) and columns (A2, p).
 
     One product of all weights with the pairs of columns serves every part, every expert and every member of a sweep.
     """
@@ -135,7 +136,7 @@ def asked(rows: Table, asks: Sequence[Ask]) -> list[tuple[jax.Array, jax.Array]]
     return list(zip(_parted(packed, weights), _parted(pulled, pulls), strict=True))
 
 
-def unpacked(packed: jax.Array, pull: jax.Array, means: jax.Array) -> Moments:
+def unpacked(packed: Float[Array, "A P"], pull: Float[Array, "A2 p"], means: Float[Array, " d"]) -> Moments:
     """Moments of packed products (A, P)."""
     return Moments(packed[..., _places(len(means) + 1)], pull, means)
 
@@ -149,7 +150,7 @@ def _parted(stack: jax.Array, like: Sequence[jax.Array]) -> list[jax.Array]:
     return [stack[end - len(v) : end] for v, end in zip(like, ends, strict=True)]
 
 
-def diagonals(a: jax.Array) -> jax.Array:
+def diagonals(a: Float[Array, "*A p p"]) -> Float[Array, "*A p"]:
     """Of matrices (..., p, p), (..., p): a reduction, which becomes part of what comes after as a gather does not."""
     return where(np.eye(a.shape[-1], dtype=bool), a, 0).sum(axis=-1)
 
@@ -160,40 +161,40 @@ def diagonals(a: jax.Array) -> jax.Array:
 class Quadratic(NamedTuple):
     """Quadratics in A coefficient vectors of p numbers, the last an intercept: where they are, slope and curvature.
 
-    b, gradient: (A, p). gram: (A, p, p). means: (A, p - 1), around which columns are centred.
+    b, gradient: (A, p). gram: (A, p, p). means: (A, d), d = p - 1, around which columns are centred.
     """
 
-    b: jax.Array
-    gradient: jax.Array
-    gram: jax.Array
-    means: jax.Array
+    b: Float[Array, "A p"]
+    gradient: Float[Array, "A p"]
+    gram: Float[Array, "A p p"]
+    means: Float[Array, "A d"]
 
 
 class Moved(NamedTuple):
     """Where a step led. b: (A, p). change: (A,), by how much the quadratic rose."""
 
-    b: jax.Array
-    change: jax.Array
+    b: Float[Array, "A p"]
+    change: Float[Array, " A"]
 
 
-def quadratic_of(b: jax.Array, moments: Moments) -> Quadratic:
+def quadratic_of(b: Float[Array, "A p"], moments: Moments) -> Quadratic:
     """The quadratics of coefficients (A, p), intercepts last, that have these moments."""
     means = jnp.broadcast_to(moments.means, (b.shape[0], b.shape[1] - 1))
     return Quadratic(b, moments.pull, moments.gram, means)
 
 
-def coefficients_of(params: dict[str, jax.Array], moments: Moments) -> Quadratic:
+def coefficients_of(params: dict[str, Float[Array, "A ..."]], moments: Moments) -> Quadratic:
     """The quadratics of params with weights (A, d) and intercepts (A,)."""
     b = jnp.concatenate([params["weights"], params["intercept"][:, None]], axis=1)
     return quadratic_of(b, moments)
 
 
-def raw_gradient(q: Quadratic) -> jax.Array:
+def raw_gradient(q: Quadratic) -> Float[Array, "A p"]:
     """The gradient in coefficients and intercepts of columns that are not centred, (A, p)."""
     return jnp.concatenate([q.gradient[:, :-1] + q.gradient[:, -1:] * q.means, q.gradient[:, -1:]], axis=1)
 
 
-def quadratic_step(q: Quadratic, absolute: Any, square: Any) -> Moved:
+def quadratic_step(q: Quadratic, absolute: Float[Array, "A 1"] | None, square: Float[Array, "A 1"] | None) -> Moved:
     """The coefficients where quadratics plus penalties are lower, or the same.
 
     The penalties are absolute * sum |b| + square * sum b^2 over all but intercepts, (A, 1) each, None for none.
@@ -201,7 +202,7 @@ def quadratic_step(q: Quadratic, absolute: Any, square: Any) -> Moved:
     return quadratic_problem(q, lambda b, slope, gram: lowered(b, slope, gram, absolute, square))
 
 
-def quadratic_problem(q: Quadratic, lower: Callable[..., tuple[jax.Array, jax.Array]]) -> Moved:
+def quadratic_problem(q: Quadratic, lower: Callable[..., tuple[Float[Array, "A d"], Float[Array, "A d"]]]) -> Moved:
     """Coefficients where quadratics are lower, by what lowers them once their intercepts are out of the way.
 
     lower: a function of coefficients (A, d), their slopes and grams (A, d, d), to new ones and the grams times their moves.
@@ -226,7 +227,13 @@ def quadratic_problem(q: Quadratic, lower: Callable[..., tuple[jax.Array, jax.Ar
     return Moved(jnp.concatenate([new, intercept], axis=1), change)
 
 
-def lowered(b: jax.Array, slope: jax.Array, gram: jax.Array, absolute: Any, square: Any) -> tuple[jax.Array, jax.Array]:
+def lowered(
+    b: Float[Array, "A d"],
+    slope: Float[Array, "A d"],
+    gram: Float[Array, "A d d"],
+    absolute: Float[Array, "A 1"] | None,
+    square: Float[Array, "A 1"] | None,
+) -> tuple[Float[Array, "A d"], Float[Array, "A d"]]:
     """New coefficients (A, d), and the gram times their move."""
     ridge = 0.0 if square is None else 2 * square
     if absolute is not None:
@@ -271,7 +278,7 @@ def _descended(b: jax.Array, slope: jax.Array, gram: jax.Array, absolute: Any, r
     return new, bent - slope
 
 
-def collinear(gram: jax.Array, used: jax.Array) -> jax.Array:
+def collinear(gram: Float[Array, "A p p"], used: Bool[Array, "A p"]) -> Bool[Array, " A"]:
     """Whether the used columns of each problem are linearly dependent by weight, (A,), by Gaussian elimination.
 
     gram: (A, p, p). used: (A, p); the last column, the intercept's, always counts as used.
@@ -289,12 +296,18 @@ def collinear(gram: jax.Array, used: jax.Array) -> jax.Array:
         share = where(pivot > 0, 1 / pivot, 0.0)
         return a - jnp.swapaxes(row, 1, 2) * row * share, jnp.minimum(least, pivot[:, 0, 0])
 
-    _, least = jax.lax.fori_loop(0, p, step, (system, jnp.ones(len(gram), gram.dtype)))
+    least: jax.Array = jax.lax.fori_loop(0, p, step, (system, jnp.ones(len(gram), gram.dtype)))[1]
     dependent = least < 10 * p * float(jnp.finfo(gram.dtype).eps)
     return dependent & (gram[:, -1, -1] > 0)  # no rows, no columns
 
 
-def solved(gram: jax.Array, diagonal: jax.Array, ridge: Any, free: jax.Array, right: jax.Array) -> jax.Array:
+def solved(
+    gram: Float[Array, "A d d"],
+    diagonal: Float[Array, "A d"],
+    ridge: Float[Array, "A d"] | Float[Array, "A 1"] | float,
+    free: Bool[Array, "A d"],
+    right: Float[Array, "A d"],
+) -> Float[Array, "A d"]:
     """Solutions (A, d) of (gram + ridge) v = right among the free unknowns, the others 0.
 
     By elimination for a few unknowns, and nearly by conjugate gradients for many; an unknown that hangs on others stays 0.
@@ -343,4 +356,5 @@ def _conjugate_gradients(gram: jax.Array, diagonal: jax.Array, ridge: Any, free:
         return v, rest, scaled + ratio(new_length, length)[:, None] * along, new_length
 
     begin = (jnp.zeros_like(right), right, scale * right, (right * scale * right).sum(axis=1))
-    return jax.lax.fori_loop(0, min(right.shape[1], _CG_STEPS), step, begin)[0]
+    solution: jax.Array = jax.lax.fori_loop(0, min(right.shape[1], _CG_STEPS), step, begin)[0]
+    return solution

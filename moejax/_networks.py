@@ -44,7 +44,8 @@ class Linen:
         from flax.errors import InvalidRngError
 
         try:
-            return self.module.apply({"params": params}, x)
+            eta: jax.Array = self.module.apply({"params": params}, x)
+            return eta
         except InvalidRngError as error:
             given = f"{self.name} draws random numbers when it is applied"
             raise ValueError(f"module: {given}; want one that does not, as with nn.Dropout(deterministic=True)") from error
@@ -74,7 +75,8 @@ class Nnx:
         _, graph, like, rest = _structure(self.build)
         state = jax.tree.map(lambda leaf: leaf, like)  # a copy, for the next line writes into it
         nnx.replace_by_pure_dict(state, params)
-        return nnx.merge(graph, state, rest)(x)
+        eta: jax.Array = nnx.merge(graph, state, rest)(x)
+        return eta
 
 
 @lru_cache(maxsize=256)
@@ -154,11 +156,13 @@ def output_shape(network: Any, key: jax.Array, x: Any) -> tuple[int, ...]:
     given: Any = jax.eval_shape(lambda key, x: network.apply(init_params(network, key, x), x), key, x)
     if not hasattr(given, "shape"):
         raise ValueError(f"module: {network.name} returned {type(given).__name__}; want one array")
-    return given.shape
+    shape: tuple[int, ...] = given.shape
+    return shape
 
 
 def n_rows(x: Any) -> int:
-    return jax.tree.leaves(x)[0].shape[0]
+    n: int = jax.tree.leaves(x)[0].shape[0]
+    return n
 
 
 def penalized_leaves(params: Any) -> Any:

@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int
 
 from moejax import _checks
+from moejax._arrays import Tree
 
 _ONE_BLOCK = 2**25  # bytes of work arrays up to which all rows are one block
 _BLOCK = 2**21  # bytes of a block's work arrays
@@ -22,31 +24,31 @@ _FEWEST = 16  # rows that a program is compiled for
 
 
 class Block(NamedTuple):
-    """Some rows, as parts see them, m rows in all.
+    """Some rows, as parts see them, n in all. Stored ones have B leading, see `Rows`.
 
-    x: like the inputs of a fit, rows leading; a table (m, d) is a transposed view. y: (m,) or (m, q). weights: (m,).
-    offset: like y, or None. leader: (m,), for each row the number of the first row of its group, or None. division: (K, m),
-    responsibilities that were given, or None. number: (m,), of the rows, where they come in groups.
+    x: like the inputs of a fit, rows leading; a table (n, d) is a transposed view. y: (n,) or (n, m). weights: (n,).
+    offset: like y, or None. leader: (n,), for each row the number of the first row of its group, or None. division: (K, n),
+    responsibilities that were given, or None. number: (n,), of the rows, where they come in groups.
     """
 
-    x: Any
-    y: jax.Array
-    weights: jax.Array
-    offset: jax.Array | None = None
-    leader: jax.Array | None = None
-    division: jax.Array | None = None
-    number: jax.Array | None = None
+    x: Tree
+    y: Float[Array, "*B n"] | Float[Array, "*B n m"]
+    weights: Float[Array, "*B n"]
+    offset: Float[Array, "*B n"] | Float[Array, "*B n m"] | None = None
+    leader: Int[Array, "*B n"] | None = None
+    division: Float[Array, "*B K n"] | None = None
+    number: Int[Array, "*B n"] | None = None
 
     @property
-    def units(self) -> jax.Array:
+    def units(self) -> Float[Array, "*B n"]:
         """Weights of what has one expert of its own: each row, or each group, represented by its first row."""
         return self.weights if self.leader is None else jnp.where(self.leader == self.number, self.weights, 0)
 
 
 class Rows(NamedTuple):
-    """All rows of a fit, in B blocks of m rows.
+    """All rows of a fit, in B blocks of n rows.
 
-    Every array of `blocks` has B leading; tables are stored transposed, (B, d, m). None of them has a `number`.
+    Every array of `blocks` has B leading; tables are stored transposed, (B, d, n). None of them has a `number`.
     """
 
     blocks: Block
@@ -222,7 +224,8 @@ def _aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
     memory = np.empty(size + _ALIGNED, np.uint8)
     start = -memory.ctypes.data % _ALIGNED
-    return memory[start : start + size].view(dtype).reshape(shape)
+    found: np.ndarray = memory[start : start + size].view(dtype).reshape(shape)
+    return found
 
 
 def padded_size(n: int) -> int:
@@ -238,7 +241,7 @@ def block_size(n: int, columns: int, arrays: int, dtype: Any) -> int:
 
     A function of shapes and type alone, for results depend on it bit by bit.
     """
-    row = (columns * (columns + 1) // 2 + 2 * columns + arrays) * jnp.dtype(dtype).itemsize
+    row: int = (columns * (columns + 1) // 2 + 2 * columns + arrays) * jnp.dtype(dtype).itemsize
     if n * row <= _ONE_BLOCK:
         return 0
     return max(128, _BLOCK // row // 64 * 64)

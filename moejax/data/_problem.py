@@ -68,7 +68,8 @@ class Clusters:
         centre = self.means.mean(axis=0)
         means = self.means - centre
         slopes = np.linalg.solve(self.covariance, means.T)
-        return (x - centre) @ slopes - 0.5 * np.sum(means.T * slopes, axis=0)
+        logits: np.ndarray = (x - centre) @ slopes - 0.5 * np.sum(means.T * slopes, axis=0)
+        return logits
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +123,8 @@ class SoftmaxGate:
         numpy.ndarray, shape (n, K)
             Logits x . weights[k]. Their softmax over experts is P(expert | x).
         """
-        return x @ self.weights.T
+        logits: np.ndarray = x @ self.weights.T
+        return logits
 
 
 @dataclass(frozen=True, eq=False)
@@ -286,7 +288,8 @@ class Problem:
             If `x` has the wrong shape or is not finite.
         """
         x = self._inputs(x)
-        return np.sum(self.posterior(x) * (x @ self.weights.T), axis=1)
+        mean: np.ndarray = np.sum(self.posterior(x) * (x @ self.weights.T), axis=1)
+        return mean
 
     def bayes_mse(self, seed: Seed = 0, n: int = 200_000) -> float:
         """Estimate the expected squared error of `bayes`, which is the smallest of any predictor.
@@ -338,7 +341,10 @@ class Problem:
             raise ValueError("noise_sd: 0 was given, but y then has no density; want a problem with noise_sd above 0")
         logits = self.gate.logits(x)
         residuals = np.asarray(y, dtype=np.float64)[:, None] - x @ self.weights.T
-        return logits - _log_sum(logits) + _log_noise(residuals / self.noise_sd, self.noise_df) - math.log(self.noise_sd)
+        joint: np.ndarray = (
+            logits - _log_sum(logits) + _log_noise(residuals / self.noise_sd, self.noise_df) - math.log(self.noise_sd)
+        )
+        return joint
 
 
 def drawn_rows(
@@ -363,21 +369,25 @@ def t_scale(df: float) -> float:
 def _log_noise(z: np.ndarray, df: float | None) -> np.ndarray:
     """Return the log density, at z, of noise of variance 1."""
     if df is None:
-        return -0.5 * np.square(z) - 0.5 * math.log(2 * math.pi)
+        normal: np.ndarray = -0.5 * np.square(z) - 0.5 * math.log(2 * math.pi)
+        return normal
     constant = math.lgamma((df + 1) / 2) - math.lgamma(df / 2) - 0.5 * math.log(math.pi * (df - 2))
-    return constant - (df + 1) / 2 * np.log1p(np.square(z) / (df - 2))
+    logs: np.ndarray = constant - (df + 1) / 2 * np.log1p(np.square(z) / (df - 2))
+    return logs
 
 
 def _log_sum(logs: np.ndarray) -> np.ndarray:
     """Return log(sum(exp(logs))) over experts, shape (n, 1), for logs of shape (n, K)."""
     largest = logs.max(axis=1, keepdims=True)
-    return largest + np.log(np.exp(logs - largest).sum(axis=1, keepdims=True))
+    sums: np.ndarray = largest + np.log(np.exp(logs - largest).sum(axis=1, keepdims=True))
+    return sums
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
     """Return the softmax of logits (n, K) over experts."""
     joint = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return joint / joint.sum(axis=1, keepdims=True)
+    probs: np.ndarray = joint / joint.sum(axis=1, keepdims=True)
+    return probs
 
 
 def check_problem(n: Any, d: Any, n_experts: Any, n_active: Any, noise_sd: Any, noise_df: Any) -> None:

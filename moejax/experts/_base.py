@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
-import jax
+from jaxtyping import Array, Bool, Float
 
+from moejax._arrays import Counts, Eta, Features, PerOutput, RandomKey, Scalar, Tree
 from moejax._contracts import Params, Part, Record, capability, check_functions, free_numbers, is_whole
+from moejax._linear import Moments, Quadratic, Terms
 
 if TYPE_CHECKING:
     from moejax.experts._columns import Choices
@@ -18,10 +20,10 @@ FUNCTIONS = ("init", "apply")
 class ExpertLike(Protocol):
     """Any record with the two functions that an expert needs."""
 
-    def init(self, key: jax.Array, n_experts: int, x: Any, /) -> Any:
+    def init(self, key: RandomKey, n_experts: int, x: Features, /) -> Params:
         """Return the params of all experts."""
 
-    def apply(self, params: Any, x: Any, /) -> jax.Array:
+    def apply(self, params: Params, x: Tree, /) -> Eta:
         """Return the predictors of all experts."""
 
 
@@ -72,7 +74,7 @@ class Expert(Part):
     # ---- required -----------------------------------------------------------------------------------------------
 
     @abc.abstractmethod
-    def init(self, key: jax.Array, n_experts: int, x: Any) -> Params:
+    def init(self, key: RandomKey, n_experts: int, x: Features) -> Params:
         """Return the params of all experts.
 
         Parameters
@@ -91,7 +93,7 @@ class Expert(Part):
         """
 
     @abc.abstractmethod
-    def apply(self, params: Params, x: Any) -> jax.Array:
+    def apply(self, params: Params, x: Tree) -> Eta:
         """Return the predictors of all experts.
 
         Parameters
@@ -109,7 +111,7 @@ class Expert(Part):
 
     # ---- optional -----------------------------------------------------------------------------------------------
 
-    def prepare(self, x: Any) -> Any:
+    def prepare(self, x: Features) -> Tree:
         """Return what all members of a sweep share of x; by default x itself.
 
         Parameters
@@ -124,7 +126,7 @@ class Expert(Part):
         """
         return x
 
-    def null(self, params: Params, eta: Any) -> Params:
+    def null(self, params: Params, eta: PerOutput | float) -> Params:
         """Return where EM begins from given responsibilities; by default params as they were drawn.
 
         Parameters
@@ -141,7 +143,7 @@ class Expert(Part):
         """
         return params
 
-    def degrees_of_freedom(self, params: Params) -> jax.Array:
+    def degrees_of_freedom(self, params: Params) -> Counts:
         """Return the free numbers of each expert, or of all together.
 
         By default all together: coefficients that are not 0, and all other trained numbers. An expert that needs more rows
@@ -179,7 +181,7 @@ class Expert(Part):
     # ---- capabilities -------------------------------------------------------------------------------------------
 
     @capability("has_m_step", "is_linear")
-    def statistics(self, params: Params, x: Any, slope: jax.Array, curvature: jax.Array) -> Any:
+    def statistics(self, params: Params, x: Tree, slope: Eta, curvature: Eta) -> Tree:
         """Return sums over the rows of a block, from which the M-step follows.
 
         Parameters
@@ -200,7 +202,7 @@ class Expert(Part):
         """
 
     @capability("has_m_step")
-    def m_step(self, params: Params, statistics: Any, penalties: Any, total: jax.Array) -> Params:
+    def m_step(self, params: Params, statistics: Tree, penalties: Terms, total: Scalar) -> Params:
         """Return params at which the quadratic approximation of the expected loss, plus penalties, is no higher.
 
         EM sees to it that the objective itself does not rise.
@@ -223,7 +225,7 @@ class Expert(Part):
         """
 
     @capability("has_begin")
-    def begin(self, params: Params, statistics: Any, key: jax.Array) -> Params:
+    def begin(self, params: Params, statistics: Tree, key: RandomKey) -> Params:
         """Return what takes the place of the first M-step of a start, which may be unable to part what begins equal.
 
         Parameters
@@ -242,7 +244,7 @@ class Expert(Part):
         """
 
     @capability("is_linear")
-    def quadratic(self, params: Params, moments: Any) -> Any:
+    def quadratic(self, params: Params, moments: Moments) -> Quadratic:
         """Return the expected loss of each predictor as a quadratic in its coefficients.
 
         Parameters
@@ -255,18 +257,18 @@ class Expert(Part):
         Returns
         -------
         Quadratic
-            A = K or K m predictors of d + 1 coefficients, the intercept last.
+            A = K or K m predictors of p = d + 1 coefficients, the intercept last.
         """
 
     @capability("is_linear")
-    def with_coefficients(self, params: Params, b: jax.Array) -> Params:
+    def with_coefficients(self, params: Params, b: Float[Array, "A p"]) -> Params:
         """Return params of these coefficients.
 
         Parameters
         ----------
         params : pytree
             Other params, which give all else.
-        b : jax.Array, (A, d + 1)
+        b : jax.Array, (A, p)
             Coefficients, or slopes in them, in the order of `quadratic`.
 
         Returns
@@ -276,7 +278,7 @@ class Expert(Part):
         """
 
     @capability("is_linear")
-    def in_use(self, params: Params, sparse: jax.Array) -> jax.Array:
+    def in_use(self, params: Params, sparse: Bool[Array, ""]) -> Bool[Array, "A p"]:
         """Return which columns each predictor uses, by which collinear ones are found.
 
         Parameters
@@ -288,12 +290,12 @@ class Expert(Part):
 
         Returns
         -------
-        jax.Array, (A, d + 1)
+        jax.Array, (A, p)
             Booleans, those of the intercept last.
         """
 
     @capability("has_distribution")
-    def variance(self, params: Params, x: Any) -> jax.Array | None:
+    def variance(self, params: Params, x: Tree) -> Float[Array, "K n"] | None:
         """Return the variance of the predictors over the distribution of the coefficients; by default None, for no variance.
 
         Parameters
@@ -311,7 +313,7 @@ class Expert(Part):
         return None
 
     @capability("has_distribution")
-    def log_prior(self, params: Params) -> Any:
+    def log_prior(self, params: Params) -> Float[Array, " K"] | float:
         """Return the mean of log prior - log density of each expert's distribution; by default 0.
 
         Parameters
@@ -327,7 +329,7 @@ class Expert(Part):
         return 0.0
 
     @capability("has_distribution")
-    def expected(self, new: Params, params: Params, statistics: Any) -> jax.Array:
+    def expected(self, new: Params, params: Params, statistics: Tree) -> Float[Array, " K"]:
         """Return how much higher each expert's expected loss is at `new` than at `params`, but for a constant.
 
         Parameters
@@ -349,11 +351,13 @@ class Expert(Part):
 class OwnExpert(Record, Expert):
     """A user's own record as an expert."""
 
-    def init(self, key: jax.Array, n_experts: int, x: Any) -> Params:
+    _record: ExpertLike
+
+    def init(self, key: RandomKey, n_experts: int, x: Features) -> Params:
         """Return what the record's `init` returns."""
         return self._record.init(key, n_experts, x)
 
-    def apply(self, params: Params, x: Any) -> jax.Array:
+    def apply(self, params: Params, x: Tree) -> Eta:
         """Return what the record's `apply` returns."""
         return self._record.apply(params, x)
 

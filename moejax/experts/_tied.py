@@ -429,4 +429,5 @@ def _entropies(logits: np.ndarray, n_groups: np.ndarray) -> np.ndarray:
     logits = np.where(taking, logits, _NEVER)
     logs = logits - logits.max(axis=-1, keepdims=True)
     logs = logs - np.log(np.exp(logs).sum(axis=-1, keepdims=True))
-    return -(np.exp(logs) * logs).sum(axis=(-2, -1))
+    entropies: np.ndarray = -(np.exp(logs) * logs).sum(axis=(-2, -1))
+    return entropies

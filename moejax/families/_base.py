@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float
 
 from moejax import _checks
+from moejax._arrays import Counts, Eta, Floats, Marks, Masks, Outputs, OutputsLike, PerOutput, RandomKey, Scalar, Tree
 from moejax._contracts import Part, Record, capability, check_functions, free_numbers, is_whole
 
-Params = dict[str, jax.Array]
+Params = dict[str, Floats]
 FUNCTIONS = ("log_prob", "mean")
 
 
@@ -28,11 +30,11 @@ class Target(NamedTuple):
         Weighted variance of each output.
     """
 
-    mean: jax.Array
-    variance: jax.Array
+    mean: PerOutput
+    variance: PerOutput
 
 
-def target_of(y: jax.Array, weights: jax.Array) -> Target:
+def target_of(y: Outputs, weights: Float[Array, " n"]) -> Target:
     """Return the mean and the variance of the target.
 
     Parameters
@@ -55,10 +57,10 @@ def target_of(y: jax.Array, weights: jax.Array) -> Target:
 class FamilyLike(Protocol):
     """Any record with the two functions that a family needs."""
 
-    def log_prob(self, y: jax.Array, eta: jax.Array, phi: Any, /) -> jax.Array:
+    def log_prob(self, y: Outputs, eta: Eta, phi: Tree, /) -> Float[Array, "K n"]:
         """Return log densities or log masses."""
 
-    def mean(self, eta: jax.Array, /) -> jax.Array:
+    def mean(self, eta: Eta, /) -> Eta:
         """Return the means."""
 
 
@@ -116,7 +118,7 @@ class Family(Part):
     # ---- required -----------------------------------------------------------------------------------------------
 
     @abc.abstractmethod
-    def log_prob(self, y: jax.Array, eta: jax.Array, phi: Any) -> jax.Array:
+    def log_prob(self, y: Outputs, eta: Eta, phi: Tree) -> Float[Array, "K n"]:
         """Return proper, normalised log densities or log masses.
 
         Parameters
@@ -135,7 +137,7 @@ class Family(Part):
         """
 
     @abc.abstractmethod
-    def mean(self, eta: jax.Array) -> jax.Array:
+    def mean(self, eta: Eta) -> Eta:
         """Return the mean of the target, of each output; the class probabilities of classes.
 
         Parameters
@@ -151,7 +153,7 @@ class Family(Part):
 
     # ---- optional -----------------------------------------------------------------------------------------------
 
-    def init(self, n_experts: int, eta: Any) -> Any:
+    def init(self, n_experts: int, eta: Eta | jax.ShapeDtypeStruct) -> Tree:
         """Return dispersion parameters to begin with; by default there are none.
 
         Parameters
@@ -168,7 +170,7 @@ class Family(Part):
         """
         return {}
 
-    def check_target(self, y: Any, shape: tuple[int, ...]) -> None:
+    def check_target(self, y: OutputsLike, shape: tuple[int, ...]) -> None:
         """Raise ValueError for targets that cannot be; by default those that are not finite numbers shaped like predictions.
 
         Parameters
@@ -181,10 +183,10 @@ class Family(Part):
         _checks.shape("y", y, shape, "what this model predicts for this x")
         self._check_support(y)
 
-    def _check_support(self, y: Any) -> None:
+    def _check_support(self, y: OutputsLike) -> None:
         _checks.finite("y", y)
 
-    def start(self, target: Target) -> Any:
+    def start(self, target: Target) -> PerOutput | float:
         """Return the eta to begin with; by default 0.
 
         Parameters
@@ -199,7 +201,7 @@ class Family(Part):
         """
         return 0.0
 
-    def curvature(self, y: jax.Array, eta: jax.Array, phi: Any) -> jax.Array:
+    def curvature(self, y: Outputs, eta: Eta, phi: Tree) -> Eta:
         """Return the second derivative of -log_prob in eta, its expectation, or a bound.
 
         By default the second derivative, or 0 where it is below 0. Where log_prob is no sum over the last axis of eta, the
@@ -222,7 +224,7 @@ class Family(Part):
         slope = jax.grad(lambda eta: -self.log_prob(y, eta, phi).sum())
         return jnp.maximum(jax.jvp(slope, (eta,), (jnp.ones_like(eta),))[1], 0)
 
-    def at_floor(self, phi: Any, target: Target) -> jax.Array:
+    def at_floor(self, phi: Tree, target: Target) -> Bool[Array, ""]:
         """Return whether a constraint holds some dispersion; by default never.
 
         Parameters
@@ -239,7 +241,7 @@ class Family(Part):
         """
         return jnp.zeros((), bool)
 
-    def held(self, phi: Any, target: Target) -> Any:
+    def held(self, phi: Tree, target: Target) -> Masks:
         """Return which numbers a constraint holds, so that no optimum has to have a slope of 0 there.
 
         By default all numbers in phi where some dispersion is at its floor, since a bound ties them together.
@@ -259,7 +261,7 @@ class Family(Part):
         at_floor = self.at_floor(phi, target)
         return jax.tree.map(lambda leaf: jnp.broadcast_to(at_floor, leaf.shape), phi)
 
-    def bounded(self, phi: Any, target: Target) -> Any:
+    def bounded(self, phi: Tree, target: Target) -> Tree:
         """Return phi brought within constraints that the density does not see; by default unchanged.
 
         Parameters
@@ -276,7 +278,9 @@ class Family(Part):
         """
         return phi
 
-    def fall(self, low: jax.Array, high: jax.Array, eta: jax.Array, phi: Any) -> jax.Array | None:
+    def fall(
+        self, low: Float[Array, " n"], high: Float[Array, " n"], eta: Float[Array, "K n"], phi: Tree
+    ) -> Float[Array, "K n"] | None:
         """Return how far `rise` falls between two numbers where it falls; by default None, for one that falls throughout.
 
         Parameters
@@ -295,7 +299,7 @@ class Family(Part):
         """
         return None
 
-    def penalized(self, phi: Any) -> Any:
+    def penalized(self, phi: Tree) -> Marks:
         """Return that no dispersion parameter is penalised.
 
         Parameters
@@ -310,7 +314,7 @@ class Family(Part):
         """
         return jax.tree.map(lambda leaf: False, phi)
 
-    def degrees_of_freedom(self, phi: Any) -> jax.Array:
+    def degrees_of_freedom(self, phi: Tree) -> Counts:
         """Return the free dispersion parameters, of each expert or of all together; by default all that are trained.
 
         Parameters
@@ -328,7 +332,7 @@ class Family(Part):
     # ---- capabilities -------------------------------------------------------------------------------------------
 
     @capability("has_sample")
-    def sample(self, key: jax.Array, eta: jax.Array, phi: Any) -> jax.Array:
+    def sample(self, key: RandomKey, eta: Eta, phi: Tree) -> Eta:
         """Return a draw from every expert for every row.
 
         Parameters
@@ -347,7 +351,7 @@ class Family(Part):
         """
 
     @capability("has_dispersion")
-    def spread(self, y: jax.Array, eta: jax.Array, phi: Any, weights: jax.Array) -> Any:
+    def spread(self, y: Outputs, eta: Eta, phi: Tree, weights: Float[Array, "K n"]) -> Tree:
         """Return sums over the rows of a block, from which `dispersion` follows.
 
         Parameters
@@ -369,7 +373,9 @@ class Family(Part):
         """
 
     @capability("has_dispersion")
-    def dispersion(self, phi: Any, sums: Any, change: jax.Array, target: Target) -> Any:
+    def dispersion(
+        self, phi: Tree, sums: Tree, change: Scalar | Float[Array, " K"] | Float[Array, "K m"], target: Target
+    ) -> Tree:
         """Return phi that maximises, or at least does not lower, the sum of weights * log_prob.
 
         Parameters
@@ -391,7 +397,9 @@ class Family(Part):
         """
 
     @capability("has_expected_log_prob")
-    def expected_log_prob(self, y: jax.Array, eta: jax.Array, variance: jax.Array, phi: Any) -> jax.Array:
+    def expected_log_prob(
+        self, y: Float[Array, " n"], eta: Float[Array, "K n"], variance: Float[Array, "K n"], phi: Tree
+    ) -> Float[Array, "K n"]:
         """Return the mean of log_prob where the predictor has this variance around eta.
 
         Parameters
@@ -412,7 +420,7 @@ class Family(Part):
         """
 
     @capability("has_cdf")
-    def cdf(self, y: jax.Array, eta: jax.Array, phi: Any) -> jax.Array:
+    def cdf(self, y: Outputs, eta: Eta, phi: Tree) -> Eta:
         """Return P(target <= y) for any real y.
 
         Parameters
@@ -431,7 +439,7 @@ class Family(Part):
         """
 
     @capability("has_modes")
-    def mode(self, eta: jax.Array, phi: Any) -> jax.Array:
+    def mode(self, eta: Float[Array, "K n"], phi: Tree) -> Float[Array, "K n"]:
         """Return up to where the density of one target rises, and from where it falls.
 
         Parameters
@@ -448,7 +456,7 @@ class Family(Part):
         """
 
     @capability("has_modes")
-    def rise(self, y: jax.Array, eta: jax.Array, phi: Any) -> jax.Array:
+    def rise(self, y: Float[Array, " n"], eta: Float[Array, "K n"], phi: Tree) -> Float[Array, "K n"]:
         """Return the slope of log_prob in y: in log y of positive targets, and of counts f(y + 1) / f(y) - 1.
 
         Parameters
@@ -467,7 +475,7 @@ class Family(Part):
         """
 
     @capability("has_classes")
-    def class_probabilities(self, eta: jax.Array) -> jax.Array:
+    def class_probabilities(self, eta: Eta) -> Float[Array, "K n C"]:
         """Return the probability of each class.
 
         Parameters
@@ -487,15 +495,17 @@ class Undispersed(Family):
 
     has_dispersion = True  # of which there is nothing to fit
 
-    def init(self, n_experts: int, eta: Any) -> Params:
+    def init(self, n_experts: int, eta: Eta | jax.ShapeDtypeStruct) -> Params:
         """Return no parameters."""
         return {}
 
-    def spread(self, y: jax.Array, eta: jax.Array, phi: Params, weights: jax.Array) -> tuple[()]:
+    def spread(self, y: Outputs, eta: Eta, phi: Params, weights: Float[Array, "K n"]) -> tuple[()]:
         """Return no sums."""
         return ()
 
-    def dispersion(self, phi: Params, sums: Any, change: jax.Array, target: Target) -> Params:
+    def dispersion(
+        self, phi: Params, sums: Tree, change: Scalar | Float[Array, " K"] | Float[Array, "K m"], target: Target
+    ) -> Params:
         """Return phi as it is."""
         return phi
 
@@ -503,11 +513,13 @@ class Undispersed(Family):
 class OwnFamily(Record, Family):
     """A user's own record as a family."""
 
-    def log_prob(self, y: jax.Array, eta: jax.Array, phi: Any) -> jax.Array:
+    _record: FamilyLike
+
+    def log_prob(self, y: Outputs, eta: Eta, phi: Tree) -> Float[Array, "K n"]:
         """Return what the record's `log_prob` returns."""
         return self._record.log_prob(y, eta, phi)
 
-    def mean(self, eta: jax.Array) -> jax.Array:
+    def mean(self, eta: Eta) -> Eta:
         """Return what the record's `mean` returns."""
         return self._record.mean(eta)
 
@@ -536,25 +548,25 @@ def completed(family: FamilyLike) -> Family:
     return OwnFamily(family)
 
 
-def beside_eta(values: jax.Array, shared: bool) -> jax.Array:
+def beside_eta(values: Floats, shared: bool) -> Floats:
     """Against eta: (K,) or () beside (K, n), (K, m) or (m,) beside (K, n, m)."""
     return values if shared else jnp.expand_dims(values, 1)
 
 
-def like_eta(weights: jax.Array, each: jax.Array) -> jax.Array:
+def like_eta(weights: Float[Array, "K n"], each: Eta) -> Eta:
     return weights[..., None] if each.ndim == 3 else weights
 
 
-def residuals(y: jax.Array, location: jax.Array) -> jax.Array:
+def residuals(y: Outputs, location: Eta) -> Eta:
     _checks.shape("y", y, location.shape[1:], "like an expert's predictions")
     return y - location
 
 
-def over_outputs(each: jax.Array) -> jax.Array:
+def over_outputs(each: Eta) -> Float[Array, "K n"]:
     return each.sum(axis=2) if each.ndim == 3 else each
 
 
-def check_values(y: Any, good: Callable[[np.ndarray], np.ndarray], want: str) -> None:
+def check_values(y: OutputsLike, good: Callable[[np.ndarray], np.ndarray], want: str) -> None:
     _checks.finite("y", y)
     if _checks.is_traced(y):
         return

@@ -123,7 +123,8 @@ def raised_to_floor(values: jax.Array, log_share: float, shared: bool) -> jax.Ar
 def touches(values: jax.Array, bound: Any) -> jax.Array:
     """Whether some value is at its bound or below, to rounding."""
     slack = 100 * jnp.finfo(values.dtype).eps * (1 + jnp.abs(bound))
-    return (values <= bound + slack).any()
+    below: jax.Array = (values <= bound + slack).any()
+    return below
 
 
 def least_log_variance(target: Target) -> jax.Array:

@@ -60,7 +60,7 @@ class StudentT(Located):
 
     def held(self, phi: Params, target: Target) -> Params:
         """Return what holds for all families, and degrees of freedom at an end of their range."""
-        held = super().held(phi, target)
+        held: Params = super().held(phi, target)
         if self.df is None:
             least, most = map(math.log, DF_RANGE)
             slack = 100 * jnp.finfo(phi["log_df"].dtype).eps

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import abc
-from typing import Any, ClassVar, Protocol
+from collections.abc import Sequence
+from typing import ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
+from moejax._arrays import Features, RandomKey, Scalar, Tree
 from moejax._contracts import Params, Part, Record, capability, check_functions, free_numbers, is_whole
+from moejax._linear import Moments, Quadratic, Terms
 
 FUNCTIONS = ("init", "log_probs")
 NEVER = -1e30  # the logarithm of no probability at all, finite so that gradients are
@@ -17,10 +21,10 @@ NEVER = -1e30  # the logarithm of no probability at all, finite so that gradient
 class GateLike(Protocol):
     """Any record with the two functions that a gate needs."""
 
-    def init(self, key: jax.Array, n_experts: int, x: Any, /) -> Any:
+    def init(self, key: RandomKey, n_experts: int, x: Features, /) -> Params:
         """Return the params of the gate."""
 
-    def log_probs(self, params: Any, x: Any, /) -> jax.Array:
+    def log_probs(self, params: Params, x: Tree, /) -> Float[Array, "K n"]:
         """Return the logarithms of the experts' probabilities."""
 
 
@@ -70,7 +74,7 @@ class Gate(Part):
     # ---- required -----------------------------------------------------------------------------------------------
 
     @abc.abstractmethod
-    def init(self, key: jax.Array, n_experts: int, x: Any) -> Params:
+    def init(self, key: RandomKey, n_experts: int, x: Features) -> Params:
         """Return the params of the gate.
 
         Parameters
@@ -89,7 +93,7 @@ class Gate(Part):
         """
 
     @abc.abstractmethod
-    def log_probs(self, params: Params, x: Any) -> jax.Array:
+    def log_probs(self, params: Params, x: Tree) -> Float[Array, "K n"]:
         """Return log P(expert | x).
 
         Parameters
@@ -107,7 +111,7 @@ class Gate(Part):
 
     # ---- optional -----------------------------------------------------------------------------------------------
 
-    def prepare(self, x: Any) -> Any:
+    def prepare(self, x: Features) -> Tree:
         """Return what all members of a sweep share of x; by default x itself.
 
         Parameters
@@ -122,7 +126,7 @@ class Gate(Part):
         """
         return x
 
-    def weights(self, params: Params, x: Any) -> jax.Array:
+    def weights(self, params: Params, x: Tree) -> Float[Array, "K n"]:
         """Return what multiplies the experts' means in a prediction; by default the probabilities, as `routed`.
 
         Parameters
@@ -139,7 +143,7 @@ class Gate(Part):
         """
         return self.routed(jnp.exp(self.log_probs(params, x)))
 
-    def routed(self, probs: jax.Array) -> jax.Array:
+    def routed(self, probs: Float[Array, "K n"]) -> Float[Array, "K n"]:
         """Return what multiplies the experts' means for these probabilities; by default the probabilities.
 
         Parameters
@@ -154,7 +158,7 @@ class Gate(Part):
         """
         return probs
 
-    def active(self, params: Params) -> jax.Array | None:
+    def active(self, params: Params) -> Bool[Array, " K"] | None:
         """Return which experts take part at all; by default None, for all.
 
         Parameters
@@ -169,7 +173,7 @@ class Gate(Part):
         """
         return None
 
-    def log_probs_among(self, params: Params, x: Any, active: jax.Array) -> jax.Array:
+    def log_probs_among(self, params: Params, x: Tree, active: Bool[Array, " K"]) -> Float[Array, "K n"]:
         """Return `log_probs` where only some experts take part; by default the others are left out and the rest rescaled.
 
         Parameters
@@ -188,7 +192,7 @@ class Gate(Part):
         """
         return among(self.log_probs(params, x), active)
 
-    def log_prior(self, params: Params) -> Any:
+    def log_prior(self, params: Params) -> Scalar | float:
         """Return what a gate that `models_inputs` adds to the mean joint log-likelihood; by default 0.
 
         Parameters
@@ -218,7 +222,7 @@ class Gate(Part):
         """
         return params
 
-    def degrees_of_freedom(self, params: Params, active: jax.Array) -> jax.Array:
+    def degrees_of_freedom(self, params: Params, active: Bool[Array, " K"]) -> Int[Array, ""]:
         """Return the free numbers of the gate; by default coefficients that are not 0, and all other trained numbers.
 
         Parameters
@@ -235,7 +239,7 @@ class Gate(Part):
         """
         return free_numbers(self, params)
 
-    def reordered(self, order: Any) -> Gate | None:
+    def reordered(self, order: Sequence[int] | Int[ArrayLike, " K"]) -> Gate | None:
         """Return the gate of the same mixture with its experts in another order, for the same params.
 
         By default None: the arrays in params have experts first, and are reordered themselves.
@@ -255,7 +259,14 @@ class Gate(Part):
     # ---- capabilities -------------------------------------------------------------------------------------------
 
     @capability("has_m_step", "is_linear")
-    def statistics(self, params: Params, x: Any, probs: jax.Array, responsibilities: jax.Array, weights: jax.Array) -> Any:
+    def statistics(
+        self,
+        params: Params,
+        x: Tree,
+        probs: Float[Array, "K n"],
+        responsibilities: Float[Array, "K n"],
+        weights: Float[Array, " n"],
+    ) -> Tree:
         """Return sums over the rows of a block, from which the M-step follows.
 
         Parameters
@@ -278,7 +289,7 @@ class Gate(Part):
         """
 
     @capability("has_m_step")
-    def m_step(self, params: Params, statistics: Any, penalties: Any) -> Params:
+    def m_step(self, params: Params, statistics: Tree, penalties: Terms) -> Params:
         """Return params at which the expected loss plus penalties is no higher.
 
         Parameters
@@ -297,7 +308,7 @@ class Gate(Part):
         """
 
     @capability("is_linear")
-    def quadratic(self, params: Params, moments: Any) -> Any:
+    def quadratic(self, params: Params, moments: Moments) -> Quadratic:
         """Return the expected loss of each logit as a quadratic in its coefficients.
 
         Parameters
@@ -310,18 +321,18 @@ class Gate(Part):
         Returns
         -------
         Quadratic
-            A logits of d + 1 coefficients, the intercept last.
+            A logits of p = d + 1 coefficients, the intercept last.
         """
 
     @capability("is_linear")
-    def with_coefficients(self, params: Params, b: jax.Array) -> Params:
+    def with_coefficients(self, params: Params, b: Float[Array, "A p"]) -> Params:
         """Return params of these coefficients.
 
         Parameters
         ----------
         params : pytree
             Other params, which give all else.
-        b : jax.Array, (A, d + 1)
+        b : jax.Array, (A, p)
             Coefficients, or slopes in them, in the order of `quadratic`.
 
         Returns
@@ -331,7 +342,7 @@ class Gate(Part):
         """
 
     @capability("models_inputs")
-    def log_joint(self, params: Params, x: Any) -> jax.Array:
+    def log_joint(self, params: Params, x: Tree) -> Float[Array, "K n"]:
         """Return log p(expert, x).
 
         Parameters
@@ -348,7 +359,7 @@ class Gate(Part):
         """
 
     @capability("models_inputs")
-    def log_proportions(self, params: Params) -> jax.Array:
+    def log_proportions(self, params: Params) -> Float[Array, " K"]:
         """Return log P(expert).
 
         Parameters
@@ -363,7 +374,7 @@ class Gate(Part):
         """
 
     @capability("has_gradient")
-    def gradient(self, params: Params, statistics: Any, active: jax.Array) -> Params:
+    def gradient(self, params: Params, statistics: Tree, active: Bool[Array, " K"]) -> Params:
         """Return the gradient of the expected loss, the mean of responsibility * -log_probs, from sums over rows.
 
         Of a gate that `models_inputs`, of responsibility * -log_joint.
@@ -384,7 +395,7 @@ class Gate(Part):
         """
 
     @capability("is_noisy")
-    def noisy_log_probs(self, params: Params, x: Any, key: jax.Array) -> jax.Array:
+    def noisy_log_probs(self, params: Params, x: Tree, key: RandomKey) -> Float[Array, "K n"]:
         """Return `log_probs` with noise, for gradient steps.
 
         Parameters
@@ -403,7 +414,7 @@ class Gate(Part):
         """
 
 
-def among(log_probs: jax.Array, active: jax.Array) -> jax.Array:
+def among(log_probs: Float[Array, "K n"], active: Bool[Array, " K"]) -> Float[Array, "K n"]:
     """Return the log probabilities of the experts that take part, normalised among them.
 
     Parameters
@@ -424,11 +435,13 @@ def among(log_probs: jax.Array, active: jax.Array) -> jax.Array:
 class OwnGate(Record, Gate):
     """A user's own record as a gate."""
 
-    def init(self, key: jax.Array, n_experts: int, x: Any) -> Params:
+    _record: GateLike
+
+    def init(self, key: RandomKey, n_experts: int, x: Features) -> Params:
         """Return what the record's `init` returns."""
         return self._record.init(key, n_experts, x)
 
-    def log_probs(self, params: Params, x: Any) -> jax.Array:
+    def log_probs(self, params: Params, x: Tree) -> Float[Array, "K n"]:
         """Return what the record's `log_probs` returns."""
         return self._record.log_probs(params, x)
 

@@ -98,7 +98,8 @@ class Gaussian(Gate):
             logs = jnp.where(active, params["logits"], -1e30)
             return (0.5 * spread - size * (jax.nn.log_softmax(logs) + log_diagonal.sum(axis=1))).sum()
 
-        return jax.grad(expected)(params)
+        slopes: Params = jax.grad(expected)(params)
+        return slopes
 
     def m_step(self, params: Params, statistics: Moments, penalties: Any) -> Params:
         """Return the optimum: shares, weighted means, and weighted covariances that the ridge shrinks to the identity."""
@@ -138,7 +139,7 @@ def whitened(covariance: jax.Array) -> jax.Array:
         column = jax.lax.dynamic_index_in_dim(a, j, 2)
         return a - jnp.where(np.arange(p)[:, None] > j, column * row / pivot, 0)
 
-    reduced = jax.lax.fori_loop(0, p, step, jnp.concatenate([covariance, identity], axis=2))
+    reduced: jax.Array = jax.lax.fori_loop(0, p, step, jnp.concatenate([covariance, identity], axis=2))
     return reduced[:, :, p:] / jnp.sqrt(diagonals(reduced[:, :, :p]))[..., None]
 
 

@@ -222,7 +222,8 @@ class Hierarchical(Gate):
 
     def null(self, params: Params) -> Params:
         """Return coefficients of 0, which make equal shares in each split."""
-        return jax.tree.map(jnp.zeros_like, params)
+        zeros: Params = jax.tree.map(jnp.zeros_like, params)
+        return zeros
 
     def degrees_of_freedom(self, params: Params, active: jax.Array) -> jax.Array:
         """Return the number of nonzero coefficients and of intercepts that are free.

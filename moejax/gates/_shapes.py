@@ -10,4 +10,5 @@ Params = dict[str, jax.Array]
 
 
 def n_rows(x: Any) -> int:
-    return jax.tree.leaves(x)[0].shape[0]
+    n: int = jax.tree.leaves(x)[0].shape[0]
+    return n

@@ -191,9 +191,9 @@ def compare(
 
 def _float64(jax: Any) -> AbstractContextManager[Any]:
     """Return the context in which JAX computes in float64; its name differs between versions of JAX."""
-    if hasattr(jax, "enable_x64"):
-        return jax.enable_x64(True)
-    return importlib.import_module("jax.experimental").enable_x64(True)
+    there = jax if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental")
+    context: AbstractContextManager[Any] = there.enable_x64(True)
+    return context
 
 
 def _read_leaves(jax: Any, name: str, tree: Any) -> tuple[list[str], list[Array], Any]:
@@ -231,7 +231,7 @@ def _given_gradient(
 
 def _compiled(jax: Any, loss: Callable[[Sequence[Any]], Any], leaves: list[Array]) -> Callable[[Sequence[Any]], Any]:
     """Return the compiled loss, or the loss itself if Python branches on its values."""
-    compiled = jax.jit(loss)
+    compiled: Callable[[Sequence[Any]], Any] = jax.jit(loss)
     try:
         compiled(leaves)
     except jax.errors.TracerArrayConversionError as error:

@@ -228,7 +228,8 @@ def _probabilities(gate: Params, x: Array) -> Array:
 def _softmax(logits: Array) -> Array:
     """Return the softmax over the last axis, without overflow for large logits."""
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
+    probs: Array = powers / powers.sum(axis=-1, keepdims=True)
+    return probs
 
 
 def _gate_gradient(gate: Params, forward: _Forward, d_g: Array) -> Params:

@@ -76,8 +76,9 @@ class Balanced(Loss):
         loss = self.loss.of_sums(model, params, sums[0], total, hyper)
         return loss + self._balance(hyper) * self._term(model, params, sums[1])
 
-    def _balance(self, hyper: Any) -> Any:
-        return (hyper or {}).get("balance", self.weight)
+    def _balance(self, hyper: Any) -> jax.Array:
+        balance: jax.Array = (hyper or {}).get("balance", self.weight)
+        return balance
 
     def score(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
         """Return the score of the loss, without the balancing term."""

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-import jax
+from jaxtyping import Array, Float
 
-from moejax._contracts import Contract, Record, capability, is_whole, missing
+from moejax._arrays import Scalar
+from moejax._contracts import Contract, Params, Record, capability, is_whole, missing
 
 if TYPE_CHECKING:
     from moejax.model import Data, Model
@@ -20,7 +21,7 @@ FUNCTIONS = ("value",)
 class LossLike(Protocol):
     """Any record with the function that a loss needs."""
 
-    def value(self, model: Any, params: Any, data: Any, weights: jax.Array, /) -> jax.Array:
+    def value(self, model: Any, params: Params, data: Any, weights: Float[Array, " n"], /) -> Scalar:
         """Return the mean loss."""
 
 
@@ -66,7 +67,7 @@ class Loss(Contract):
         return False
 
     @abc.abstractmethod
-    def value(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
+    def value(self, model: Model, params: Params, data: Data, weights: Float[Array, " n"]) -> Scalar:
         """Return the weighted mean over rows.
 
         Parameters
@@ -87,7 +88,7 @@ class Loss(Contract):
         """
 
     @capability("has_sums")
-    def sums(self, model: Model, params: Any, data: Data, weights: jax.Array) -> Any:
+    def sums(self, model: Model, params: Params, data: Data, weights: Float[Array, " n"]) -> Any:
         """Return sums over some of the rows, which add up to those over all.
 
         Parameters
@@ -109,7 +110,9 @@ class Loss(Contract):
         raise NotImplementedError
 
     @capability("has_sums")
-    def of_sums(self, model: Model, params: Any, sums: Any, total: Any, hyper: Mapping[str, Any] | None) -> jax.Array:
+    def of_sums(
+        self, model: Model, params: Params, sums: Any, total: Scalar | float, hyper: Mapping[str, Any] | None
+    ) -> Scalar:
         """Return the mean loss that has these sums over all rows: `value`.
 
         Parameters
@@ -142,7 +145,7 @@ class Loss(Contract):
         """
         return None
 
-    def score(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
+    def score(self, model: Model, params: Params, data: Data, weights: Float[Array, " n"]) -> Scalar:
         """Return the mean loss of rows that were not fitted, by which selection compares; by default `value`.
 
         Parameters
@@ -167,7 +170,9 @@ class Loss(Contract):
 class OwnLoss(Record, Loss):
     """A user's own record as a loss."""
 
-    def value(self, model: Model, params: Any, data: Data, weights: jax.Array) -> jax.Array:
+    _record: LossLike
+
+    def value(self, model: Model, params: Params, data: Data, weights: Float[Array, " n"]) -> Scalar:
         """Return what the record's `value` returns."""
         return self._record.value(model, params, data, weights)
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from moejax import _checks
+from moejax._arrays import Scalar
 from moejax.gates import largest
 from moejax.losses._base import Loss
 from moejax.losses._rows import held_division, of_units, weighted_sum
@@ -178,7 +179,7 @@ class NegativeLogLikelihood(Loss):
     def _sum(self, log_joint: jax.Array, data: Data, weights: jax.Array) -> jax.Array:
         return weighted_sum(of_units(weights, data.leader), self.each(log_joint, data.division))
 
-    def gate_prior(self, model: Model, gate: Any) -> Any:
+    def gate_prior(self, model: Model, gate: Any) -> Scalar | float:
         """Return what a gate that models its inputs adds to the joint loss.
 
         Parameters

@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Int, Num
 
 from moejax import _checks
+from moejax._arrays import Features, Labels, OffsetLike, Outputs, RandomKey, Scalar, Tree
 
 PARTS = ("experts", "gate", "family")
 
@@ -25,8 +27,8 @@ class Inputs(NamedTuple):
         What the gate sees.
     """
 
-    expert: Any
-    gate: Any
+    expert: Tree
+    gate: Tree
 
 
 class Data(NamedTuple):
@@ -54,21 +56,21 @@ class Data(NamedTuple):
     """
 
     x: Inputs
-    y: jax.Array
-    offset: jax.Array | None = None
-    leader: jax.Array | None = None
-    total: jax.Array | None = None
-    division: jax.Array | None = None
-    key: jax.Array | None = None
-    hyper: Mapping[str, Any] | None = None
+    y: Outputs
+    offset: OffsetLike | None = None
+    leader: Int[Array, " n"] | None = None
+    total: Scalar | None = None
+    division: Float[Array, "K n"] | None = None
+    key: RandomKey | None = None
+    hyper: Mapping[str, Num[Array, ""] | float] | None = None
 
     @property
-    def size(self) -> Any:
+    def size(self) -> Scalar | int:
         """The total weight of the rows."""
         return self.y.shape[0] if self.total is None else self.total
 
 
-def floating(x: Any) -> Any:
+def floating(x: Features) -> Tree:
     """Return the arrays of x as JAX arrays of floating-point numbers.
 
     Parameters
@@ -83,8 +85,8 @@ def floating(x: Any) -> Any:
     """
 
     def one(leaf: Any) -> jax.Array:
-        leaf = jnp.asarray(leaf)
-        return leaf if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.astype(float)
+        array: jax.Array = jnp.asarray(leaf)
+        return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
 
     x = jax.tree.map(one, x)
     leaves = jax.tree.leaves(x)
@@ -107,7 +109,7 @@ def is_table(x: Any) -> bool:
     return np.ndim(x) == 2 if hasattr(x, "ndim") else False
 
 
-def leaders(groups: Any) -> jax.Array:
+def leaders(groups: Labels) -> Int[Array, " n"]:
     """Return the first row of each row's group.
 
     Parameters
@@ -123,8 +125,9 @@ def leaders(groups: Any) -> jax.Array:
     if not _checks.is_traced(groups):
         _, rows, group = np.unique(np.asarray(groups), return_index=True, return_inverse=True)
         return jnp.asarray(rows[group.ravel()], jnp.int32)
-    order = jnp.argsort(groups, stable=True).astype(jnp.int32)  # rows of a group side by side, its first row first
-    labels = groups[order]
+    traced: Any = groups  # an array
+    order = jnp.argsort(traced, stable=True).astype(jnp.int32)  # rows of a group side by side, its first row first
+    labels = traced[order]
     begins = jnp.concatenate([jnp.ones(1, bool), labels[1:] != labels[:-1]])
     first = jax.lax.cummax(jnp.where(begins, jnp.arange(len(order)), 0))
     return jnp.zeros_like(order).at[order].set(order[first])

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from moejax import _checks
+from moejax._arrays import (
+    Eta,
+    Features,
+    Labels,
+    Marks,
+    Numbers,
+    OffsetLike,
+    Outputs,
+    OutputsLike,
+    RandomKey,
+    Rowwise,
+    Scalar,
+    Tree,
+)
 from moejax._contracts import Params, Part
 from moejax._rows import by_block
 from moejax.experts import Expert, ExpertLike, by_columns, check_division
@@ -53,13 +68,13 @@ class Model:
     expert: Expert
     gate: Gate
     n_experts: int
-    family: Any = None  # a `Family`, or None
+    family: Family | None = None
     expert_columns: Columns = None
     gate_columns: Columns = None
 
     # ---- the face: rows lead ------------------------------------------------------------------------------------
 
-    def init(self, key: jax.Array, x: Any) -> Params:
+    def init(self, key: RandomKey, x: Features) -> Params:
         """Return parameters drawn from a key, for inputs like x.
 
         Parameters
@@ -84,7 +99,7 @@ class Model:
         eta = jax.eval_shape(self.expert.apply, experts, prepared)
         return {"experts": experts, "gate": gate, "family": self.family.init(self.n_experts, eta)}
 
-    def predict(self, params: Params, x: Any, offset: Any = None) -> jax.Array:
+    def predict(self, params: Params, x: Features, offset: OffsetLike | None = None) -> Outputs:
         """Return E[y | x], the gate-weighted mean of the experts' means.
 
         Parameters
@@ -103,7 +118,7 @@ class Model:
         """
         return self._by_block(lambda x, offset: self.mean(params, self.prepare(x), offset), x, offset)
 
-    def expert_predictions(self, params: Params, x: Any, offset: Any = None) -> jax.Array:
+    def expert_predictions(self, params: Params, x: Features, offset: OffsetLike | None = None) -> Rowwise:
         """Return the mean of each expert.
 
         Parameters
@@ -126,7 +141,7 @@ class Model:
 
         return self._by_block(means, x, offset)
 
-    def gate_probs(self, params: Params, x: Any) -> jax.Array:
+    def gate_probs(self, params: Params, x: Features) -> Float[Array, "n K"]:
         """Return P(expert | x), soft for every gate.
 
         Parameters
@@ -143,7 +158,7 @@ class Model:
         """
         return self._by_block(lambda x: jnp.exp(self.log_gate(params, self.prepare(x))).T, x)
 
-    def log_prob(self, params: Params, x: Any, y: Any, offset: Any = None) -> jax.Array:
+    def log_prob(self, params: Params, x: Features, y: OutputsLike, offset: OffsetLike | None = None) -> Float[Array, " n"]:
         """Return log p(y | x), the log density or log mass of the mixture for each row.
 
         Parameters
@@ -173,7 +188,14 @@ class Model:
 
         return self._by_block(each, x, jnp.asarray(y), offset)
 
-    def responsibilities(self, params: Params, x: Any, y: Any, offset: Any = None, groups: Any = None) -> jax.Array:
+    def responsibilities(
+        self,
+        params: Params,
+        x: Features,
+        y: OutputsLike,
+        offset: OffsetLike | None = None,
+        groups: Labels | None = None,
+    ) -> Float[Array, "n K"]:
         """Return P(expert | x, y).
 
         Parameters
@@ -211,7 +233,7 @@ class Model:
             return each(x, jnp.asarray(y), offset, leaders(groups))
         return self._by_block(each, x, jnp.asarray(y), offset)
 
-    def sample(self, key: jax.Array, params: Params, x: Any, offset: Any = None) -> jax.Array:
+    def sample(self, key: RandomKey, params: Params, x: Features, offset: OffsetLike | None = None) -> Outputs:
         """Return a draw of y for each row, from the density of `log_prob`.
 
         Parameters
@@ -251,7 +273,7 @@ class Model:
 
     # ---- inside: experts lead, rows last ------------------------------------------------------------------------
 
-    def prepare(self, x: Any) -> Inputs:
+    def prepare(self, x: Features) -> Inputs:
         """Return inputs as the methods below want them; the members of a sweep share what it computes.
 
         Parameters
@@ -270,7 +292,7 @@ class Model:
             self.gate.prepare(self.seen("gate_columns", x)),
         )
 
-    def table(self, x: Any) -> Any:
+    def table(self, x: Features) -> Features:
         """Return where a start may look for clusters.
 
         Parameters
@@ -286,7 +308,7 @@ class Model:
         seen = x if is_table(x) else self.seen("gate_columns", x)
         return seen if is_table(seen) else x
 
-    def seen(self, name: str, x: Any) -> Any:
+    def seen(self, name: str, x: Features) -> Features:
         """Return what experts or gate see of x.
 
         Parameters
@@ -303,7 +325,7 @@ class Model:
         """
         return columns_of(name, x, self.expert_columns if name == "expert_columns" else self.gate_columns)
 
-    def eta(self, params: Params, inputs: Inputs, offset: Any = None) -> jax.Array:
+    def eta(self, params: Params, inputs: Inputs, offset: OffsetLike | None = None) -> Eta:
         """Return the experts' predictors, offset added.
 
         Parameters
@@ -323,7 +345,7 @@ class Model:
         eta = self.expert.apply(params["experts"], inputs.expert)
         return eta if offset is None else eta + offset
 
-    def means(self, params: Params, inputs: Inputs, offset: Any = None) -> jax.Array:
+    def means(self, params: Params, inputs: Inputs, offset: OffsetLike | None = None) -> Eta:
         """Return the experts' means.
 
         Parameters
@@ -343,7 +365,7 @@ class Model:
         eta = self.eta(params, inputs, offset)
         return eta if self.family is None else self.family.mean(eta)
 
-    def log_gate(self, params: Params, inputs: Inputs, key: jax.Array | None = None) -> jax.Array:
+    def log_gate(self, params: Params, inputs: Inputs, key: RandomKey | None = None) -> Float[Array, "K n"]:
         """Return log P(expert | x).
 
         Parameters
@@ -368,7 +390,7 @@ class Model:
             return self.gate.log_probs_among(params["gate"], inputs.gate, active)
         return self.gate.log_probs(params["gate"], inputs.gate)
 
-    def log_gate_joint(self, params: Params, inputs: Inputs) -> jax.Array:
+    def log_gate_joint(self, params: Params, inputs: Inputs) -> Float[Array, "K n"]:
         """Return log p(expert, x) of a gate that models its inputs.
 
         Parameters
@@ -390,7 +412,7 @@ class Model:
         share = jax.nn.logsumexp(self._masked(params, self.gate.log_proportions(params["gate"])[:, None]))
         return self._masked(params, log_joint) - share
 
-    def gate_weights(self, params: Params, inputs: Inputs, key: jax.Array | None = None) -> jax.Array:
+    def gate_weights(self, params: Params, inputs: Inputs, key: RandomKey | None = None) -> Float[Array, "K n"]:
         """Return what multiplies the experts' means, up to a factor for each row.
 
         Parameters
@@ -411,7 +433,9 @@ class Model:
             return self.gate.weights(params["gate"], inputs.gate)
         return self.gate.routed(jnp.exp(self.log_gate(params, inputs, key)))
 
-    def mean(self, params: Params, inputs: Inputs, offset: Any = None, key: jax.Array | None = None) -> jax.Array:
+    def mean(
+        self, params: Params, inputs: Inputs, offset: OffsetLike | None = None, key: RandomKey | None = None
+    ) -> Outputs:
         """Return the weighted mean of the experts' means.
 
         Parameters
@@ -438,7 +462,7 @@ class Model:
             return (weights[..., None] * means).sum(axis=0) * share[:, None]
         return (weights * means).sum(axis=0) * share
 
-    def log_joint(self, params: Params, inputs: Inputs, y: jax.Array, offset: Any = None) -> jax.Array:
+    def log_joint(self, params: Params, inputs: Inputs, y: Outputs, offset: OffsetLike | None = None) -> Float[Array, "K n"]:
         """Return log g_k(x) + log f(y; eta_k(x), phi_k).
 
         Parameters
@@ -459,7 +483,7 @@ class Model:
         """
         return self.grouped_log_joint(params, Data(inputs, y, offset))
 
-    def grouped_log_joint(self, params: Params, data: Data) -> jax.Array:
+    def grouped_log_joint(self, params: Params, data: Data) -> Float[Array, "K n"]:
         """Return `log_joint` where the rows of a group share their expert.
 
         Parameters
@@ -476,7 +500,7 @@ class Model:
         """
         return self.pooled(self.log_gate(params, data.x), self.log_density(params, data), data.leader)
 
-    def log_density(self, params: Params, data: Data) -> jax.Array:
+    def log_density(self, params: Params, data: Data) -> Float[Array, "K n"]:
         """Return log f(y; eta_k(x), phi_k).
 
         Parameters
@@ -494,7 +518,7 @@ class Model:
         family = self._family("log_prob")
         return family.log_prob(data.y, self.eta(params, data.x, data.offset), self.phi(params))
 
-    def variance(self, params: Params, inputs: Inputs) -> jax.Array | None:
+    def variance(self, params: Params, inputs: Inputs) -> Float[Array, "K n"] | None:
         """Return the variance of the predictors of experts whose params are a distribution.
 
         Parameters
@@ -511,7 +535,7 @@ class Model:
         """
         return self.expert.variance(params["experts"], inputs.expert)
 
-    def expected_log_density(self, params: Params, data: Data) -> jax.Array:
+    def expected_log_density(self, params: Params, data: Data) -> Float[Array, "K n"]:
         """Return `log_density`, or its mean over experts whose params are a distribution.
 
         Parameters
@@ -532,7 +556,7 @@ class Model:
         family = self._family("expected_log_prob")
         return family.expected_log_prob(data.y, self.eta(params, data.x, data.offset), variance, self.phi(params))
 
-    def log_prior(self, params: Params) -> Any:
+    def log_prior(self, params: Params) -> Scalar | float:
         """Return what experts whose params are a distribution add to the total log-likelihood.
 
         Parameters
@@ -549,7 +573,7 @@ class Model:
             return 0.0
         return jnp.where(self.active(params), self.expert.log_prior(params["experts"]), 0).sum()
 
-    def phi(self, params: Params) -> Any:
+    def phi(self, params: Params) -> Tree:
         """Return the family's dispersion parameters.
 
         Experts that take no part get those of the first expert. Bounds that one expert's dispersion sets to those of others
@@ -577,7 +601,9 @@ class Model:
         return jax.tree.map(present, params["family"])
 
     @staticmethod
-    def pooled(log_gate: jax.Array, log_density: jax.Array, leader: jax.Array | None) -> jax.Array:
+    def pooled(
+        log_gate: Float[Array, "K n"], log_density: Float[Array, "K n"], leader: Int[Array, " n"] | None
+    ) -> Float[Array, "K n"]:
         """Return the sum of log gate and log density, with densities added up over groups.
 
         Parameters
@@ -605,7 +631,7 @@ class Model:
         kept = self.gate.kept
         return None if kept is None or kept >= self.n_experts else kept
 
-    def active(self, params: Params) -> jax.Array:
+    def active(self, params: Params) -> Bool[Array, " K"]:
         """Return which experts take part: all, unless the gate or the number of experts in `hyper` says otherwise.
 
         Parameters
@@ -623,12 +649,12 @@ class Model:
             active = jnp.ones(self.n_experts, bool)
         return active & (params["active"] > 0) if "active" in params else active
 
-    def _masked(self, params: Params, logs: jax.Array) -> jax.Array:
+    def _masked(self, params: Params, logs: Float[Array, "K n"]) -> Float[Array, "K n"]:
         return jnp.where(params["active"][:, None] > 0, logs, NEVER)
 
     # ---- what solvers ask of params -----------------------------------------------------------------------------
 
-    def trainable(self, params: Params) -> Params:
+    def trainable(self, params: Params) -> Marks:
         """Return which arrays an optimiser moves.
 
         Each part's `trainable` decides; for a user's record without one, all but those that its `hyper` names.
@@ -645,7 +671,7 @@ class Model:
         """
         return self._marked(params, lambda part, own: part.trainable(own))
 
-    def penalized(self, params: Params) -> Params:
+    def penalized(self, params: Params) -> Marks:
         """Return which arrays are coefficients, which penalties see.
 
         Each part's `penalized` decides; for a user's record without one, none. An array that is not trained is no
@@ -672,7 +698,7 @@ class Model:
         own = {name: default for part in self.parts.values() for name, default in part.hyper.items()}
         return {**own, "n_experts": self.n_experts}
 
-    def check_hyper(self, name: str, value: Any) -> None:
+    def check_hyper(self, name: str, value: Numbers) -> None:
         """Raise ValueError for a number that the part which has it cannot have.
 
         Parameters
@@ -686,7 +712,7 @@ class Model:
             return _checks.whole("hyper['n_experts']", value, 1, self.n_experts)
         next(part for part in self.parts.values() if name in part.hyper).check_hyper(name, value)
 
-    def with_hyper(self, params: Params, hyper: dict[str, Any]) -> Params:
+    def with_hyper(self, params: Params, hyper: Mapping[str, Num[Array, ""] | float]) -> Params:
         """Return params with the numbers of `hyper` set.
 
         Parameters
@@ -719,7 +745,7 @@ class Model:
         parts: dict[str, Part] = {"experts": self.expert, "gate": self.gate}
         return parts if self.family is None else {**parts, "family": self.family}
 
-    def _marked(self, params: Params, mark: Callable[[Part, Any], Any]) -> Params:
+    def _marked(self, params: Params, mark: Callable[[Part, Params], Marks]) -> Marks:
         parts = self.parts
         none: dict[str, Any] = {name: {} if name in PARTS else False for name in params}
         return {name: mark(parts[name], params[name]) if name in parts else none[name] for name in params}
@@ -730,7 +756,7 @@ class Model:
         return self.family
 
 
-def _coefficients(part: Part, params: Params) -> Any:
+def _coefficients(part: Part, params: Params) -> Marks:
     return jax.tree.map(lambda seen, trained: seen and trained, part.penalized(params), part.trainable(params))
 
 

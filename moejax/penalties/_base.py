@@ -5,11 +5,11 @@ from __future__ import annotations
 import abc
 from typing import Any, ClassVar, Protocol
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
+from moejax._arrays import Coefficients, Floats, Scalar
 from moejax._contracts import Contract, Record, capability, is_whole, missing
-from moejax.penalties._formulas import Coefficients
 
 FUNCTIONS = ("value", "prox")
 
@@ -25,10 +25,10 @@ class PenaltyLike(Protocol):
     def part(self) -> str:
         """Part whose coefficients are penalised."""
 
-    def value(self, coefficients: Any, /) -> jax.Array:
+    def value(self, coefficients: Coefficients, /) -> Scalar:
         """Return the value without the weight."""
 
-    def prox(self, coefficients: Any, t: Any, /) -> Any:
+    def prox(self, coefficients: Coefficients, t: Any, /) -> Coefficients:
         """Return the proximal step."""
 
 
@@ -79,7 +79,7 @@ class Penalty(Contract):
         """Field of `hyper` that holds the weight."""
 
     @abc.abstractmethod
-    def value(self, coefficients: Coefficients) -> jax.Array:
+    def value(self, coefficients: Coefficients) -> Scalar:
         """Return the value without the weight; the objective contains weight * value.
 
         Parameters
@@ -94,7 +94,7 @@ class Penalty(Contract):
         """
 
     @abc.abstractmethod
-    def prox(self, coefficients: Coefficients, t: Any) -> Coefficients:
+    def prox(self, coefficients: Coefficients, t: Floats | float) -> Coefficients:
         """Return the arg min over v of t * value(v) + |v - coefficients|^2 / 2.
 
         Parameters
@@ -113,7 +113,7 @@ class Penalty(Contract):
 
     # ---- optional -----------------------------------------------------------------------------------------------
 
-    def majorant(self, h: jax.Array) -> jax.Array:
+    def majorant(self, h: Float[Array, "K ..."]) -> Float[Array, "K ..."]:
         """Return curvatures at least as large as h, and constant over what the penalty couples; by default h.
 
         Parameters
@@ -128,7 +128,7 @@ class Penalty(Contract):
         """
         return h
 
-    def curvature(self, coefficients: jax.Array) -> jax.Array:
+    def curvature(self, coefficients: Float[Array, "K ..."]) -> Float[Array, "K ..."]:
         """Return the diagonal second derivative where no coefficient is 0, or less; by default 0.
 
         Above 0, the penalty alone determines every coefficient, and collinear columns do no harm.
@@ -148,7 +148,7 @@ class Penalty(Contract):
     # ---- capabilities -------------------------------------------------------------------------------------------
 
     @capability("has_critical")
-    def critical(self, gradients: Coefficients) -> jax.Array:
+    def critical(self, gradients: Coefficients) -> Scalar:
         """Return the smallest weight at which coefficients that are all 0 are optimal.
 
         Parameters
@@ -166,16 +166,18 @@ class Penalty(Contract):
 class OwnPenalty(Record, Penalty):
     """A user's own record as a penalty."""
 
+    _record: PenaltyLike
+
     @property
     def name(self) -> str:
         """Name of the record."""
         return self._record.name
 
-    def value(self, coefficients: Coefficients) -> jax.Array:
+    def value(self, coefficients: Coefficients) -> Scalar:
         """Return what the record's `value` returns."""
         return self._record.value(coefficients)
 
-    def prox(self, coefficients: Coefficients, t: Any) -> Coefficients:
+    def prox(self, coefficients: Coefficients, t: Floats | float) -> Coefficients:
         """Return what the record's `prox` returns."""
         return self._record.prox(coefficients, t)
 

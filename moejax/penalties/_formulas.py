@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-Coefficients = list[jax.Array]
+from moejax._arrays import Coefficients as Coefficients
 
 
 def checked_part(part: str) -> str:

@@ -105,7 +105,7 @@ def standard() -> tuple[L1 | Group | L2, ...]:
     return tuple(make(part) for part in ("experts", "gate") for make in (l1, group, l2))
 
 
-def shrunk(c: jax.Array, absolute: Any, ridge: Any) -> jax.Array:
+def shrunk(c: jax.Array, absolute: jax.Array | float, ridge: jax.Array | float) -> jax.Array:
     """The proximal step of absolute * |c| + ridge * c^2 / 2, a number or one for each coefficient; a zero without a sign."""
     if isinstance(absolute, float) and absolute == 0:
         return c / (1 + ridge)

@@ -94,7 +94,8 @@ def picked_errors(errors: np.ndarray, restart: Any) -> np.ndarray:
         raise ValueError(
             f"chosen_restart: {index[invalid][0]:g} was given; want whole numbers from 0 to {errors.shape[1] - 1}"
         )
-    return errors[np.arange(len(errors)), index.astype(int)]
+    picked: np.ndarray = errors[np.arange(len(errors)), index.astype(int)]
+    return picked
 
 
 def check_highlight(highlight: int, drawable: np.ndarray) -> None:

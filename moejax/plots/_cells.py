@@ -28,13 +28,13 @@ def coloured(table: np.ndarray, names: list[str], ax: Axes | None) -> tuple[Any,
     name_inches = 0.04 * max(len(name) for name in names)  # slanted names take room from the rows
     ax = axes_or_new(ax, (inches, float(np.clip(1.1 + name_inches + 0.45 * experts, 2.3, 9.0))))
     largest = float(np.abs(table).max()) or 1.0
-    image = ax.imshow(  # type: ignore[union-attr]
+    image = ax.imshow(
         table, cmap="RdBu_r", norm=Normalize(-largest, largest), aspect="auto", interpolation="nearest", origin="upper"
     )
     return ax, image, largest
 
 
-def framed(ax: Any, image: Any, rows: list[str], features: int, height: float, label: str) -> Axes:
+def framed(ax: Axes, image: Any, rows: list[str], features: int, height: float, label: str) -> Axes:
     """Add row names, gaps between cells and a colour bar to a heat map whose rows are `height` points high."""
     stride = max(1, ceil(11.0 / height))
     ax.set_yticks(np.arange(len(rows))[::stride], rows[::stride])

@@ -139,7 +139,8 @@ def sample_3d(x: Any, y: Any, expert: Any, *, ax: Axes | None = None) -> Axes:
     finish_axes(axes, f"component 1 ({explained[0]:.0%} of variance)", f"component 2 ({explained[1]:.0%})", keys)
     axes.set_zlabel("y", fontsize=NORMAL)
     _fit_3d(axes)
-    return axes
+    drawn: Axes = axes
+    return drawn
 
 
 def conditional_density(

@@ -100,7 +100,8 @@ def chosen_line(ax: Any, chosen: float) -> Line2D:
     line = Line2D(
         x, [0, 1], transform=transform, color=CHOSEN, linewidth=1.4, zorder=2, label=f"chosen: {float(chosen):.3g}"
     )
-    return ax.add_artist(line)
+    drawn: Line2D = ax.add_artist(line)
+    return drawn
 
 
 def ring(ax: Any, grid: np.ndarray, line: np.ndarray | None, chosen: float) -> None:

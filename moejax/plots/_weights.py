@@ -296,4 +296,5 @@ def _spread(wanted: np.ndarray, gap: float) -> np.ndarray:
         pools.append((mean, size))
     base = np.concatenate([np.full(size, mean) for mean, size in pools])
     top = max(0.0, 1.0 - gap * (len(wanted) - 1))
-    return np.clip(base, 0.0, top) + gap * np.arange(len(wanted))
+    places: np.ndarray = np.clip(base, 0.0, top) + gap * np.arange(len(wanted))
+    return places

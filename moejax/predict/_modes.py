@@ -168,7 +168,8 @@ def _seen(mixture: Mixture, at: jax.Array) -> _Place:
 
 def _share(dtype: Any) -> float:
     """Return the least difference in log density between a mode and the valley beside it; a smaller one may be rounding."""
-    return max(1e-6, float(jnp.finfo(dtype).eps) ** 0.5)
+    share: float = max(1e-6, float(jnp.finfo(dtype).eps) ** 0.5)
+    return share
 
 
 def _weighed(share: jax.Array, values: jax.Array) -> jax.Array:
@@ -201,7 +202,8 @@ def _stepped(mixture: Mixture, line: _Line, walk: _Walk) -> _Walk:
     known = (here.slope > fall) | (next_place.slope < -fall)
     short = ~(fall * step > _share(here.at.dtype)) | (step <= grain)
     on = _arrived(line, walk, next_place)._replace(step=jnp.where(known, 2 * step, step))
-    return jax.tree.map(partial(jnp.where, known | short), on, walk._replace(step=step / 2))
+    after: _Walk = jax.tree.map(partial(jnp.where, known | short), on, walk._replace(step=step / 2))
+    return after
 
 
 def _fall(mixture: Mixture, line: _Line, here: _Place, next_place: _Place) -> jax.Array:
@@ -252,4 +254,5 @@ def _narrowed(mixture: Mixture, low: jax.Array, high: jax.Array) -> jax.Array:
         rises = jax.vmap(lambda at: _seen(mixture, at).slope)(middle) > 0
         return jnp.where(rises, middle, low), jnp.where(rises, high, middle)
 
-    return jax.lax.fori_loop(0, jnp.finfo(low.dtype).bits, halved, (low, high))[1]
+    high_end: jax.Array = jax.lax.fori_loop(0, jnp.finfo(low.dtype).bits, halved, (low, high))[1]
+    return high_end

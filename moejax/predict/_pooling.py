@@ -327,7 +327,7 @@ def quantiles(model: Model, params: Any, x: Any, q: Any, offset: Any = None) -> 
     inside = _checks.is_traced(q) or bool(((jnp.asarray(q) > 0) & (jnp.asarray(q) < 1)).all())
     if np.ndim(q) > 1 or not inside:
         raise ValueError(f"q: {q} was given; want numbers between 0 and 1, one or a sequence")
-    found = _quantiles(model, params, x, jnp.atleast_1d(jnp.asarray(q, float)), offset)
+    found: jax.Array = _quantiles(model, params, x, jnp.atleast_1d(jnp.asarray(q, float)), offset)
     return found if np.ndim(q) else found[:, 0]
 
 
@@ -440,7 +440,8 @@ def modes(model: Model, params: Any, x: Any, offset: Any = None) -> Modes:
         raise ValueError(
             f"model: family {model.family!r} was given; want a family of numbers; for classes use pooling.classes"
         )
-    return _modes_of(model, params, x, offset)
+    found: Modes = _modes_of(model, params, x, offset)
+    return found
 
 
 # ---- computation ----------------------------------------------------------------------------------------------------
@@ -471,7 +472,8 @@ def _on_grid(model: Model, params: Any, x: Any, y: Any, offset: Any, function: A
         raise ValueError(f"y: shape {np.shape(y)} was given; want {(n,)}, or ({n}, g) for a grid")
     _checks.finite("y", y)
     mixture = _mixture(model, params, x, offset, 1 if np.ndim(y) == 1 else np.shape(y)[1])
-    return function(mixture, jnp.asarray(y, mixture.eta.dtype).ravel()).reshape(np.shape(y))
+    values: jax.Array = function(mixture, jnp.asarray(y, mixture.eta.dtype).ravel()).reshape(np.shape(y))
+    return values
 
 
 def _check_cdf(model: Model) -> None:

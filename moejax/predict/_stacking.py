@@ -193,7 +193,8 @@ def losses(predicted: Any, y: Any) -> np.ndarray:
         return -np.take_along_axis(predicted, y.astype(int)[:, None, None], axis=2)[..., 0]
     squares = np.square(predicted - y[:, None])
     least = max(1e-6 * squares.mean(), np.finfo(float).tiny)
-    return np.log(np.maximum(squares, least)) / 2
+    logs: np.ndarray = np.log(np.maximum(squares, least)) / 2
+    return logs
 
 
 def linear_forecasts(x: Any, losses: Any, l2: float = 1e-3, weights: Any = None) -> tuple[np.ndarray, np.ndarray]:

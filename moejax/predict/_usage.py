@@ -131,7 +131,8 @@ def usage(model: Model, params: Any, x: Any, y: Any = None, *, weights: Any = No
     share = np.full(n, 1 / n) if weights is None else np.asarray(weights, float) / np.sum(weights, dtype=float)
 
     def mean(rows: Any) -> np.ndarray:
-        return np.asarray(rows, float) @ share
+        mean: np.ndarray = np.asarray(rows, float) @ share
+        return mean
 
     responsibility = None if y is None else mean(model.responsibilities(params, x, y, offset).T)
     active = np.asarray(model.active(params))

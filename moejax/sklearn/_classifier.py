@@ -195,7 +195,8 @@ class MoEClassifier(ClassifierMixin, MixtureOfExperts):
             Labels.
         """
         likeliest = self.predict_proba(X).argmax(axis=1)
-        return self.classes_[likeliest]
+        labels: np.ndarray = self.classes_[likeliest]
+        return labels
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return P(class | x) for each row; for gate="top1", that of the most probable expert alone.
@@ -237,4 +238,5 @@ class MoEClassifier(ClassifierMixin, MixtureOfExperts):
         unknown = np.setdiff1d(y, self.classes_)
         if unknown.size:
             raise ValueError(f"y: label {unknown[0]!r} was given; want labels among {self.classes_.tolist()}")
-        return np.searchsorted(self.classes_, y).astype(float)
+        numbers: np.ndarray = np.searchsorted(self.classes_, y).astype(float)
+        return numbers

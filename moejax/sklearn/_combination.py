@@ -106,7 +106,8 @@ class Combination(BaseEstimator):
         _checks.finite("X", table)
         if weights is not None:
             self.gate_mean_, self.gate_scale_ = moments(table, weights)
-        return (table - self.gate_mean_) / self.gate_scale_
+        standardized: np.ndarray = (table - self.gate_mean_) / self.gate_scale_
+        return standardized
 
     def _applied(self, method: str, X: Any, *y: np.ndarray) -> np.ndarray:
         """Apply the model's method of that name to predictions of the fitted estimators."""
@@ -152,7 +153,8 @@ class Combination(BaseEstimator):
         """
         check_is_fitted(self, "params_")
         scaled = self.target_.scaled(self.target_.encoded(self._kind.checked(column_or_1d(y))))
-        return self._applied("log_prob", X, scaled) - np.log(self.target_.scale)
+        scores: np.ndarray = self._applied("log_prob", X, scaled) - np.log(self.target_.scale)
+        return scores
 
 
 class Regression(RegressorMixin):
@@ -175,7 +177,8 @@ class Regression(RegressorMixin):
         numpy.ndarray, (n,)
             Predictions, in the units of y.
         """
-        return self._applied("predict", X) * self.target_.scale + self.target_.mean
+        predicted: np.ndarray = self._applied("predict", X) * self.target_.scale + self.target_.mean
+        return predicted
 
     def predict_experts(self, X: Any) -> np.ndarray:
         """Return the prediction of each estimator for each row.
@@ -190,7 +193,8 @@ class Regression(RegressorMixin):
         numpy.ndarray, (n, K)
             Predictions, in the units of y.
         """
-        return self._applied("expert_predictions", X) * self.target_.scale + self.target_.mean
+        predicted: np.ndarray = self._applied("expert_predictions", X) * self.target_.scale + self.target_.mean
+        return predicted
 
 
 class Classification(ClassifierMixin):
@@ -204,7 +208,8 @@ class Classification(ClassifierMixin):
     def classes_(self) -> np.ndarray:
         """Sorted labels, (C,)."""
         check_is_fitted(self, "target_")
-        return self.target_.classes
+        classes: np.ndarray = self.target_.classes
+        return classes
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable label of each row.
@@ -219,7 +224,8 @@ class Classification(ClassifierMixin):
         numpy.ndarray, (n,)
             Labels.
         """
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+        labels: np.ndarray = self.classes_[self.predict_proba(X).argmax(axis=1)]
+        return labels
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return P(class | x) for each row: the mean of the estimators' probabilities, weighted by the gate.
@@ -234,7 +240,8 @@ class Classification(ClassifierMixin):
         numpy.ndarray, (n, C)
             Probabilities, in the order of `classes_`.
         """
-        return self._applied("predict", X)
+        probs: np.ndarray = self._applied("predict", X)
+        return probs
 
     def predict_experts(self, X: Any) -> np.ndarray:
         """Return P(class | x) of each estimator for each row.
@@ -249,7 +256,8 @@ class Classification(ClassifierMixin):
         numpy.ndarray, (n, K, C)
             Probabilities, with classes in the order of `classes_`.
         """
-        return self._applied("expert_predictions", X)
+        probs: np.ndarray = self._applied("expert_predictions", X)
+        return probs
 
 
 def model_of(gate: Any, count: int, family: Any) -> Model:

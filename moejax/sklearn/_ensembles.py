@@ -290,7 +290,8 @@ class _Problem:
 
     def _row_weights(self, shares: np.ndarray) -> np.ndarray:
         """Return case weights times responsibilities, which are at least `_LEAST_WEIGHT`."""
-        return (np.maximum(shares, _LEAST_WEIGHT).T * self.weights).T
+        weights: np.ndarray = (np.maximum(shares, _LEAST_WEIGHT).T * self.weights).T
+        return weights
 
 
 @partial(jax.jit, static_argnums=0)
@@ -298,7 +299,8 @@ def _gated(
     em: EMFit, key: Any, x: Any, y: Any, hyper: Any, weights: Any, params: Any, warm: Any, start: Any
 ) -> tuple[Fit, jax.Array]:
     """Fit gate and scales by EM, from params if warm, otherwise from responsibilities; return new responsibilities too."""
-    fit = em.resumed(key, x, y, hyper, params, warm, weights, None, None, start)
+    rows, _ = em.laid(x, y, weights, None, None, start)
+    fit = em.solve(key, hyper, rows, resume=(params, warm))
     return fit, em.model.responsibilities(fit.params, x, y)
 
 

@@ -171,7 +171,8 @@ def is_little(fit: Any, n_init: int, y: np.ndarray) -> bool:
         Whether the total work, in bytes of work arrays over all steps, is at most `_LITTLE_WORK`.
     """
     steps = fit.max_iter if isinstance(fit, EMFit) else fit.steps
-    return fit.work_bytes(y) * n_init * steps <= _LITTLE_WORK
+    little: bool = fit.work_bytes(y) * n_init * steps <= _LITTLE_WORK
+    return little
 
 
 def applied(method: str, model: Model, params: Any, *rows: Any) -> np.ndarray:

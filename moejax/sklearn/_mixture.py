@@ -154,7 +154,8 @@ class MixtureOfExperts(BaseEstimator):
 
     def _standardized(self, x: np.ndarray) -> np.ndarray:
         """Return rows on the scale of the fit."""
-        return ((x - self.x_mean_) / self.x_scale_).astype(self._dtype)
+        standardized: np.ndarray = ((x - self.x_mean_) / self.x_scale_).astype(self._dtype)
+        return standardized
 
     def _checked(self, X: Any) -> np.ndarray:
         """Check X and return it on the scale of the fit."""
@@ -229,7 +230,8 @@ class MixtureOfExperts(BaseEstimator):
         ValueError
             If loss="squared_error", which has no likelihood, or y is outside the support of the family.
         """
-        return self._apply_to_pair("log_prob", X, y) - np.log(self.y_scale_)
+        scores: np.ndarray = self._apply_to_pair("log_prob", X, y) - np.log(self.y_scale_)
+        return scores
 
 
 def _in_order(model: Model, params: Any, order: np.ndarray, symmetric: Any) -> tuple[Model, Any]:

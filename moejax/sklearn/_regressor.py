@@ -234,7 +234,8 @@ class MoERegressor(RegressorMixin, MixtureOfExperts):
     def _report_scale(self) -> None:
         """Set `scale_` and `df_`."""
         self.scale_ = self.df_ = None
-        family, phi = self.model_.family, self.params_["family"]
+        family: Any = self.model_.family  # the names of scales are those of single families
+        phi = self.params_["family"]
         with precision(self._dtype):
             if self.family in _REAL_LINE and family is not None:
                 self.scale_ = np.exp(np.asarray(family.log_scale(phi)))[()] * self._dtype.type(self.y_scale_)
@@ -283,5 +284,7 @@ class MoERegressor(RegressorMixin, MixtureOfExperts):
         """Return y on the scale of the fit, or raise ValueError for values outside the support of the family."""
         _checks.shape("y", y, (n,), "one for each row of X")
         y = np.asarray(y, float)
-        self.model_.family._check_support(y)
-        return (y - self.y_mean_) / self.y_scale_
+        family: Any = self.model_.family
+        family._check_support(y)
+        target: np.ndarray = (y - self.y_mean_) / self.y_scale_
+        return target

@@ -128,7 +128,8 @@ class Labels:
 
         Logarithms of small probabilities would dominate all other columns.
         """
-        return np.exp(predicted).reshape(len(predicted), -1)
+        columns: np.ndarray = np.exp(predicted).reshape(len(predicted), -1)
+        return columns
 
     @property
     def family(self) -> Any:

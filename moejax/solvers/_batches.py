@@ -28,9 +28,10 @@ class Batches(NamedTuple):
         n = self.y.shape[0]
         epoch, within = jnp.divmod(step, n // self.size)
         rows = jnp.arange(n, dtype=order.dtype)
-        return jax.lax.cond(
+        drawn: jax.Array = jax.lax.cond(
             within == 0, lambda: jax.random.permutation(jax.random.fold_in(self.key, epoch), rows), lambda: order
         )
+        return drawn
 
     def take(self, step: jax.Array, order: jax.Array) -> tuple[Data, jax.Array]:
         """The rows of `step`, and their weights scaled so that the expected loss of a batch is that of all rows."""

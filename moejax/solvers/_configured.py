@@ -87,7 +87,8 @@ class Configured(abc.ABC):
         """
         with _shared.one_start(start, start_params, start_responsibilities) as begin:
             given = _shared.arguments(self, key, x, y, hyper, weights, offset, groups, begin)
-        return _compiled(self, given[0], given[3], *self.laid(*given[1:3], *given[4:]))
+        fit: Fit = _compiled(self, given[0], given[3], *self.laid(*given[1:3], *given[4:]))
+        return fit
 
     # ---- below the face: nothing is checked ------------------------------------------------------------------------
 
@@ -247,7 +248,7 @@ class Configured(abc.ABC):
         jax.Array, ()
             A mean over rows.
         """
-        loss = self.loss.value(self.model, params, data._replace(hyper=hyper), weights)
+        loss: jax.Array = self.loss.value(self.model, params, data._replace(hyper=hyper), weights)
         return loss + _shared.penalty(self, params, hyper)
 
     def score(self, params: Any, x: Any, y: jax.Array, weights: Any, offset: Any = None, groups: Any = None) -> jax.Array:

@@ -58,7 +58,8 @@ def _descended(b: jax.Array, slope: jax.Array, gram: jax.Array, terms: Terms) ->
     def sweep(_: Any, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         return jax.lax.scan(step, carry, inside)[0]
 
-    return jax.lax.fori_loop(0, _SWEEPS, sweep, (b, slope))[0]
+    descended: jax.Array = jax.lax.fori_loop(0, _SWEEPS, sweep, (b, slope))[0]
+    return descended
 
 
 def _curvatures(gram: jax.Array, blocks: list[list[int]], terms: Terms) -> jax.Array:

@@ -283,7 +283,7 @@ class Descent(LossSolver):
         if task.batches is None:
             return state.order, self.loss(task, state.step)
         fit = self.fit
-        batches = Batches(fit.model, fit.batch_size, *task.batches, task.total)  # type: ignore[arg-type]
+        batches = Batches(fit.model, fit.batch_size, *task.batches, task.total)  # type: ignore[arg-type, call-arg]
         order = batches.order(state.step, state.order)
         data, weights = batches.take(state.step, order)
         data = data._replace(hyper=task.hyper, key=self._key(task, state.step))

@@ -37,7 +37,8 @@ def by_distance(key: jax.Array, x: Any, n_experts: int, *, tries: int = 10) -> j
     _checks.finite("x", x)
     _checks.count("n_experts", n_experts)
     _checks.count("tries", tries)
-    return _clusters(key, floating(x), n_experts, tries)
+    shares: jax.Array = _clusters(key, floating(x), n_experts, tries)
+    return shares
 
 
 @partial(jax.jit, static_argnums=(2, 3))
@@ -82,7 +83,8 @@ def inliers(key: jax.Array, x: Any, y: Any, *, share: float = 0.1, tries: int = 
     if not 1 <= outliers <= n // 2:
         raise ValueError(f"share: {share!r} of {n} rows was given; want at least one row and at most half of them")
     x = floating(x)
-    return _trimmed(key, x, jnp.asarray(y, x.dtype).reshape(n, -1), outliers, tries)
+    shares: jax.Array = _trimmed(key, x, jnp.asarray(y, x.dtype).reshape(n, -1), outliers, tries)
+    return shares
 
 
 @partial(jax.jit, static_argnums=(3, 4))
@@ -133,7 +135,8 @@ def by_rule(rule: Callable[[Any], Any], x: Any, n_experts: int, *, name: str = "
     total = shares.sum(axis=1, keepdims=True)
     if not _checks.is_traced(total) and not np.all(total > 0):
         raise ValueError(f"{name}: row {int(np.argmin(total > 0))} is in no division; want each row in at least one")
-    return shares / total
+    divided: jax.Array = shares / total
+    return divided
 
 
 def resolved(name: str, given: Any, x: Any, n_experts: int) -> Any:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from moejax import _checks, losses, penalties
 from moejax._ops import choose, where
 from moejax._rows import Rows
-from moejax.families import Target
+from moejax.families import Family, Target
 from moejax.model import PARTS, Model
 from moejax.solvers import _shared, _starts
 from moejax.solvers._configured import Configured, Hyper
@@ -108,7 +108,7 @@ class EMFit(Configured):
                 division = jnp.moveaxis(whole[:, leader], 0, 1)
             rows = Rows(rows.blocks._replace(division=division))
         sizes = self._sizes(dtype)
-        kind = "gradient" if sizes else "exact" if model.family.is_quadratic else "approximate"
+        kind = "gradient" if sizes else "exact" if self._family.is_quadratic else "approximate"
         given = jnp.asarray(0 if is_params or self.loss.complete else _START_STEPS[kind], jnp.int32)
         if resume is not None:
             there, warm = resume
@@ -139,7 +139,7 @@ class EMFit(Configured):
     def rows_in_block(self, x: Any, y: Any, leader: Any = None) -> int:
         """Return how many rows a block has; 0 where all rows are one block."""
         if self.block_size is not None:
-            return min(self.block_size, y.shape[0])
+            return min(self.block_size, len(y))
         return super().rows_in_block(x, y, leader)
 
     def check_hyper(self, hyper: Hyper) -> None:
@@ -189,11 +189,15 @@ class EMFit(Configured):
         dict
             Params of the same structure.
         """
-        return {**params, "family": self.model.family.bounded(params["family"], target)}
+        return {**params, "family": self._family.bounded(params["family"], target)}
+
+    @property
+    def _family(self) -> Family:
+        return cast(Family, self.model.family)  # without which `fit_em` takes no model
 
     def _eta(self, rows: Rows, target: Target) -> Any:
         """The predictor to begin with, less the mean offset."""
-        eta = self.model.family.start(target)
+        eta = self._family.start(target)
         if rows.blocks.offset is None:
             return eta
         return eta - rows.sum(lambda block: jnp.tensordot(block.weights, jnp.asarray(block.offset), 1))
@@ -206,7 +210,7 @@ class EMFit(Configured):
         """Sizes of the first gradient steps of parts without an M-step."""
         model = self.model
         own = {name: part.is_linear or part.has_m_step for name, part in (("experts", model.expert), ("gate", model.gate))}
-        own["family"] = model.family.has_dispersion
+        own["family"] = self._family.has_dispersion
         return {name: jnp.asarray(0.1, dtype) for name, there in own.items() if not there}
 
 

@@ -324,7 +324,8 @@ class GradientFit(Configured):
         # Some optimizers search along a line, or plan by the value; the others ignore it.
         more = {"value": objective, "grad": gradient, "value_fn": value}
         optimizer = optax.with_extra_args_support(self._optimizer(hyper))
-        return optimizer.update(gradient, state, trained, **more)
+        updated: tuple[Any, Any] = optimizer.update(gradient, state, trained, **more)
+        return updated
 
 
 # They treat every number alone, so that all params may be one array to them, updated in one go.

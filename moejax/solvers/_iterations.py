@@ -181,7 +181,8 @@ class EM(Solver):
 
     def done(self, state: State) -> jax.Array:
         """Whether there is no further step: optimal, or lost, or there were as many as there may be and one E-step more."""
-        return (state.step - state.given > self.fit.max_iter) | state.done | jnp.isnan(state.value)
+        over: jax.Array = (state.step - state.given > self.fit.max_iter) | state.done | jnp.isnan(state.value)
+        return over
 
     def end(self, state: State) -> End:
         """What is to be kept of a state that is done."""
@@ -291,7 +292,8 @@ class EM(Solver):
         after = choose(accepted, forward._replace(products=products.astype(dtype)), self._back(state))
         # A comparison, for a scatter of each member's own index is a loop over members.
         now = fit.record_every * np.arange(len(state.history)) == state.step - state.given
-        return after._replace(step=state.step + 1, history=where(now, after.report[0], state.history))
+        counted: State = after._replace(step=state.step + 1, history=where(now, after.report[0], state.history))
+        return counted
 
     def _forward(
         self, task: Task, state: State, report: Report, value: jax.Array, led: jax.Array, sizes: Any, first: jax.Array

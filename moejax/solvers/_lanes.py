@@ -71,7 +71,8 @@ def run(loop: Loop, given: Any) -> Any:
     def stepped(given: Any, packed: Any) -> Turn:
         turn = jax.tree.map(jnp.asarray, loop.step(given, packing["state"].unpacked(packed)))
         packing["kept"] = _Packing(turn.kept)
-        return turn._replace(state=packing["state"].packed(turn.state), kept=packing["kept"].packed(turn.kept))
+        packed_turn: Turn = turn._replace(state=packing["state"].packed(turn.state), kept=packing["kept"].packed(turn.kept))
+        return packed_turn
 
     begin, like = jax.make_jaxpr(begun, return_shape=True)(given)
     step = jax.make_jaxpr(stepped)(given, like)
@@ -134,10 +135,12 @@ def _loop(begin: Any, step: Any, closed_over: tuple[int, int], places: int) -> L
     return Loop(begun, stepped, places)
 
 
-@lanes_p.def_effectful_abstract_eval
 def _shapes(*_: Any, begin: Any, step: Any, places: int, **__: Any) -> tuple[list[Any], Any]:
     kept = [jax.core.ShapedArray((places, *v.shape), v.dtype) for v in _kept(begin, step)]
     return kept, begin.effects | step.effects
+
+
+lanes_p.def_effectful_abstract_eval(_shapes)
 
 
 def _kept(begin: Any, step: Any) -> list[Any]:
@@ -145,7 +148,6 @@ def _kept(begin: Any, step: Any) -> list[Any]:
     return [v.aval for v in step.outvars[len(begin.outvars) + 2 : -1]]
 
 
-@lanes_p.def_impl
 def _alone(*given: Any, **loop: Any) -> list[Any]:
     begin, step, places = _loop(**loop)
 
@@ -164,6 +166,7 @@ def _alone(*given: Any, **loop: Any) -> list[Any]:
     return jax.lax.while_loop(lambda carry: ~carry[2], turned, (first, kept, jnp.zeros((), bool)))[1]
 
 
+lanes_p.def_impl(_alone)
 mlir.register_lowering(lanes_p, mlir.lower_fun(_alone, multiple_results=True))
 
 

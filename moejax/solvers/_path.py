@@ -66,7 +66,8 @@ class Path:
     @property
     def penalties(self) -> tuple[Any, ...]:
         """The penalties of the fit."""
-        return self.fit.penalties
+        penalties: tuple[Any, ...] = self.fit.penalties
+        return penalties
 
     @property
     def loss(self) -> Any:
@@ -191,7 +192,8 @@ class Path:
             With a leading axis (P,), in the order of `values`.
         """
         hyper = {**hyper, self.name: _shared.array(values, jax.tree.leaves(x)[0].dtype)}
-        return _compiled(self, key, hyper, *self.laid(x, y, weights, offset, leader, start))
+        fit: Fit = _compiled(self, key, hyper, *self.laid(x, y, weights, offset, leader, start))
+        return fit
 
     def score(
         self, params: Any, x: Any, y: jax.Array, weights: jax.Array, offset: Any = None, groups: Any = None
@@ -218,7 +220,8 @@ class Path:
         jax.Array, (P,)
             Means over rows; lower is better.
         """
-        return jax.lax.map(lambda p: self.fit.score(p, x, y, weights, offset, groups), params)
+        scores: jax.Array = jax.lax.map(lambda p: self.fit.score(p, x, y, weights, offset, groups), params)
+        return scores
 
     def work_bytes(self, y: jax.Array) -> int:
         """Return the memory of the fit: one value is fitted at a time.
@@ -233,7 +236,8 @@ class Path:
         int
             Bytes.
         """
-        return self.fit.work_bytes(y)
+        size: int = self.fit.work_bytes(y)
+        return size
 
     @property
     def takes_padding(self) -> bool:
@@ -359,7 +363,8 @@ class Path:
         order = jnp.argsort(-values if self.descending else values, stable=True)
         along = self._walked if self.fit.has_warm_start else self._chained
         fits = along(key, {**hyper, self.name: values[order]}, rows, start)
-        return jax.tree.map(lambda v: v[jnp.argsort(order)], fits)
+        as_given: Fit = jax.tree.map(lambda v: v[jnp.argsort(order)], fits)
+        return as_given
 
     def _chained(self, key: Any, hyper: dict[str, Any], rows: Any, start: Any) -> Fit:
         """A fit after the other, each from the params before it, or where it starts of itself if those diverged."""
@@ -382,7 +387,8 @@ class Path:
         descent, task = self.fit.descent(key, {**hyper, self.name: values[0]}, rows, start)
         walk = _Walk(self, descent)
         ends = _lanes.run(_lanes.Loop(walk.begin, walk.step, len(values)), (task, values))
-        return jax.lax.map(lambda each: descent.finish(walk.at(task, each[1]), each[0]), (ends, values))
+        fits: Fit = jax.lax.map(lambda each: descent.finish(walk.at(task, each[1]), each[0]), (ends, values))
+        return fits
 
 
 class _Point(NamedTuple):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import enum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 
 from moejax import _checks
+from moejax._arrays import FlagPerFit, HistoryPerFit, Numbers, Outputs, PerFit, Scalar, SharesPerFit, WholePerFit
+from moejax._contracts import Params
 from moejax.families import Target, target_of
 from moejax.losses import of_units, weighted_sum
 from moejax.model import Data, Model
@@ -86,36 +89,37 @@ class Fit(NamedTuple):
     that EM ascended is another one than theirs.
     """
 
-    params: Any
-    objective: Any
-    log_likelihood: Any
-    history: Any
-    steps: Any
-    kkt: Any
-    status: Any
-    degrees_of_freedom: Any = None
-    classified: Any = None
-    rows: Any = None
-    shares: Any = None
+    params: Params
+    objective: PerFit
+    log_likelihood: PerFit
+    history: HistoryPerFit
+    steps: WholePerFit
+    kkt: PerFit
+    status: WholePerFit
+    degrees_of_freedom: PerFit | None = None
+    classified: PerFit | None = None
+    rows: PerFit | None = None
+    shares: SharesPerFit | None = None
 
     @property
-    def aic(self) -> Any:
+    def aic(self) -> PerFit:
         """-2 log-likelihood + 2 degrees of freedom (Akaike 1974); lower is better."""
-        return -2 * self.log_likelihood + 2 * self.degrees_of_freedom
+        return -2 * self.log_likelihood + 2 * cast(PerFit, self.degrees_of_freedom)
 
     @property
-    def bic(self) -> Any:
+    def bic(self) -> PerFit:
         """-2 log-likelihood + log(rows) degrees of freedom (Schwarz 1978); lower is better."""
-        log = jnp.log if _checks.is_traced(self.rows) else np.log
-        return -2 * self.log_likelihood + log(self.rows) * self.degrees_of_freedom
+        rows = cast(PerFit, self.rows)
+        log = jnp.log if _checks.is_traced(rows) else np.log
+        return -2 * self.log_likelihood + log(rows) * cast(PerFit, self.degrees_of_freedom)
 
     @property
-    def icl(self) -> Any:
+    def icl(self) -> PerFit:
         """BIC of the log-likelihood with each row at its likeliest expert (Biernacki, Celeux and Govaert 2000)."""
-        return self.bic - 2 * self.classified
+        return self.bic - 2 * cast(PerFit, self.classified)
 
     @property
-    def admissible(self) -> Any:
+    def admissible(self) -> FlagPerFit:
         """Whether a selection may choose it: not diverged, no scale at its floor, no starved expert."""
         return (self.status & int(INADMISSIBLE)) == 0
 
@@ -199,13 +203,13 @@ def told(model: Model, params: Any, data: Data, weights: jax.Array, likelihood: 
 
 def finished(
     model: Model,
-    params: Any,
+    params: Params,
     data: Data,
-    weights: jax.Array,
-    total: jax.Array,
+    weights: Float[Array, " n"],
+    total: Scalar,
     likelihood: bool,
     *,
-    objective: jax.Array,
+    objective: Scalar,
     **more: Any,
 ) -> Fit:
     """Return the `Fit` of a solver that ended at params.
@@ -254,21 +258,21 @@ def finished(
 
 def concluded(
     model: Model,
-    params: Any,
+    params: Params,
     target: Target,
-    total: jax.Array,
+    total: Scalar,
     *,
-    log_likelihood: Any,
-    classified: Any,
-    shares: jax.Array,
-    squares: jax.Array,
-    objective: jax.Array,
-    finite: jax.Array,
-    history: jax.Array,
-    steps: jax.Array,
-    kkt: jax.Array,
-    converged: jax.Array,
-    flags: Any = 0,
+    log_likelihood: Scalar | None,
+    classified: Scalar | None,
+    shares: Float[Array, " K"],
+    squares: Scalar,
+    objective: Scalar,
+    finite: Bool[Array, ""],
+    history: Float[Array, " T"],
+    steps: Int[Array, ""],
+    kkt: Scalar,
+    converged: Bool[Array, ""],
+    flags: Int[Array, ""] | int = 0,
 ) -> Fit:
     """The `Fit` of a solver that ended at params, of which all sums over rows are known.
 
@@ -292,12 +296,13 @@ def concluded(
         (starved & ~diverged, Status.STARVED_EXPERT),
     )
     status = sum((jnp.where(flag, int(bit), 0) for flag, bit in bits), jnp.asarray(flags, jnp.int32))
-    log_likelihood, classified = (log_likelihood, classified) if likelihood else (nothing, nothing)
+    if log_likelihood is None:
+        log_likelihood, classified = nothing, nothing
     status = status.astype(jnp.int32)
     return Fit(params, objective, log_likelihood, history, steps, kkt, status, degrees, classified, total, shares)
 
 
-def normalized(weights: Any, y: jax.Array) -> jax.Array:
+def normalized(weights: Numbers | None, y: Outputs) -> Float[Array, " n"]:
     """Return weights scaled to a sum of 1.
 
     Parameters
@@ -316,10 +321,11 @@ def normalized(weights: Any, y: jax.Array) -> jax.Array:
         return jnp.full(y.shape[:1], 1.0 / y.shape[0], y.dtype)
     weights = jnp.asarray(weights, y.dtype)
     weights = weights / weights.max()  # whose sum then cannot overflow
-    return weights / weights.sum()
+    shares: jax.Array = weights / weights.sum()
+    return shares
 
 
-def total_weight(weights: Any, y: jax.Array) -> jax.Array:
+def total_weight(weights: Numbers | None, y: Outputs) -> Scalar:
     """Return the sum of weights before they are scaled.
 
     Parameters
@@ -337,7 +343,9 @@ def total_weight(weights: Any, y: jax.Array) -> jax.Array:
     return jnp.asarray(y.shape[0], y.dtype) if weights is None else jnp.asarray(weights, y.dtype).sum()
 
 
-def effective_sizes(model: Model, params: Any, data: Data, weights: jax.Array, likelihood: bool) -> jax.Array:
+def effective_sizes(
+    model: Model, params: Params, data: Data, weights: Float[Array, " n"], likelihood: bool
+) -> Float[Array, " K"]:
     """Return how many rows each expert has to itself.
 
     Parameters
@@ -383,7 +391,7 @@ def _needed(model: Model, params: Any) -> Any:
     return degrees + 2 if jnp.ndim(degrees) else 2  # of all experts together, it tells nothing of each
 
 
-def degrees_of_freedom(model: Model, params: Any) -> jax.Array:
+def degrees_of_freedom(model: Model, params: Params) -> Int[Array, ""]:
     """Return the number of free numbers of a fitted model.
 
     Parameters

@@ -196,7 +196,8 @@ def critical(
         null, values = dataclasses.replace(fit, loss=_Without(fit.loss, penalty_of(fit, name))), hyper
 
     def run(_: np.ndarray) -> Fit:
-        return jax.tree.map(lambda leaf: np.asarray(leaf)[None], null(key, x, y, values, **given(more)))
+        found: Fit = jax.tree.map(lambda leaf: np.asarray(leaf)[None], null(key, x, y, values, **given(more)))
+        return found
 
     return largest(fit, name, Search(run, 1, _rows(fit, _shared.arrays(x, y, hyper, *more.values()))))
 
@@ -232,7 +233,8 @@ def largest(fit: Any, name: str, search: Search) -> float:
     def emptied(params: Any) -> np.ndarray:
         """At which of the weights that lead none of the coefficients is left."""
         each = [(leaf == 0) | ~s for leaf, s in zip(chosen(params[penalty.part], marked), seen, strict=True)]
-        return np.all([here.reshape(len(here), -1).all(axis=1) for here in each], axis=0)
+        empty: np.ndarray = np.all([here.reshape(len(here), -1).all(axis=1) for here in each], axis=0)
+        return empty
 
     if not _steps_by_subgradients(alone) and not emptied(jax.tree.map(lambda leaf: leaf[None], null.params)).all():
         raise ValueError(f"{name}: {alone!r} brings no coefficient to 0, whatever its weight; want values")
@@ -413,7 +415,8 @@ def _without(model: Any, penalty: Any, params: Any) -> Any:
 
 def _left(penalty: Any, coefficients: list[Any]) -> list[jax.Array]:
     """What an infinite step of the penalty leaves of coefficients of 1."""
-    return penalty.prox([jnp.ones_like(c) for c in coefficients], jnp.inf)
+    left: list[jax.Array] = penalty.prox([jnp.ones_like(c) for c in coefficients], jnp.inf)
+    return left
 
 
 def penalty_of(fit: Any, name: str) -> Any:

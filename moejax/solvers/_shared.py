@@ -143,7 +143,8 @@ def checked_rows(fit: Any, x: Any, y: Any, weights: Any, offset: Any, groups: An
 def score(model: Any, loss: Any, params: Any, x: Any, y: jax.Array, weights: Any, offset: Any, groups: Any) -> jax.Array:
     """The weighted mean loss without penalties, by which selection compares: lower is better."""
     data = Data(model.prepare(x), y, offset, None if groups is None else leaders(groups))
-    return loss.score(model, params, data, normalized(weights, y))
+    mean: jax.Array = loss.score(model, params, data, normalized(weights, y))
+    return mean
 
 
 def used(fit: Any, hyper: Hyper, part: str | None = None) -> list[tuple[Any, Any]]:
@@ -151,7 +152,7 @@ def used(fit: Any, hyper: Hyper, part: str | None = None) -> list[tuple[Any, Any
     return [(p, hyper[p.name]) for p in fit.penalties if p.name in hyper and part in (None, p.part)]
 
 
-def penalty(fit: Any, params: Any, hyper: Hyper, part: str | None = None) -> Any:
+def penalty(fit: Any, params: Any, hyper: Hyper, part: str | None = None) -> jax.Array | float:
     """What penalties add to the objective, those of one part or of all."""
     marked = fit.model.penalized(params)
     return sum((w * p.value(chosen(params[p.part], marked[p.part])) for p, w in used(fit, hyper, part)), 0.0)

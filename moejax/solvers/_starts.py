@@ -80,7 +80,8 @@ def _clusters(
     centres = _centres(race, columns, sample.weights, active, steps)
     if rows.n_blocks == 1:
         return _nearest(columns, centres, active)[None]
-    return rows.map(lambda block: _nearest(features(block) * scale[:, None], centres, active))
+    members: jax.Array = rows.map(lambda block: _nearest(features(block) * scale[:, None], centres, active))
+    return members
 
 
 def _sample(rows: Rows) -> Block:
@@ -90,7 +91,8 @@ def _sample(rows: Rows) -> Block:
     each = max(1, _SAMPLE // rows.n_blocks)
     taken = rows.blocks._replace(division=None, leader=None)
     some = jax.vmap(lambda stored: jax.tree.map(lambda v: v[:each], rows.block(stored)))(taken)
-    return jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), some)
+    block: Block = jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), some)
+    return block
 
 
 def _noise(key: jax.Array, number: jax.Array, n_experts: int, rows: Rows, dtype: Any) -> jax.Array:
@@ -172,7 +174,8 @@ def _centres(noise: jax.Array, columns: jax.Array, weights: jax.Array, active: j
         size = member.sum(axis=1, keepdims=True)
         return where(size > 0, dot(member, columns.T) / where(size > 0, size, 1), centres)
 
-    return jax.lax.fori_loop(0, steps, step, _seeds(noise, columns, weights, len(active)))
+    last: jax.Array = jax.lax.fori_loop(0, steps, step, _seeds(noise, columns, weights, len(active)))
+    return last
 
 
 def _seeds(noise: jax.Array, columns: jax.Array, weights: jax.Array, n_experts: int) -> jax.Array:

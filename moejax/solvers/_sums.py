@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from moejax._linear import Ask, Table, asked, table
 from moejax._ops import where
 from moejax._rows import Block, Rows
 from moejax._trees import merge, split
-from moejax.families import Target
+from moejax.families import Family, Target
 from moejax.losses import NegativeLogLikelihood
 from moejax.model import Data, Inputs, Model
 
@@ -55,6 +55,10 @@ class Asker(NamedTuple):
     trainable: Any
 
     @property
+    def _family(self) -> Family:
+        return cast(Family, self.model.family)  # without which EM takes no model
+
+    @property
     def is_plain(self) -> bool:
         """Whether the loss is the likelihood of y given x."""
         plain = not (self.loss.joint or self.loss.complete or self.loss.kept)
@@ -70,7 +74,7 @@ class Asker(NamedTuple):
 
         first: whether responsibilities are those of `block.division`. pooled: `pooled_joints` where rows come in groups.
         """
-        model, loss, family = self.model, self.loss, self.model.family
+        model, loss, family = self.model, self.loss, self._family
         data = self.data(block, inputs, hyper)
         eta, variance = model.eta(params, inputs, data.offset), model.variance(params, inputs)
 
@@ -151,7 +155,7 @@ class Asker(NamedTuple):
         expert = self.model.expert
         if not (expert.is_linear or expert.has_m_step):
             return None
-        bend = self.model.family.curvature(y, eta, self.model.phi(params)) * (w if eta.ndim == 2 else w[..., None])
+        bend = self._family.curvature(y, eta, self.model.phi(params)) * (w if eta.ndim == 2 else w[..., None])
         return expert.statistics(params["experts"], x, slope, bend)
 
     def _slopes(self, params: Any, data: Data, slope: jax.Array, r: jax.Array) -> dict[str, Any]:
@@ -172,7 +176,7 @@ class Asker(NamedTuple):
         return slopes
 
     def _spread(self, y: jax.Array, eta: jax.Array, params: Any, w: jax.Array, variance: Any) -> Any:
-        family = self.model.family
+        family = self._family
         if not family.has_dispersion:
             return ()
         more = {} if variance is None else {"variance": variance}

@@ -37,7 +37,8 @@ def n_experts(fit: Any) -> int:
         raise ValueError(
             f"fit: {fit!r} has no model, and the axis 'division' needs its number of experts; want a fit as from fit_em"
         )
-    return fit.model.n_experts
+    n: int = fit.model.n_experts
+    return n
 
 
 def named_divisions(given: Any) -> dict[Any, Any]:

@@ -176,7 +176,8 @@ class Sweep:
         if values.dtype.kind == "U":
             if value not in values:
                 raise KeyError(f"{name}: {value!r} is not on this axis; want one of {values.tolist()}")
-            return values.tolist().index(value)
+            position: int = values.tolist().index(value)
+            return position
         nearest = int(np.abs(np.subtract(values, value, dtype=float)).argmin())
         if not np.isclose(values[nearest], value, rtol=1e-6, atol=0):
             raise KeyError(f"{name}: {value!r} is not on this axis; want one of {values.tolist()}")

@@ -278,7 +278,8 @@ def _laid_out(result: Sweep, tuned: list[str], values: Any) -> np.ndarray:
 
 def _selectable(result: Sweep) -> np.ndarray:
     """Tell which fits are admissible and have a finite objective."""
-    return result.fits.admissible & np.isfinite(result.fits.objective)
+    selectable: np.ndarray = result.fits.admissible & np.isfinite(result.fits.objective)
+    return selectable
 
 
 def _table(
@@ -336,7 +337,8 @@ def _fold_shares(result: Sweep) -> np.ndarray:
         return np.ones(1)
     weights, labels = np.asarray(result.inputs.weights, float), np.asarray(result.inputs.fold_of_row)
     totals = np.asarray([weights[labels == fold].sum() for fold in result.axes["fold"]])
-    return totals / totals.sum()
+    shares: np.ndarray = totals / totals.sum()
+    return shares
 
 
 def _refit(result: Sweep, chosen: dict[str, Any]) -> Sweep:
