@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from moejax import _checks, experts, families, gates
+from moejax import _checks, experts, families, gates, losses
 from moejax.losses import Loss
 from moejax.model import Model, moe
 from moejax.sklearn._estimators import (
@@ -71,7 +71,7 @@ class MixtureOfExperts(BaseEstimator):
     def _configured(self, model: Model, loss: Loss) -> Any:
         """Return the fit of the library that these settings specify."""
         if self.solver == "em":
-            own = None if isinstance(self.loss, str) else loss  # None: the likelihood that goes with the gate
+            own = None if loss == losses.nll() else loss  # None: the likelihood that goes with the gate
             return fit_em(model, own, penalty=self.penalty, max_iter=self.max_iter, tol=self.tol)
         return gradient_fit(model, loss, self.max_iter, penalty=self.penalty, tol=self.tol)
 

@@ -41,10 +41,10 @@ class MoERegressor(RegressorMixin, MixtureOfExperts):
         The degrees of freedom of "student_t" are estimated. The means of "poisson" and "gamma" are
         exp(x . coef + intercept).
     loss : {"nll", "squared_error"} or LossLike, default "nll"
-        The mean negative log-likelihood ("nll"; EM takes the one that goes with the gate), the mean squared error of the
-        prediction, a loss from `moejax.losses`, or any record with `value`. A loss without a likelihood, such as
-        "squared_error", needs solver="gradient". The model then has no family and no scales, and `family` stays "gaussian".
-        A family that is given as an object is kept, for a loss that sees it.
+        The mean negative log-likelihood, the mean squared error of the prediction, a loss from `moejax.losses`, or any
+        record with `value`. For "nll" EM takes the likelihood that goes with the gate, see `moejax.fit_em`. A loss without a
+        likelihood, such as "squared_error", needs solver="gradient". The model then has no family and no scales, and
+        `family` stays "gaussian". A family that is given as an object is kept, for a loss that sees it.
     solver : {"em", "gradient"}, default "em"
         "gradient" is accelerated proximal gradient descent. For a gate that chooses experts, such as "top1", it takes only
         `moejax.losses.truncated_nll`, and losses without a likelihood. The objective of the latter is not continuous, and
