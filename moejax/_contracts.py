@@ -16,6 +16,7 @@ from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int
 
 from moejax import _checks
@@ -154,6 +155,44 @@ class Part(Contract):
     def declares_penalized(self) -> bool:
         """Whether the part says which arrays are coefficients. A penalty on a part that does not is refused."""
         return type(self).penalized is not Part.penalized
+
+    def reordered(self, params: Params, order: Any) -> tuple[Any, Params] | None:
+        """Return part and params of the same mixture with its experts in another order; None where that cannot be done.
+
+        By default None, because an axis of size K need not be that of the experts. `by_expert` reorders params whose arrays
+        have experts first.
+
+        Parameters
+        ----------
+        params : pytree
+            The params of this part.
+        order : sequence of int, (K,)
+            The present numbers of the experts.
+
+        Returns
+        -------
+        tuple of part and pytree, or None
+            The part, which may be this one, and its params.
+        """
+        return None
+
+
+def by_expert(params: Params, order: Any) -> Params:
+    """Return params whose arrays have experts first, with the experts in another order; single numbers stay.
+
+    Parameters
+    ----------
+    params : pytree
+        Arrays with K leading, and arrays without axes, which all experts share.
+    order : sequence of int, (K,)
+        The present numbers of the experts.
+
+    Returns
+    -------
+    pytree
+        Params of the same structure.
+    """
+    return jax.tree.map(lambda leaf: leaf[np.asarray(order)] if leaf.ndim else leaf, params)
 
 
 def free_numbers(part: Part, params: Params) -> Int[Array, ""]:

@@ -48,11 +48,13 @@ class Expert(Part):
     has_distribution : bool, default False
         Capability: `variance`, `log_prior` and `expected`. The params describe a distribution of coefficients, and the lower
         bound of the likelihood takes the place of the likelihood.
+    has_linear_terms : bool, default False
+        Capability: `linear_terms`. The predictors are linear in x, and estimators report their coefficients.
 
     Notes
     -----
     Required: `init`, `apply`. Optional, with a default: `prepare`, `trainable`, `penalized`, `hyper`, `check_hyper`,
-    `settled`, `null`, `degrees_of_freedom`, `by_columns`.
+    `settled`, `null`, `degrees_of_freedom`, `reordered`, `by_columns`.
 
     Shapes: n rows, K experts, m outputs. eta is (K, n), or (K, n, m) for m outputs or m numbers of one output. Params are
     any pytree, with experts on the leading axis of each array if the experts are to be divided by columns.
@@ -65,6 +67,7 @@ class Expert(Part):
     has_begin: bool = False
     is_linear: bool = False
     has_distribution: bool = False
+    has_linear_terms: bool = False
 
     @property
     def is_divided(self) -> bool:
@@ -345,6 +348,23 @@ class Expert(Part):
         -------
         jax.Array, (K,)
             Mean losses.
+        """
+
+    @capability("has_linear_terms")
+    def linear_terms(self, params: Params) -> tuple[Array, Array]:
+        """Return coefficients and intercepts of the predictors.
+
+        Parameters
+        ----------
+        params : pytree
+            The params of the experts.
+
+        Returns
+        -------
+        weights : jax.Array, (K, d) or (K, d, m)
+            Coefficients.
+        intercept : jax.Array, (K,) or (K, m)
+            Intercepts.
         """
 
 

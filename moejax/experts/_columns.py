@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _checks
+from moejax._contracts import by_expert
 from moejax.experts._base import Expert, ExpertLike, completed
 
 
@@ -70,6 +71,21 @@ class Choices:
             if last >= x.shape[1]:
                 raise ValueError(f"expert_columns: column {last} was given; want columns below {x.shape[1]}, those of x")
         return {name: jnp.asarray(number, x.dtype) for name, number in self.hyper.items()}
+
+    def reordered(self, order: Any) -> Choices:
+        """Return the divisions for the experts in another order.
+
+        Parameters
+        ----------
+        order : sequence of int, (K,)
+            The present numbers of the experts.
+
+        Returns
+        -------
+        Choices
+            The divisions.
+        """
+        return Choices(tuple(tuple(choice[k] for k in order) for choice in self.columns))
 
     def own(self, params: Any) -> Any:
         """Return the params of the expert alone.
@@ -166,6 +182,10 @@ class Zeroed(Expert):
 
     def _marked(self, own: Any) -> Any:
         return {**own, **dict.fromkeys(self.choices.hyper, False)} if self.choices.hyper else own
+
+    def reordered(self, params: Any, order: Any) -> tuple[Zeroed, Any]:
+        """Return the experts, their columns and their params in another order."""
+        return Zeroed(self.expert, self.choices.reordered(order)), by_expert(params, order)
 
     def apply(self, params: Any, x: jax.Array) -> jax.Array:
         """Return the predictions of each expert from its own columns, (K, n) or (K, n, m)."""

@@ -34,6 +34,10 @@ class Functions(Expert):
         """Return no coefficients, because nothing is trained."""
         return {}
 
+    def reordered(self, params: dict[str, jax.Array], order: Any) -> tuple[Functions, dict[str, jax.Array]]:
+        """Return the functions in another order; there are no params."""
+        return Functions(tuple(self.each[k] for k in order)), params
+
     def prepare(self, x: Any) -> jax.Array:
         """Return the values of the functions, (n, K) or (n, K, m), evaluated once for all members of a sweep."""
         n = jax.tree.leaves(x)[0].shape[0]

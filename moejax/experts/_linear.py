@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from moejax import _checks
+from moejax._contracts import by_expert
 from moejax._linear import Ask, Moments, Quadratic, Table, predictors, quadratic_of, with_intercept
 from moejax.experts._base import Expert
 from moejax.experts._columns import Choices
@@ -33,6 +34,7 @@ class Linear(Expert):
     init_scale: float = 1.0
     choices: Choices | None = None
     is_linear = True
+    has_linear_terms = True
 
     @property
     def is_divided(self) -> bool:
@@ -51,6 +53,15 @@ class Linear(Expert):
     def by_columns(self, choices: Choices) -> Linear:
         """Return the same experts, whose coefficients of other columns than their own are exactly 0."""
         return dataclasses.replace(self, choices=choices)
+
+    def reordered(self, params: dict[str, jax.Array], order: Any) -> tuple[Linear, dict[str, jax.Array]]:
+        """Return the experts, their columns and their params in another order."""
+        choices = None if self.choices is None else self.choices.reordered(order)
+        return dataclasses.replace(self, choices=choices), by_expert(params, order)
+
+    def linear_terms(self, params: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """Return weights, (K, d) or (K, d, m), and intercepts, (K,) or (K, m)."""
+        return self.settled(params)["weights"], params["intercept"]
 
     def _seen(self, params: Any) -> jax.Array:
         weights = params["weights"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 
+from moejax._contracts import by_expert
 from moejax._networks import Linen, Nnx, as_network, init_params, n_rows, output_shape, penalized_leaves
 from moejax.experts._base import Expert
 
@@ -38,6 +39,10 @@ class NeuralExpert(Expert):
         """Return the predictors of each expert: (K, n), also of a module that returns (n, 1), or (K, n, m)."""
         eta = jax.vmap(self.network.apply, in_axes=(0, None))(params, x)
         return eta[..., 0] if eta.ndim == 3 and eta.shape[2] == 1 else eta
+
+    def reordered(self, params: Any, order: Any) -> tuple[NeuralExpert, Any]:
+        """Return the params in another order of the experts."""
+        return self, by_expert(params, order)
 
     def penalized(self, params: Any) -> Any:
         """Return all arrays but biases, scales of normalisations and slopes of activations, by name."""

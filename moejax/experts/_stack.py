@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from moejax._contracts import by_expert
 from moejax.experts._base import Expert
 
 
@@ -40,6 +41,10 @@ class Stack(Expert):
     def penalized(self, params: Any) -> Any:
         """Return what the user's function tells, and without one that nothing is penalised."""
         return super().penalized(params) if self.coefficients is None else self.coefficients(params)
+
+    def reordered(self, params: Any, order: Any) -> tuple[Stack, Any]:
+        """Return the params in another order of the experts."""
+        return self, by_expert(params, order)
 
     @property
     def declares_penalized(self) -> bool:

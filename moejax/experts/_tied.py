@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _checks
+from moejax._contracts import by_expert
 from moejax._linear import Ask, Moments, Table, diagonals, dot, predictors, solved, with_intercept
 from moejax.experts._base import Expert
 
@@ -63,6 +64,7 @@ class Tied(Expert):
     has_m_step = True
     has_begin = True
     has_distribution = True
+    has_linear_terms = True
 
     @property
     def hyper(self) -> dict[str, float]:
@@ -96,6 +98,10 @@ class Tied(Expert):
     def penalized(self, params: Params) -> dict[str, bool]:
         """Return that nothing is penalised: the small number of values is the constraint."""
         return dict.fromkeys(params, False)
+
+    def reordered(self, params: Params, order: Any) -> tuple[Tied, Params]:
+        """Return the params in another order of the experts."""
+        return self, by_expert(params, order)
 
     # ---- what params say ------------------------------------------------------------------------------------------
 
@@ -158,6 +164,10 @@ class Tied(Expert):
             Mean coefficients.
         """
         return _mean(jnp.exp(self.log_memberships(params)), params["values"])
+
+    def linear_terms(self, params: Params) -> tuple[jax.Array, jax.Array]:
+        """Return the mean coefficients, (K, d), and the intercepts, (K,)."""
+        return self.coefficients(params), params["intercept"]
 
     def labels(self, params: Params) -> tuple[np.ndarray, np.ndarray]:
         """Return the values of each expert and the likeliest group of each coefficient.

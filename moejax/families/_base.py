@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
-from typing import ClassVar, NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float
 
 from moejax import _checks
 from moejax._arrays import Counts, Eta, Floats, Marks, Masks, Outputs, OutputsLike, PerOutput, RandomKey, Scalar, Tree
-from moejax._contracts import Part, Record, capability, check_functions, free_numbers, is_whole
+from moejax._contracts import Part, Record, by_expert, capability, check_functions, free_numbers, is_whole
 
 Params = dict[str, Floats]
 FUNCTIONS = ("log_prob", "mean")
@@ -77,6 +77,9 @@ class Family(Part):
         Whether -log_prob is a quadratic in eta, so that an M-step by `curvature` is exact.
     support : {"real", "positive", "counts"}, default "real"
         Of targets that are numbers and not classes; read with `mode` and `rise`.
+    is_location : bool, default False
+        Whether eta is a location of y, and phi has its scales: the target in other units has the same likelihood, but for
+        the unit, at another eta and phi. An estimator may then standardise the target.
     has_sample : bool, default False
         Capability: `sample`.
     has_dispersion : bool, default False
@@ -93,7 +96,8 @@ class Family(Part):
     Notes
     -----
     Required: `log_prob`, `mean`. Optional, with a default: `init`, `check_target`, `start`, `curvature`, `at_floor`, `held`,
-    `bounded`, `fall`, `trainable`, `penalized`, `hyper`, `check_hyper`, `settled`, `degrees_of_freedom`.
+    `bounded`, `fall`, `trainable`, `penalized`, `hyper`, `check_hyper`, `settled`, `degrees_of_freedom`, `reordered`,
+    `summary`.
 
     Shapes: y is (n,) or (n, m), always floats (counts and class numbers too). eta is (K, n), or (K, n, m) for m outputs,
     which are independent given the expert, or for m numbers that are one output's. phi is a dictionary of dispersion
@@ -103,6 +107,7 @@ class Family(Part):
     role: ClassVar[str] = "family"
     is_quadratic: bool = False
     support: str = "real"
+    is_location: bool = False
     has_sample: bool = False
     has_dispersion: bool = False
     has_expected_log_prob: bool = False
@@ -328,6 +333,39 @@ class Family(Part):
             Whole numbers.
         """
         return free_numbers(self, phi)
+
+    def reordered(self, phi: Any, order: Any) -> tuple[Any, Any]:
+        """Return this family, and phi in another order of the experts, who lead each array in phi unless it is `shared`.
+
+        Parameters
+        ----------
+        phi : pytree
+            Dispersion parameters.
+        order : sequence of int, (K,)
+            The present numbers of the experts.
+
+        Returns
+        -------
+        tuple of Family and pytree
+            The family, and phi of the same structure.
+        """
+        return self, phi if self.shared else by_expert(phi, order)
+
+    def summary(self, phi: Any) -> Mapping[str, jax.Array]:
+        """Return the dispersion parameters as users read them; by default nothing.
+
+        Parameters
+        ----------
+        phi : pytree
+            Dispersion parameters.
+
+        Returns
+        -------
+        mapping of str to jax.Array
+            `scale`, in the units of y if the family `is_location`, and `df`, the degrees of freedom; (K,), or () if shared.
+            Estimators report them as `scale_` and `df_`.
+        """
+        return {}
 
     # ---- capabilities -------------------------------------------------------------------------------------------
 

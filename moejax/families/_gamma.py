@@ -72,6 +72,10 @@ class Gamma(Family):
         floored = raised_to_floor(-phi["log_shape"], math.log(self.dispersion_floor), self.shared_shape)
         return -jnp.maximum(floored, least_log_dispersion(floored.dtype))
 
+    def summary(self, phi: Params) -> Params:
+        """Return the standard deviation divided by the mean, (K,) or () if shared."""
+        return {"scale": jnp.exp(-0.5 * self.log_shape(phi))}
+
     def log_prob(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """Return the log density of mean exp(eta) and variance mean^2 / shape, summed over outputs, (K, n)."""
         _checks.shape("y", y, eta.shape[1:], "like an expert's predictions")

@@ -36,6 +36,7 @@ class Located(Family):
     shared_scale: bool = False
     variance_floor: float = 0.05
     support = "real"
+    is_location = True
     has_sample = True
     has_dispersion = True
     has_cdf = True
@@ -65,6 +66,10 @@ class Located(Family):
             Logarithms of scales, in the units of y.
         """
         return raised_to_floor(phi["log_scale"], 0.5 * math.log(self.variance_floor), self.shared_scale)
+
+    def summary(self, phi: Params) -> Params:
+        """Return the scales, (K,) or () if shared."""
+        return {"scale": jnp.exp(self.log_scale(phi))}
 
     def mean(self, eta: jax.Array) -> jax.Array:
         """Return eta."""

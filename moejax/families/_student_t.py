@@ -58,6 +58,10 @@ class StudentT(Located):
             return jnp.clip(phi["log_df"], *map(math.log, DF_RANGE))
         return jnp.full_like(phi["log_scale"], math.log(self.df))
 
+    def summary(self, phi: Params) -> Params:
+        """Return scales and degrees of freedom, (K,) or () if shared."""
+        return {**super().summary(phi), "df": jnp.exp(self.log_df(phi))}
+
     def held(self, phi: Params, target: Target) -> Params:
         """Return what holds for all families, and degrees of freedom at an end of their range."""
         held: Params = super().held(phi, target)

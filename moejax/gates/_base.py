@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
 from typing import ClassVar, Protocol
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from moejax._arrays import Features, RandomKey, Scalar, Tree
 from moejax._contracts import Params, Part, Record, capability, check_functions, free_numbers, is_whole
@@ -37,6 +36,8 @@ class Gate(Part):
     ----------
     takes_any_array : bool, default False
         Whether x may be an array of any shape with n leading, such as images, rather than a table (n, d).
+    reference : bool, default False
+        Of a gate that `has_linear_terms`: whether the logits of the last expert are 0.
     has_m_step : bool, default False
         Capability: `statistics` and `m_step`. EM calls them; without them it takes gradient steps.
     is_linear : bool, default False
@@ -49,6 +50,8 @@ class Gate(Part):
         likelihood of x and y; `log_prior` is added to it.
     is_noisy : bool, default False
         Capability: `noisy_log_probs`. Gradient steps add noise; EM refuses such a gate.
+    has_linear_terms : bool, default False
+        Capability: `linear_terms`. The logits are linear in x, and estimators report their coefficients.
 
     Notes
     -----
@@ -60,11 +63,13 @@ class Gate(Part):
 
     role: ClassVar[str] = "gate"
     takes_any_array: bool = False
+    reference: bool = False
     has_m_step: bool = False
     is_linear: bool = False
     has_gradient: bool = False
     models_inputs: bool = False
     is_noisy: bool = False
+    has_linear_terms: bool = False
 
     @property
     def kept(self) -> int | None:
@@ -239,23 +244,6 @@ class Gate(Part):
         """
         return free_numbers(self, params)
 
-    def reordered(self, order: Sequence[int] | Int[ArrayLike, " K"]) -> Gate | None:
-        """Return the gate of the same mixture with its experts in another order, for the same params.
-
-        By default None: the arrays in params have experts first, and are reordered themselves.
-
-        Parameters
-        ----------
-        order : sequence of int, (K,)
-            The present numbers of the experts.
-
-        Returns
-        -------
-        Gate or None
-            A gate for which params stay as they are.
-        """
-        return None
-
     # ---- capabilities -------------------------------------------------------------------------------------------
 
     @capability("has_m_step", "is_linear")
@@ -411,6 +399,23 @@ class Gate(Part):
         -------
         jax.Array, (K, n)
             Log probabilities.
+        """
+
+    @capability("has_linear_terms")
+    def linear_terms(self, params: Params) -> tuple[jax.Array | None, jax.Array]:
+        """Return coefficients and intercepts of the logits, as they enter the probabilities.
+
+        Parameters
+        ----------
+        params : pytree
+            The params of the gate.
+
+        Returns
+        -------
+        weights : jax.Array or None, (A, d)
+            Coefficients of the A logits; None for logits that do not depend on x.
+        intercept : jax.Array, (A,)
+            Intercepts.
         """
 
 

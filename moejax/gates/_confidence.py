@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _checks
+from moejax._contracts import by_expert
 from moejax._linear import Table, predictors, with_intercept
 from moejax.gates._base import Gate
 from moejax.gates._shapes import Params
@@ -29,6 +30,7 @@ class Confidence(Gate):
 
     coefficients: tuple[tuple[float, ...], ...] | None = None  # of each expert, the intercept last
     temperature: float = 1.0
+    has_linear_terms = True
 
     @property
     def hyper(self) -> dict[str, float]:
@@ -60,6 +62,16 @@ class Confidence(Gate):
     def penalized(self, params: Params) -> dict[str, bool]:
         """Return that nothing is penalised."""
         return dict.fromkeys(params, False)
+
+    def reordered(self, params: Params, order: Any) -> tuple[Confidence, Params]:
+        """Return the gate and the forecasts in another order of the experts."""
+        given = self.coefficients
+        coefficients = None if given is None else tuple(given[k] for k in order)
+        return Confidence(coefficients, self.temperature), by_expert(params, order)
+
+    def linear_terms(self, params: Params) -> tuple[jax.Array, jax.Array]:
+        """Return minus the coefficients of the forecasts, (K, d) and (K,), divided by the temperature."""
+        return -params["weights"] / params["temperature"], -params["intercept"] / params["temperature"]
 
     def prepare(self, x: jax.Array) -> Table:
         """Return the table of x, which all members share."""

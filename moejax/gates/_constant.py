@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from moejax._contracts import by_expert
 from moejax.gates._base import Gate
 from moejax.gates._shapes import Params, n_rows
 
@@ -18,6 +19,7 @@ class Constant(Gate):
 
     takes_any_array = True
     has_m_step = True
+    has_linear_terms = True
 
     def init(self, key: jax.Array, n_experts: int, x: Any) -> Params:
         """Return logits of 0, (K,): equal proportions."""
@@ -26,6 +28,14 @@ class Constant(Gate):
     def penalized(self, params: Params) -> dict[str, bool]:
         """Return that nothing is penalised: logits without inputs are intercepts."""
         return {"logits": False}
+
+    def reordered(self, params: Params, order: Any) -> tuple[Constant, Params]:
+        """Return the gate and the logits in another order of the experts."""
+        return self, by_expert(params, order)
+
+    def linear_terms(self, params: Params) -> tuple[None, jax.Array]:
+        """Return no weights, and the logits (K,)."""
+        return None, params["logits"]
 
     def statistics(self, params: Params, x: Any, probs: Any, responsibilities: jax.Array, weights: jax.Array) -> jax.Array:
         """Return each expert's share of the rows, (K,)."""

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _checks
+from moejax._contracts import by_expert
 from moejax.gates._base import Gate
 from moejax.gates._shapes import Params, n_rows
 
@@ -44,6 +45,11 @@ class Fixed(Gate):
     def penalized(self, params: Params) -> dict[str, bool]:
         """Return that nothing is penalised."""
         return {"log_proportions": False}
+
+    def reordered(self, params: Params, order: Any) -> tuple[Fixed, Params]:
+        """Return the gate and the proportions in another order of the experts."""
+        given = self.proportions
+        return Fixed(None if given is None else tuple(given[k] for k in order)), by_expert(params, order)
 
     def active(self, params: Params) -> jax.Array:
         """Return which experts have a proportion above 0, (K,)."""

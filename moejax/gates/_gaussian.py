@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _checks
+from moejax._contracts import by_expert
 from moejax._linear import Ask, Moments, Table, diagonals, dot, with_intercept
 from moejax.gates._base import Gate
 from moejax.gates._shapes import Params
@@ -50,6 +51,11 @@ class Gaussian(Gate):
     def penalized(self, params: Params) -> dict[str, bool]:
         """Return that nothing is penalised."""
         return dict.fromkeys(params, False)
+
+    def reordered(self, params: Params, order: Any) -> tuple[Gaussian, Params]:
+        """Return the gate and params in another order of the experts; a covariance that they share stays."""
+        own = {name: leaf for name, leaf in params.items() if not (self.shared and name == "whitening")}
+        return self, {**params, **by_expert(own, order)}
 
     def prepare(self, x: jax.Array) -> Table:
         """Return the table of x, which all members share."""

@@ -121,6 +121,7 @@ class Hierarchical(Gate):
     tree: Any
     init_scale: float = 1.0
     is_linear = True
+    has_linear_terms = True
 
     @property
     def layout(self) -> Layout:
@@ -142,14 +143,18 @@ class Hierarchical(Gate):
         """Return that the weights of the logits are penalised and the intercepts are not."""
         return {name: name == "weights" for name in params}
 
-    def reordered(self, order: Any) -> Hierarchical:
-        """Return the gate of the same mixture with its experts in another order; params stay as they are."""
+    def reordered(self, params: Params, order: Any) -> tuple[Hierarchical, Params]:
+        """Return the tree in another order of the experts; params, which belong to branches, stay as they are."""
         place = {int(k): i for i, k in enumerate(order)}
 
         def renamed(node: Any) -> Any:
             return tuple(map(renamed, node)) if isinstance(node, tuple) else place[node]
 
-        return Hierarchical(renamed(self.tree), self.init_scale)
+        return Hierarchical(renamed(self.tree), self.init_scale), params
+
+    def linear_terms(self, params: Params) -> tuple[jax.Array, jax.Array]:
+        """Return weights (E, d) and intercepts (E,) of the E branches."""
+        return params["weights"], params["intercept"]
 
     def prepare(self, x: jax.Array) -> Table:
         """Return the table of x, which all members share."""

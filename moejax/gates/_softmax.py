@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from moejax import _checks
+from moejax._contracts import by_expert
 from moejax._linear import Ask, Moments, Quadratic, Table, coefficients_of, predictors, with_intercept
 from moejax.gates._base import Gate
 from moejax.gates._shapes import Params
@@ -32,6 +34,7 @@ class Softmax(Gate):
     reference: bool = False
     init_scale: float = 1.0
     is_linear = True
+    has_linear_terms = True
 
     @property
     def hyper(self) -> dict[str, float]:
@@ -58,6 +61,25 @@ class Softmax(Gate):
     def penalized(self, params: Params) -> dict[str, bool]:
         """Return that the weights are penalised and the intercepts are not."""
         return {name: name == "weights" for name in params}
+
+    def reordered(self, params: Params, order: Any) -> tuple[Softmax, Params]:
+        """Return the gate and params in another order of the experts.
+
+        The gate has logits for all experts. Those of a reference are 0, and it may then be any expert.
+        """
+        return dataclasses.replace(self, reference=False), by_expert({**params, **self._of_all(params)}, order)
+
+    def linear_terms(self, params: Params) -> tuple[jax.Array, jax.Array]:
+        """Return weights (K, d) and intercepts (K,), divided by the temperature; 0 for the reference."""
+        rows = self._of_all(params)
+        return rows["weights"] / params["temperature"], rows["intercept"] / params["temperature"]
+
+    def _of_all(self, params: Params) -> Params:
+        """Weights and intercepts of all K experts; those of the reference are 0."""
+        rows = {name: params[name] for name in ("weights", "intercept")}
+        if not self.reference:
+            return rows
+        return {name: jnp.pad(v, [(0, 1)] + [(0, 0)] * (v.ndim - 1)) for name, v in rows.items()}
 
     def prepare(self, x: jax.Array) -> Table:
         """Return the table of x, which all members share."""

@@ -5,6 +5,9 @@
     model = MoERegressor(n_experts=3, l1_experts=0.01, random_state=0).fit(X, y)
     model.coef_, model.predict(X), model.responsibilities(X, y)
 
+Parts are names or objects: `MoERegressor(gate=gates.top_k(2), experts=experts.tied(3), family=families.gaussian())`, from
+`moejax` or of a user's own. Everything is checked before anything compiles.
+
 A fit is one sweep over `n_init` starts; the admissible fit of lowest objective counts. Columns of X and a target on the real
 line are standardised first, by population standard deviations (weighted, if rows have weights; a column that does not vary
 is only centred). Penalties, `objective_` and `params_` are on that scale. Everything else is in the user's units. If X is

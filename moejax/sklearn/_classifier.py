@@ -12,10 +12,11 @@ from sklearn.utils.validation import validate_data
 from moejax import _checks, experts, families
 from moejax.sklearn._estimators import row_weights
 from moejax.sklearn._mixture import MixtureOfExperts
+from moejax.sklearn._parts import EXPERTS, part_of
 
 
 class MoEClassifier(ClassifierMixin, MixtureOfExperts):
-    """A mixture of K linear classifiers: logistic for two classes, softmax for more; sparse on request.
+    """A mixture of K classifiers, logistic for two classes, softmax for more: linear and sparse, or of any experts.
 
     The loss is the mean negative log-likelihood. There is no family and no scale. All other parameters are as in
     `MoERegressor`.
@@ -24,7 +25,10 @@ class MoEClassifier(ClassifierMixin, MixtureOfExperts):
     ----------
     n_experts : int, default 3
         Number of experts K.
-    gate : {"fixed", "constant", "softmax", "top1", "gaussian", "hierarchical"} or tree, default "softmax"
+    experts : {"linear"} or ExpertLike, default "linear"
+        What each expert predicts; see `MoERegressor`. An object has one predictor for two classes, the log odds of the
+        second, and C predictors for C > 2 classes, as `moejax.experts.linear(C)` has.
+    gate : {"fixed", "constant", "softmax", "top1", "gaussian", "hierarchical"}, tree or GateLike, default "softmax"
         How experts are weighted; see `MoERegressor`.
     solver : {"em", "gradient"}, default "em"
         How the objective is minimised; see `MoERegressor`.
@@ -32,15 +36,20 @@ class MoEClassifier(ClassifierMixin, MixtureOfExperts):
         Weight of the sum of absolute coefficients of the experts, added to the mean loss. Intercepts and scales are not
         penalised.
     l1_gate : float, default 0.0
-        Weight of the sum of absolute coefficients of the gate; for "softmax", "top1" and "hierarchical".
+        Weight of the sum of absolute coefficients of the gate; not for gates without coefficients, such as "constant".
     l2_experts : float, default 0.0
         Weight of the sum of squared coefficients of the experts, added to the mean loss.
     l2_gate : float, default 1e-3
         Weight of the sum of squared coefficients of the gate. It is not 0 by default: if the inputs separate the experts, a
-        gate without it has no finite optimum. The default bounds the logits in that case and has little effect otherwise.
+        gate without it has no finite optimum. The default bounds the logits in that case and has little effect otherwise. It
+        has no effect on a gate without coefficients, or beside a `penalty` without it.
+    penalty : sequence of PenaltyLike, optional
+        Penalties in the place of the standard ones; see `MoERegressor`.
+    hyper : mapping of str to float, optional
+        Other numbers of the fit, by name; see `MoERegressor`.
     gate_reference : bool, default False
         Whether the logits of one expert are fixed at 0. False gives each of the K experts its own logits; only for "softmax"
-        and "top1".
+        and "top1". A gate that is an object says so itself.
     standardize : bool, default True
         Whether the columns of X are standardised for the fit.
     n_init : int, default 8
@@ -57,14 +66,14 @@ class MoEClassifier(ClassifierMixin, MixtureOfExperts):
     ----------
     classes_ : numpy.ndarray, (C,)
         Sorted labels, of any type.
-    coef_ : numpy.ndarray, (K, d) or (K, C, d)
+    coef_ : numpy.ndarray, (K, d) or (K, C, d), or None
         Coefficients of the experts in the user's units: of the log odds of the second of two classes, or of each of C > 2
-        classes.
-    intercept_ : numpy.ndarray, (K,) or (K, C)
+        classes. None unless experts have `linear_terms`, as "linear" has.
+    intercept_ : numpy.ndarray, (K,) or (K, C), or None
         Intercepts, likewise.
     gate_coef_, gate_intercept_ : numpy.ndarray, (K, d) and (K,), or None
-        Coefficients of the gate's logits, in the user's units; None where the gate has none. For a tree they are those of
-        its branches, in the order of `model_.gate.branches`.
+        Coefficients of the gate's logits, in the user's units; None where the gate has none, or no `linear_terms`. For a
+        tree they are those of its branches, in the order of `model_.gate.branches`.
     gate_reference_ : int or None
         Number of the expert whose logits are 0, a row of zeros in `gate_coef_`. It may be any expert, because a change of
         the reference would undo the zeros of the others.
@@ -91,7 +100,7 @@ class MoEClassifier(ClassifierMixin, MixtureOfExperts):
 
     Notes
     -----
-    Experts are in the order of falling share of the training rows.
+    Experts are in the order of falling share of the training rows, unless a part cannot be reordered (see `MoERegressor`).
 
     Examples
     --------
@@ -110,12 +119,15 @@ class MoEClassifier(ClassifierMixin, MixtureOfExperts):
         self,
         n_experts: int = 3,
         *,
+        experts: Any = "linear",
         gate: Any = "softmax",
         solver: str = "em",
         l1_experts: float = 0.0,
         l1_gate: float = 0.0,
         l2_experts: float = 0.0,
         l2_gate: float = 1e-3,
+        penalty: Any = None,
+        hyper: Any = None,
         gate_reference: bool = False,
         standardize: bool = True,
         n_init: int = 8,
@@ -124,12 +136,15 @@ class MoEClassifier(ClassifierMixin, MixtureOfExperts):
         random_state: Any = None,
     ):
         self.n_experts = n_experts
+        self.experts = experts
         self.gate = gate
         self.solver = solver
         self.l1_experts = l1_experts
         self.l1_gate = l1_gate
         self.l2_experts = l2_experts
         self.l2_gate = l2_gate
+        self.penalty = penalty
+        self.hyper = hyper
         self.gate_reference = gate_reference
         self.standardize = standardize
         self.n_init = n_init
@@ -163,12 +178,12 @@ class MoEClassifier(ClassifierMixin, MixtureOfExperts):
         Raises
         ------
         ValueError
-            If a setting, a row or a weight is not valid, or all rows of positive weight have the same label. The error is
-            raised before anything compiles.
+            If a setting, a row or a weight is not valid, parts do not fit together, or all rows of positive weight have the
+            same label. The error is raised before anything compiles.
         RuntimeError
             If no start leads to an admissible fit; see `MoERegressor.fit`.
         """
-        self._check_settings()
+        loss = self._check_settings()
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
         check_classification_targets(y)
         weights = row_weights(sample_weight, len(y))
@@ -177,8 +192,9 @@ class MoEClassifier(ClassifierMixin, MixtureOfExperts):
         if len(present) < 2:
             label = self.classes_[present].tolist()[0]
             raise ValueError(f"y: all rows of positive weight have the label {label!r}; want more than one class")
-        family = families.bernoulli() if count == 2 else families.categorical(count)
-        self._fit(X, numbers.astype(float), weights, experts.linear(None if count == 2 else count), family)
+        family, outputs = (families.bernoulli(), None) if count == 2 else (families.categorical(count), count)
+        expert = part_of("experts", self.experts, EXPERTS, experts.completed, outputs=outputs)
+        self._fit(X, numbers.astype(float), weights, expert, loss, family)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -199,7 +215,7 @@ class MoEClassifier(ClassifierMixin, MixtureOfExperts):
         return labels
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Return P(class | x) for each row; for gate="top1", that of the most probable expert alone.
+        """Return P(class | x) for each row; for a gate that chooses experts, such as "top1", that of the chosen ones.
 
         Parameters
         ----------

@@ -31,8 +31,6 @@ from moejax.sklearn._targets import Labels, Reals
 LOSSES = ("nll", "squared_error")
 SEES = ("inputs", "predictions", "both")
 BLIND = ("fixed", "constant")
-UNTRAINED = ("fixed", "confidence")
-PATIENCE, LEAST_IMPROVEMENT = 100, 1e-9  # stopping rule of the accelerated gradient steps
 
 
 class Combination(BaseEstimator):
@@ -46,6 +44,7 @@ class Combination(BaseEstimator):
     n_init: int
     max_iter: int
     random_state: Any
+    model_: Model
     _kind: Any  # kind of target: Reals or Labels
     _seen: Any  # method: X and the estimators' predictions -> what the gate sees, (n, d)
 
@@ -96,8 +95,8 @@ class Combination(BaseEstimator):
         return stacking.fold_labels(labels, y)
 
     def _hyper(self) -> dict[str, float]:
-        """Return the weights of penalties that are above 0, by name."""
-        given = {"l1_gate": self.l1_gate, "l2_gate": self.l2_gate}
+        """Return the weights of penalties that are above 0, by name; no `l2_gate` for a gate without coefficients."""
+        given = {"l1_gate": self.l1_gate, "l2_gate": self.l2_gate if self.model_.gate.declares_penalized else 0.0}
         return {name: float(weight) for name, weight in given.items() if weight > 0}
 
     def _standardized(self, table: Any, weights: np.ndarray | None = None) -> np.ndarray:

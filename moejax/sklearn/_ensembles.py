@@ -15,12 +15,21 @@ from sklearn.utils import check_random_state
 from tqdm import tqdm
 
 from moejax import _checks, _rows, gates
+from moejax._contracts import missing
+from moejax.gates import Gate
+from moejax.gates._base import FUNCTIONS
 from moejax.predict import _stacking as stacking
 from moejax.sklearn._combination import Classification, Combination, Regression, model_of
-from moejax.sklearn._estimators import check_choice, precision
+from moejax.sklearn._estimators import precision
+from moejax.sklearn._parts import Named, part_of
 from moejax.solvers import EMFit, Fit, _starts, fit_em
 
-ENSEMBLE_GATES = ("fixed", "constant", "softmax", "gaussian")
+ENSEMBLE_GATES: Named = {
+    "fixed": gates.fixed,
+    "constant": gates.constant,
+    "softmax": gates.softmax,
+    "gaussian": gates.gaussian,
+}
 _LEAST_WEIGHT = (
     1e-9  # least responsibility that an estimator gets: many estimators refuse weights of 0, and those of EM underflow
 )
@@ -82,14 +91,12 @@ class _Ensemble(Combination):
         models = self._models()
         for (name, _), model in zip(self.estimators, models, strict=True):
             stacking.weight_argument(model, f"estimators: {name!r}")
-        learned = self._learned()
+        gate = self._gate()
         X, target, weights = self._checked_rows(X, y, sample_weight)
         scaled = self.target_.scaled(target)
         labels = None if self.cv is None else self._folds(X, target)
         table = self._standardized(self._columns(X), weights)
-        self.model_ = model_of(
-            gates.confidence() if learned else getattr(gates, self.gate)(), len(models), self.target_.family
-        )
+        self.model_ = model_of(gate, len(models), self.target_.family)
         if start is not None:
             _starts.check_responsibilities("start", start, len(target), len(models))
         seed = check_random_state(self.random_state).randint(2**31 - 1)
@@ -111,16 +118,22 @@ class _Ensemble(Combination):
             None if self.progress is None else not self.progress
         )  # tqdm: None turns the bar off unless standard error is a terminal
 
-    def _learned(self) -> bool:
-        """Tell whether the gate is a user's classifier; check `gate` and `tol`."""
+    @property
+    def _is_learned(self) -> bool:
+        """Whether the gate is a user's classifier."""
+        return hasattr(self.gate, "predict_proba")
+
+    def _gate(self) -> Gate:
+        """Return the gate of the model; check `gate` and `tol`."""
         _checks.positive("tol", self.tol)
-        if isinstance(self.gate, str):
-            check_choice("gate", self.gate, ENSEMBLE_GATES)
-            return False
-        if not hasattr(self.gate, "predict_proba"):
-            raise ValueError(f"gate: {self.gate!r} was given; want one of {list(ENSEMBLE_GATES)}, or one with predict_proba")
-        stacking.weight_argument(self.gate, "gate")
-        return True
+        if self._is_learned:
+            stacking.weight_argument(self.gate, "gate")
+            return gates.confidence()
+        if not isinstance(self.gate, str) and missing(self.gate, FUNCTIONS):
+            wanted = f"one of {list(ENSEMBLE_GATES)}, a part from moejax.gates, or one with predict_proba"
+            raise ValueError(f"gate: {self.gate!r} was given; want {wanted}")
+        gate: Gate = part_of("gate", self.gate, ENSEMBLE_GATES, gates.completed)
+        return gate
 
     def _columns(self, X: Any) -> Any:
         """Return the columns of X that the gate and the starts see."""
@@ -238,7 +251,7 @@ class _Problem:
 
     def _gate_inputs(self, shares: np.ndarray, gate_model: Any) -> np.ndarray:
         """Return the table of the gate; for a classifier, minus its log probabilities, as `gates.confidence` takes them."""
-        if isinstance(self.ensemble.gate, str):
+        if not self.ensemble._is_learned:
             return self.table
         count = len(self.models)
         if self.labels is None:
@@ -279,9 +292,9 @@ class _Problem:
         Returns
         -------
         estimator or None
-            The fitted classifier; None for a gate given by name.
+            The fitted classifier; None for a gate of the model.
         """
-        if isinstance(self.ensemble.gate, str):
+        if not self.ensemble._is_learned:
             return None
         rows, count = np.arange(len(self.y)) if rows is None else rows, len(self.models)
         weights = self._row_weights(shares)[rows].T.ravel()
@@ -312,11 +325,12 @@ class MoEEnsembleRegressor(Regression, _Ensemble):
     estimators : list of (str, estimator)
         Name and regressor of each expert, of one kind or of several. The `fit` of each must take `sample_weight`. An expert
         with columns of its own is a Pipeline that selects them; the `fit` of its last step must then take `sample_weight`.
-    gate : {"fixed", "constant", "softmax", "gaussian"} or classifier, default "softmax"
-        How experts are weighted. A classifier needs `predict_proba` and `sample_weight`. It is trained on K copies of every
-        row, one labelled with each expert, weighted by responsibilities.
+    gate : {"fixed", "constant", "softmax", "gaussian"}, GateLike or classifier, default "softmax"
+        How experts are weighted: a name, a part from `moejax.gates`, any record with `init` and `log_probs`, or a classifier
+        of scikit-learn. A classifier needs `predict_proba` and `sample_weight`. It is trained on K copies of every row, one
+        labelled with each expert, weighted by responsibilities.
     gate_columns : sequence of int or str, optional
-        Columns of X that gates given by name and the starts see. These columns must be numbers. None means all columns.
+        Columns of X that the starts see, and gates other than classifiers. They must be numbers. None means all columns.
     cv : int, array-like (n,) or splitter, optional
         None trains the gate on predictions of the rows that the estimators were fitted to. Otherwise, as in
         `MoEStackingRegressor`, predictions are out of fold. Flexible estimators such as trees need this: on their own
@@ -339,7 +353,7 @@ class MoEEnsembleRegressor(Regression, _Ensemble):
     estimators_ : list
         The estimators, fitted to all rows by responsibilities.
     gate_estimator_ : estimator or None
-        The fitted classifier of the gate; None for a gate given by name.
+        The fitted classifier of the gate; None for other gates.
     shares_ : numpy.ndarray, (K,)
         Share of the training rows of each expert.
     log_likelihood_ : float
@@ -405,11 +419,12 @@ class MoEEnsembleClassifier(Classification, _Ensemble):
     ----------
     estimators : list of (str, estimator)
         Name and classifier of each expert, with `predict_proba` and with a `fit` that takes `sample_weight`.
-    gate : {"fixed", "constant", "softmax", "gaussian"} or classifier, default "softmax"
-        How experts are weighted. A classifier needs `predict_proba` and `sample_weight`. It is trained on K copies of every
-        row, one labelled with each expert, weighted by responsibilities.
+    gate : {"fixed", "constant", "softmax", "gaussian"}, GateLike or classifier, default "softmax"
+        How experts are weighted: a name, a part from `moejax.gates`, any record with `init` and `log_probs`, or a classifier
+        of scikit-learn. A classifier needs `predict_proba` and `sample_weight`. It is trained on K copies of every row, one
+        labelled with each expert, weighted by responsibilities.
     gate_columns : sequence of int or str, optional
-        Columns of X that gates given by name and the starts see. These columns must be numbers. None means all columns.
+        Columns of X that the starts see, and gates other than classifiers. They must be numbers. None means all columns.
     cv : int, array-like (n,) or splitter, optional
         None trains the gate on predictions of the rows that the estimators were fitted to. Otherwise, as in
         `MoEStackingRegressor`, predictions are out of fold. Flexible estimators such as trees need this: on their own
@@ -434,7 +449,7 @@ class MoEEnsembleClassifier(Classification, _Ensemble):
     estimators_ : list
         The estimators, fitted to all rows by responsibilities.
     gate_estimator_ : estimator or None
-        The fitted classifier of the gate; None for a gate given by name.
+        The fitted classifier of the gate; None for other gates.
     shares_ : numpy.ndarray, (K,)
         Share of the training rows of each expert.
     log_likelihood_ : float

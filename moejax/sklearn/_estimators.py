@@ -10,14 +10,21 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 
 from moejax import _cache, _checks
 from moejax._rows import padded_size
+from moejax.losses import Loss
 from moejax.model import Model
-from moejax.solvers import EMFit, Fit
+from moejax.solvers import EMFit, Fit, GradientFit, fit_gradient
+from moejax.solvers._arguments import shapes_of
 from moejax.sweeps import select, sweep
 
 _LITTLE_WORK = 2**30  # bytes of work arrays, summed over all steps of all fits
+_ACCELERATED = "accelerated"
+_PATIENCE = 100  # accelerated steps without a relative improvement of at least _LEAST_IMPROVEMENT
+_LEAST_IMPROVEMENT = 1e-9
+_LEARNING_RATE = 0.1  # learning rate of Adam
 
 
 def check_choice(name: str, given: Any, wanted: tuple[str, ...]) -> None:
@@ -112,6 +119,82 @@ def precision(dtype: Any) -> Iterator[None]:
         yield
 
 
+def gradient_fit(model: Model, loss: Loss, steps: int, *, penalty: Any = None, tol: float | None = None) -> GradientFit:
+    """Return a fit by accelerated proximal gradient steps, or by Adam where the objective is not continuous or noisy.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    loss : Loss
+        The loss.
+    steps : int
+        Most steps.
+    penalty : sequence of PenaltyLike or PenaltyLike or None, default None
+        Penalties; None for the standard ones.
+    tol : float or None, default None
+        Violation of the optimality condition at which a fit has converged; None for the default.
+
+    Returns
+    -------
+    GradientFit
+        The fit.
+
+    Raises
+    ------
+    ValueError
+        If the parts, the loss and the penalties do not go together.
+    """
+    more: dict[str, Any] = {"penalty": penalty, "steps": steps} | ({} if tol is None else {"tol": tol})
+    if model.gate.is_noisy or (model.gate.kept is not None and not loss.has_likelihood):
+        return fit_gradient(model, loss, optax.adam, learning_rate=_LEARNING_RATE, proximal=True, **more)
+    return fit_gradient(model, loss, _ACCELERATED, patience=_PATIENCE, min_improvement=_LEAST_IMPROVEMENT, **more)
+
+
+def is_settling(fit: Any) -> bool:
+    """Tell whether a fit converges if it has enough steps: EM and accelerated steps do, Adam at a fixed rate does not.
+
+    Parameters
+    ----------
+    fit : EMFit or GradientFit
+        The fit.
+
+    Returns
+    -------
+    bool
+        Whether it does.
+    """
+    return isinstance(fit, EMFit) or fit.optimizer == _ACCELERATED
+
+
+def check_coefficients(model: Model, x: Any, weights: dict[str, float]) -> None:
+    """Raise ValueError for the weight of a penalty on a part that has no coefficients.
+
+    Parameters
+    ----------
+    model : Model
+        The model.
+    x : array or pytree, n rows
+        Inputs, of which shapes and types count.
+    weights : dict of float
+        Weights by name, `l1_experts` and the like.
+
+    Raises
+    ------
+    ValueError
+        If no array in the params of the part is penalised.
+    """
+    if not weights:
+        return
+    marked = model.penalized(shapes_of(model, x)[0])
+    for name, weight in weights.items():
+        place = name.split("_")[1]
+        if not any(jax.tree.leaves(marked[place])):
+            part = model.parts[place]
+            given = f"{weight} was given for {place}={part!r}, without coefficients that penalties see"
+            raise ValueError(f"{name}: {given}; want 0, or another {part.role}")
+
+
 def best_of_starts(
     fit: Any, n_init: int, hyper: dict[str, float], seed: int, x: Any, y: np.ndarray, weights: np.ndarray
 ) -> Fit:
@@ -124,7 +207,7 @@ def best_of_starts(
     n_init : int
         Number of starts.
     hyper : dict of float
-        Weights of penalties, by name.
+        Weights of penalties and other numbers of the fit, by name.
     seed : int
         Seed of the key.
     x : array or pytree, n rows

@@ -9,36 +9,42 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from moejax import _checks, gates, losses
-from moejax.gates import Hierarchical
+from moejax import _checks, experts, families, gates, losses
+from moejax.losses import Loss
 from moejax.model import Model, moe
-from moejax.sklearn._estimators import applied, best_of_starts, check_choice, moments, precision
-from moejax.solvers import Fit, Status, describe, fit_em, fit_gradient
+from moejax.sklearn._estimators import (
+    applied,
+    best_of_starts,
+    check_choice,
+    check_coefficients,
+    gradient_fit,
+    is_settling,
+    moments,
+    precision,
+)
+from moejax.sklearn._parts import gate_of, loss_of
+from moejax.solvers import Fit, Status, describe, fit_em
 
-GATES = ("fixed", "constant", "softmax", "top1", "gaussian", "hierarchical")
-LOSSES = ("nll", "squared_error")
 SOLVERS = ("em", "gradient")
-_REFERENCE_GATES = ("softmax", "top1")
-_LINEAR_GATES = (*_REFERENCE_GATES, "hierarchical")
 _PENALTIES = ("l1_experts", "l1_gate", "l2_experts", "l2_gate")
-_LEARNING_RATE = 0.1  # learning rate of Adam, for the gate "top1", which the accelerated method does not support
-_PATIENCE = 100  # accelerated steps without a relative improvement of at least _LEAST_IMPROVEMENT
-_LEAST_IMPROVEMENT = 1e-9
+_APART = {"restart": "n_init", "n_experts": "n_experts", **{name: name for name in _PENALTIES}}  # numbers not in `hyper`
 
 
 class MixtureOfExperts(BaseEstimator):
     """The base class of `MoERegressor` and `MoEClassifier`: the fit itself, and everything that concerns the gate."""
 
     n_experts: int
+    experts: Any
     gate: Any
-    loss: str
+    loss: Any
     solver: str
+    penalty: Any
+    hyper: Any
     gate_reference: bool
     standardize: bool
     n_init: int
@@ -49,74 +55,68 @@ class MixtureOfExperts(BaseEstimator):
 
     # ---- fitting ------------------------------------------------------------------------------------------------
 
-    def _check_settings(self) -> None:
-        """Raise ValueError if a setting is not valid or does not fit the others."""
-        for name, wanted in (("loss", LOSSES), ("solver", SOLVERS)):
-            check_choice(name, getattr(self, name), wanted)
+    def _check_settings(self) -> Loss:
+        """Raise ValueError if a setting is not valid or does not fit the others; return the loss."""
+        check_choice("solver", self.solver, SOLVERS)
+        loss = loss_of(self.loss)
+        if self.solver == "em" and not loss.has_likelihood:
+            raise ValueError(f"loss: {self.loss!r} was given with solver='em', which wants a likelihood; want 'gradient'")
         for name in ("n_experts", "n_init", "max_iter"):
             _checks.count(name, getattr(self, name))
-        gate = self._gate_name
-        check_choice("gate", gate, GATES)
         for name in _PENALTIES:
             _checks.shape(name, getattr(self, name), (), "one number")
             _checks.not_negative(name, getattr(self, name))
-        if self.l1_gate > 0 and gate not in _LINEAR_GATES:
-            raise ValueError(f"l1_gate: {self.l1_gate} was given for gate={self.gate!r}; want one of {list(_LINEAR_GATES)}")
-        if self.loss == "squared_error" and self.solver == "em":
-            raise ValueError("loss: 'squared_error' was given with solver='em', which wants a likelihood; want 'gradient'")
-        if self.gate_reference and gate not in _REFERENCE_GATES:
-            raise ValueError(f"gate_reference: True was given for gate={self.gate!r}; want one of {list(_REFERENCE_GATES)}")
-        if gate == "hierarchical":
-            leaves = self._gate(False).layout.below.shape[1] if self.n_experts > 1 else 0
-            if leaves != self.n_experts:
-                given = f"{self.gate!r} was given for n_experts={self.n_experts}"
-                raise ValueError(f"gate: {given}; want as many leaves, two or more")
+        return loss
 
-    def _configured(self, model: Model) -> Any:
+    def _configured(self, model: Model, loss: Loss) -> Any:
         """Return the fit of the library that these settings specify."""
         if self.solver == "em":
-            return fit_em(model, max_iter=self.max_iter, tol=self.tol)
-        loss = losses.nll() if self.loss == "nll" else losses.squared_error()
-        more: dict[str, Any] = {"steps": self.max_iter} | ({} if self.tol is None else {"tol": self.tol})
-        if self.gate == "top1":  # the accelerated method needs a continuous objective
-            return fit_gradient(model, loss, optax.adam, learning_rate=_LEARNING_RATE, proximal=True, **more)
-        return fit_gradient(model, loss, "accelerated", patience=_PATIENCE, min_improvement=_LEAST_IMPROVEMENT, **more)
+            own = None if loss == losses.nll() else loss  # None: the likelihood that goes with the gate
+            return fit_em(model, own, penalty=self.penalty, max_iter=self.max_iter, tol=self.tol)
+        return gradient_fit(model, loss, self.max_iter, penalty=self.penalty, tol=self.tol)
 
-    @property
-    def _gate_name(self) -> Any:
-        """The kind of gate; a tree means "hierarchical"."""
-        return "hierarchical" if isinstance(self.gate, list | tuple) else self.gate
+    def _numbers(self, fit: Any, x: np.ndarray) -> dict[str, float]:
+        """Return the numbers that the fit is given: weights of penalties that are above 0, and those of `hyper`."""
+        weights = {name: float(getattr(self, name)) for name in _PENALTIES if getattr(self, name) > 0}
+        if "l2_gate" not in fit.hyper or not fit.model.gate.declares_penalized:
+            weights.pop("l2_gate", None)  # which is above 0 by default
+        for name, weight in weights.items():
+            if name not in fit.hyper:
+                given = f"{weight} was given, and none of the penalties in `penalty` has that name"
+                raise ValueError(f"{name}: {given}; want one of them, as penalties.{name[:2]}({name[3:]!r}), or 0")
+        own = {} if self.hyper is None else self.hyper
+        fit.check_hyper(own)
+        for name, number in own.items():
+            if name in _APART:
+                raise ValueError(f"hyper: {name!r} was given; want the parameter {_APART[name]} of the estimator")
+            _checks.shape(f"hyper[{name!r}]", number, (), "one number")
+        fit.check_hyper({**weights, **own})
+        check_coefficients(fit.model, x, {name: weight for name, weight in weights.items() if name != "l2_gate"})
+        return {**weights, **{name: float(number) for name, number in own.items()}}
 
-    def _gate(self, reference: bool) -> Any:
-        """Return the gate of the library."""
-        if self._gate_name == "hierarchical":
-            halved = self.gate == "hierarchical"
-            return Hierarchical(_halved(range(self.n_experts))) if halved else gates.hierarchical(self.gate)
-        return getattr(gates, self.gate)(**({"reference": True} if reference else {}))
-
-    def _fit(self, x: np.ndarray, y: np.ndarray, weights: np.ndarray, expert: Any, family: Any) -> None:
+    def _fit(self, x: np.ndarray, y: np.ndarray, weights: np.ndarray, expert: Any, loss: Loss, family: Any) -> None:
         """Fit to y (n,) on the scale of the fit, and set everything that does not depend on the units of y.
 
         `y_scale_` must be set. weights: (n,), checked.
         """
-        # A single expert cannot have a reference.
-        reference = bool(self.gate_reference) and self.n_experts > 1
-        model = moe(expert, self._gate(reference), self.n_experts, family=family)
-        fit = self._configured(model)
+        gate = gate_of(self.gate, self.n_experts, self.gate_reference)
+        fit = self._configured(moe(expert, gate, self.n_experts, family=family), loss)
         centre, scale = moments(x, weights) if self.standardize else (np.zeros(x.shape[1]), np.ones(x.shape[1]))
         self.x_mean_, self.x_scale_, self._dtype = centre, scale, x.dtype
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        hyper = {name: float(getattr(self, name)) for name in _PENALTIES if getattr(self, name) > 0}
         with precision(x.dtype):
             standardized = self._standardized(x)
+            hyper = self._numbers(fit, standardized)
             best = best_of_starts(fit, self.n_init, hyper, seed, standardized, y, weights)
-        share = np.asarray(best.shares, float)
-        order = np.argsort(-share, kind="stable")
-        self._keep(best, share[order], weights.sum())
-        self.model_, self.params_ = _in_order(model, best.params, order, self._gate(False) if reference else None)
-        self.gate_reference_ = int(np.argmax(order == self.n_experts - 1)) if reference else None
+            order = np.argsort(-np.asarray(best.shares, float), kind="stable")
+            moved = _in_order(fit.model, best.params, order)
+            if moved is None:  # some part cannot be reordered
+                order, moved = np.arange(self.n_experts), (fit.model, jax.tree.map(np.asarray, best.params))
+        self.model_, self.params_ = moved
+        self._keep(best, np.asarray(best.shares, float)[order], weights.sum())
+        self.gate_reference_ = int(np.argmax(order == self.n_experts - 1)) if fit.model.gate.reference else None
         self._report()
-        if not (self.converged_ or (self.gate == "top1" and self.solver == "gradient")):  # this fit never converges
+        if is_settling(fit) and not self.converged_:
             ended = f"{self.max_iter} was given, and the best fit ended {describe(self.status_)}"
             warnings.warn(f"max_iter: {ended}; want more, or a larger tol", ConvergenceWarning, stacklevel=3)
 
@@ -131,19 +131,22 @@ class MixtureOfExperts(BaseEstimator):
 
     def _report(self) -> None:
         """Set coefficients in the user's units."""
-        linear = self.params_["experts"]
-        coef, intercept = self._unscaled(linear["weights"], linear["intercept"], self.y_scale_)
-        self.coef_, self.intercept_ = coef, intercept + self.y_mean_
-        self.gate_coef_ = self.gate_intercept_ = None
-        gate = self.params_["gate"]
-        if self._gate_name in _LINEAR_GATES:
-            factor = 1 / gate.get("temperature", 1)
-            self.gate_coef_, self.gate_intercept_ = self._unscaled(gate["weights"], gate["intercept"], factor)
-        elif self.gate == "constant":
-            self.gate_intercept_ = gate["logits"]
+        experts, gate = self.model_.expert, self.model_.gate
+        self.coef_, intercept = self._unscaled(experts, self.params_["experts"], self.y_scale_)
+        self.intercept_ = None if intercept is None else intercept + self.y_mean_
+        self.gate_coef_, self.gate_intercept_ = self._unscaled(gate, self.params_["gate"])
 
-    def _unscaled(self, weights: np.ndarray, intercept: np.ndarray, factor: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return coefficients (K, d), or (K, C, d) from weights (K, d, C), and intercepts, for X in the user's units."""
+    def _unscaled(self, part: Any, params: Any, factor: float = 1.0) -> tuple[Any, Any]:
+        """Return coefficients (K, d), or (K, m, d) for m outputs, and intercepts of a part, for X in the user's units.
+
+        None for a part that has none.
+        """
+        if not part.has_linear_terms:
+            return None, None
+        with precision(self._dtype):
+            weights, intercept = jax.tree.map(np.asarray, part.linear_terms(params))
+        if weights is None:
+            return None, intercept
         coef = np.moveaxis(np.asarray(weights, float), 1, -1) / self.x_scale_ * factor
         return coef.astype(self._dtype), (intercept * factor - coef @ self.x_mean_).astype(self._dtype)
 
@@ -234,29 +237,14 @@ class MixtureOfExperts(BaseEstimator):
         return scores
 
 
-def _in_order(model: Model, params: Any, order: np.ndarray, symmetric: Any) -> tuple[Model, Any]:
-    """Return the same mixture with its experts in another order.
-
-    symmetric: None, or a gate with logits for each expert, which replaces a gate whose last expert has none.
-    """
+def _in_order(model: Model, params: Any, order: np.ndarray) -> tuple[Model, Any] | None:
+    """Return the same mixture with its experts in another order; None if some part cannot be reordered."""
     params = jax.tree.map(np.asarray, params)
-    gate = params["gate"]
-    reordered = model.gate.reordered(order)
-    if reordered is not None:
-        model = dataclasses.replace(model, gate=reordered)
-        return model, {"experts": _rows(params["experts"], order), "gate": gate, "family": _rows(params["family"], order)}
-    if symmetric is not None:
-        model = dataclasses.replace(model, gate=symmetric)
-        gate = {name: np.append(leaf, np.zeros_like(leaf[:1]), axis=0) if leaf.ndim else leaf for name, leaf in gate.items()}
-    return model, {name: _rows(tree, order) for name, tree in {**params, "gate": gate}.items()}
-
-
-def _rows(tree: Any, order: np.ndarray) -> Any:
-    """Return the leaves of a tree by expert in another order; a scalar is shared by all experts."""
-    return jax.tree.map(lambda leaf: leaf[order] if leaf.ndim else leaf, tree)
-
-
-def _halved(experts: Any) -> Any:
-    """Return the numbers of experts as a tree of binary splits; the first half is never the smaller one."""
-    middle = (len(experts) + 1) // 2
-    return (_halved(experts[:middle]), _halved(experts[middle:])) if len(experts) > 1 else experts[0]
+    moved = {name: part.reordered(params[name], order) for name, part in model.parts.items()}
+    found = {name: each for name, each in moved.items() if each is not None}
+    if len(found) < len(moved):
+        return None
+    expert, gate = experts.completed(found["experts"][0]), gates.completed(found["gate"][0])
+    family = families.completed(found["family"][0]) if "family" in found else None
+    params = {**params, **{name: jax.tree.map(np.asarray, own) for name, (_, own) in found.items()}}
+    return dataclasses.replace(model, expert=expert, gate=gate, family=family), params

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Self
 
 import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.utils.validation import validate_data
 
-from moejax import _checks, experts, families
-from moejax.sklearn._estimators import check_choice, moments, precision, row_weights
+from moejax import _checks, experts
+from moejax.losses import Loss
+from moejax.sklearn._estimators import moments, precision, row_weights
 from moejax.sklearn._mixture import MixtureOfExperts
-
-FAMILIES = ("gaussian", "student_t", "poisson", "gamma")
-_REAL_LINE = ("gaussian", "student_t")
+from moejax.sklearn._parts import EXPERTS, family_of, part_of
 
 
 class MoERegressor(RegressorMixin, MixtureOfExperts):
-    """A mixture of K linear regressions, sparse on request.
+    """A mixture of K regressions: linear and sparse, or of any parts that fit together.
 
     Parameters
     ----------
     n_experts : int, default 3
         Number of experts K.
-    gate : str or tree, default "softmax"
-        How experts are weighted.
+    experts : {"linear"} or ExpertLike, default "linear"
+        What each expert predicts: "linear", a part from `moejax.experts`, or any record with the functions `init` and
+        `apply`. Experts see X and predict y on the scale of the fit (see `standardize` and `standardize_y`).
+    gate : str, tree or GateLike, default "softmax"
+        How experts are weighted: a name, a tree, a part from `moejax.gates`, or any record with `init` and `log_probs`.
 
         - "fixed": equally.
         - "constant": by trained proportions that do not depend on the input.
@@ -33,35 +36,48 @@ class MoERegressor(RegressorMixin, MixtureOfExperts):
         - "gaussian": by a normal density of the inputs for each expert. EM then maximises the joint likelihood of x and y.
         - "hierarchical": by a soft split into two halves, and a soft split of each half again.
         - A tree of splits, as in `moejax.gates.hierarchical`.
-    family : {"gaussian", "student_t", "poisson", "gamma"}, default "gaussian"
-        Distribution of y in each expert. The degrees of freedom of "student_t" are estimated. The means of "poisson" and
-        "gamma" are exp(x . coef + intercept).
-    loss : {"nll", "squared_error"}, default "nll"
-        The mean negative log-likelihood, or the mean squared error of the prediction. "squared_error" needs
-        solver="gradient" and family="gaussian", and has no scales.
+    family : {"gaussian", "student_t", "poisson", "gamma"} or FamilyLike, default "gaussian"
+        Distribution of y in each expert: a name, a family from `moejax.families`, or any record with `log_prob` and `mean`.
+        The degrees of freedom of "student_t" are estimated. The means of "poisson" and "gamma" are
+        exp(x . coef + intercept).
+    loss : {"nll", "squared_error"} or LossLike, default "nll"
+        The mean negative log-likelihood, the mean squared error of the prediction, a loss from `moejax.losses`, or any
+        record with `value`. For "nll" EM takes the likelihood that goes with the gate, see `moejax.fit_em`. A loss without a
+        likelihood, such as "squared_error", needs solver="gradient". The model then has no family and no scales, and
+        `family` stays "gaussian". A family that is given as an object is kept, for a loss that sees it.
     solver : {"em", "gradient"}, default "em"
-        "gradient" is accelerated proximal gradient descent. For gate="top1" it takes only
-        loss="squared_error", and it is Adam with proximal steps; that objective is not continuous, and the fit never
-        converges. Both solvers give exact zeros. Steps of "gradient" are smaller, and need a `max_iter` of a few thousand.
+        "gradient" is accelerated proximal gradient descent. For a gate that chooses experts, such as "top1", it takes only
+        `moejax.losses.truncated_nll`, and losses without a likelihood. The objective of the latter is not continuous, and
+        that of a gate with noise is not fixed: for these it is Adam with proximal steps, and the fit never converges. Both
+        solvers give exact zeros. Steps of "gradient" are smaller, and need a `max_iter` of a few thousand.
     l1_experts : float, default 0.0
         Weight of the sum of absolute coefficients of the experts, added to the mean loss. Intercepts and scales are not
         penalised.
     l1_gate : float, default 0.0
-        Weight of the sum of absolute coefficients of the gate; for "softmax", "top1" and "hierarchical".
+        Weight of the sum of absolute coefficients of the gate; not for gates without coefficients, such as "constant".
     l2_experts : float, default 0.0
         Weight of the sum of squared coefficients of the experts, added to the mean loss.
     l2_gate : float, default 1e-3
         Weight of the sum of squared coefficients of the gate. It is not 0 by default: if the inputs separate the experts, a
-        gate without it has no finite optimum. The default bounds the logits in that case and has little effect otherwise.
+        gate without it has no finite optimum. The default bounds the logits in that case and has little effect otherwise. It
+        has no effect on a gate without coefficients, or beside a `penalty` without it.
+    penalty : sequence of PenaltyLike, optional
+        Penalties from `moejax.penalties`, or any records with `name`, `part`, `value` and `prox`, in the order of their
+        proximal steps, in the place of the standard ones. The four weights above then hold for those of their names. None
+        means L1, group lasso and L2, on experts and on gate.
+    hyper : mapping of str to float, optional
+        Other numbers of the fit, by name: the weights of other penalties, such as `group_experts` or those in `penalty`, and
+        what parts have in their `hyper`, such as `temperature`.
     gate_reference : bool, default False
         Whether the logits of one expert are fixed at 0. False gives each of the K experts its own logits; only for "softmax"
-        and "top1".
+        and "top1". A gate that is an object says so itself.
     shared_scale : bool, default False
-        Whether all experts share one scale (for "gamma", one shape).
+        Whether all experts share one scale (for "gamma", one shape). A family that is an object says so itself.
     standardize : bool, default True
         Whether the columns of X are standardised for the fit.
     standardize_y : bool, default True
-        Whether y is standardised for the fit; only for "gaussian" and "student_t".
+        Whether y is standardised for the fit; only for families whose `is_location` is true, such as "gaussian" and
+        "student_t", and without a family.
     n_init : int, default 8
         Number of starts. The admissible fit of lowest objective counts.
     max_iter : int, default 500
@@ -74,21 +90,23 @@ class MoERegressor(RegressorMixin, MixtureOfExperts):
 
     Attributes
     ----------
-    coef_ : numpy.ndarray, (K, d)
-        Coefficients of the experts' linear predictors, in the user's units.
-    intercept_ : numpy.ndarray, (K,)
-        Intercepts of the experts' linear predictors, in the user's units.
+    coef_ : numpy.ndarray, (K, d) or (K, m, d), or None
+        Coefficients of the experts' linear predictors, in the user's units; for m predictors of each expert, (K, m, d). None
+        unless experts have `linear_terms`, as "linear" and `moejax.experts.tied` have.
+    intercept_ : numpy.ndarray, (K,) or (K, m), or None
+        Intercepts of the experts' linear predictors, in the user's units; likewise.
     gate_coef_, gate_intercept_ : numpy.ndarray, (K, d) and (K,), or None
-        Coefficients of the gate's logits, in the user's units; None where the gate has none. For a tree they are those of
-        its branches, in the order of `model_.gate.branches`.
+        Coefficients of the gate's logits, in the user's units; None where the gate has none, or no `linear_terms`. For a
+        tree they are those of its branches, in the order of `model_.gate.branches`.
     gate_reference_ : int or None
         Number of the expert whose logits are 0, a row of zeros in `gate_coef_`. It may be any expert, because a change of
         the reference would undo the zeros of the others.
     scale_ : numpy.ndarray, (K,), float or None
         One scale for each expert, one number if shared, or None without a scale: the standard deviation; the scale of
-        Student's t; for "gamma" the standard deviation divided by the mean.
+        Student's t; for "gamma" the standard deviation divided by the mean; for an object the `scale` of its `summary`. None
+        for a loss without a likelihood.
     df_ : numpy.ndarray, (K,), float or None
-        Degrees of freedom of Student's t, with the shape of `scale_`; None for other families.
+        Degrees of freedom of Student's t, with the shape of `scale_`; for an object the `df` of its `summary`, or None.
     shares_ : numpy.ndarray, (K,)
         Share of the training rows of each expert, by responsibilities (by the gate for squared error).
     objective_ : float
@@ -115,7 +133,12 @@ class MoERegressor(RegressorMixin, MixtureOfExperts):
 
     Notes
     -----
-    Experts are in the order of falling share of the training rows.
+    Experts are in the order of falling share of the training rows. If a part cannot be reordered they are in the order of
+    the fit: experts and gates of a user's own without `reordered`, `moejax.experts.predictions`, `moejax.gates.custom` and
+    `moejax.gates.neural`.
+
+    Objects are kept as parameters: `clone`, `set_params`, pickle and grid searches take them. Frozen dataclasses and named
+    tuples are best, since equal ones share compiled programs.
 
     Examples
     --------
@@ -132,14 +155,17 @@ class MoERegressor(RegressorMixin, MixtureOfExperts):
         self,
         n_experts: int = 3,
         *,
+        experts: Any = "linear",
         gate: Any = "softmax",
-        family: str = "gaussian",
-        loss: str = "nll",
+        family: Any = "gaussian",
+        loss: Any = "nll",
         solver: str = "em",
         l1_experts: float = 0.0,
         l1_gate: float = 0.0,
         l2_experts: float = 0.0,
         l2_gate: float = 1e-3,
+        penalty: Any = None,
+        hyper: Any = None,
         gate_reference: bool = False,
         shared_scale: bool = False,
         standardize: bool = True,
@@ -150,6 +176,7 @@ class MoERegressor(RegressorMixin, MixtureOfExperts):
         random_state: Any = None,
     ):
         self.n_experts = n_experts
+        self.experts = experts
         self.gate = gate
         self.family = family
         self.loss = loss
@@ -158,6 +185,8 @@ class MoERegressor(RegressorMixin, MixtureOfExperts):
         self.l1_gate = l1_gate
         self.l2_experts = l2_experts
         self.l2_gate = l2_gate
+        self.penalty = penalty
+        self.hyper = hyper
         self.gate_reference = gate_reference
         self.shared_scale = shared_scale
         self.standardize = standardize
@@ -169,7 +198,8 @@ class MoERegressor(RegressorMixin, MixtureOfExperts):
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.target_tags.positive_only = self.family not in _REAL_LINE
+        with contextlib.suppress(ValueError):  # of a family that is not valid, as `fit` will say
+            tags.target_tags.positive_only = family_of(self.family, False).support != "real"
         tags.regressor_tags.poor_score = True  # scikit-learn's checks have few rows for each expert
         return tags
 
@@ -194,7 +224,8 @@ class MoERegressor(RegressorMixin, MixtureOfExperts):
         Raises
         ------
         ValueError
-            If a setting, a row or a weight is not valid. The error is raised before anything compiles.
+            If a setting, a row or a weight is not valid, or parts do not fit together. The error is raised before anything
+            compiles.
         RuntimeError
             If no start leads to an admissible fit: a fit that did not diverge, in which each expert has more rows than
             parameters, and in which no scale is at its floor.
@@ -204,50 +235,40 @@ class MoERegressor(RegressorMixin, MixtureOfExperts):
         ConvergenceWarning
             If the chosen fit did not converge.
         """
-        self._check_settings()
-        family = self._family()
+        loss = self._check_settings()
+        expert, family = part_of("experts", self.experts, EXPERTS, experts.completed), self._family(loss)
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], y_numeric=True, ensure_min_samples=2)
         y, weights = np.asarray(y, float), row_weights(sample_weight, len(y))
         self.y_mean_, self.y_scale_ = 0.0, 1.0
-        if self.standardize_y and self.family in _REAL_LINE:
+        if self.standardize_y and (family is None or family.is_location):
             self.y_mean_, self.y_scale_ = (float(v) for v in moments(y, weights))
-        self._fit(X, (y - self.y_mean_) / self.y_scale_, weights, experts.linear(), family)
-        self._report_scale()
+        self._fit(X, (y - self.y_mean_) / self.y_scale_, weights, expert, loss, family)
+        self._report_scale(loss)
         return self
 
-    def _family(self) -> Any:
-        """Return the family; None for squared error."""
-        check_choice("family", self.family, FAMILIES)
-        if self.loss == "squared_error":
-            if self.family != "gaussian":
-                raise ValueError(
-                    f"family: {self.family!r} was given with loss='squared_error'; want loss='nll', or 'gaussian'"
-                )
-            return None
-        if self.family == "poisson":
-            if self.shared_scale:
-                raise ValueError("shared_scale: True was given for family='poisson', which has no scale; want False")
-            return families.poisson()
-        name = "shared_shape" if self.family == "gamma" else "shared_scale"
-        return getattr(families, self.family)(**{name: bool(self.shared_scale)})
+    def _family(self, loss: Loss) -> Any:
+        """Return the family; None for a loss that sees none."""
+        family = family_of(self.family, self.shared_scale)
+        if loss.has_likelihood or not isinstance(self.family, str):
+            return family
+        if self.family != "gaussian":
+            given = f"{self.family!r} was given with loss={self.loss!r}"
+            raise ValueError(f"family: {given}; want loss='nll', or 'gaussian', or an object for a loss that sees it")
+        return None
 
-    def _report_scale(self) -> None:
-        """Set `scale_` and `df_`."""
-        self.scale_ = self.df_ = None
-        family: Any = self.model_.family  # the names of scales are those of single families
-        phi = self.params_["family"]
+    def _report_scale(self, loss: Loss) -> None:
+        """Set `scale_` and `df_`, which only a likelihood trains for certain."""
         with precision(self._dtype):
-            if self.family in _REAL_LINE and family is not None:
-                self.scale_ = np.exp(np.asarray(family.log_scale(phi)))[()] * self._dtype.type(self.y_scale_)
-            if self.family == "student_t":
-                self.df_ = np.exp(np.asarray(family.log_df(phi)))[()]
-            if self.family == "gamma":
-                self.scale_ = np.exp(-np.asarray(family.log_shape(phi)) / 2)[()]
+            family = self.model_.family if loss.has_likelihood else None
+            summary = {} if family is None else family.summary(self.params_["family"])
+            found = {name: np.asarray(value)[()] for name, value in summary.items()}
+        self.scale_ = found["scale"] * self._dtype.type(self.y_scale_) if "scale" in found else None
+        self.df_ = found.get("df")
 
     def predict(self, X: Any) -> np.ndarray:
         """Return E[y | x] for each row: the mean of the experts' means, weighted by the gate.
 
-        For gate="top1" it is the mean of the most probable expert.
+        For a gate that chooses experts, such as "top1", it is that of the chosen ones.
 
         Parameters
         ----------

@@ -11,23 +11,20 @@ from sklearn.utils import check_random_state
 
 from moejax import _checks, gates, losses
 from moejax.predict import _stacking as stacking
-from moejax.sklearn._combination import (
-    BLIND,
-    LEAST_IMPROVEMENT,
-    LOSSES,
-    PATIENCE,
-    SEES,
-    UNTRAINED,
-    Classification,
-    Combination,
-    Regression,
-    model_of,
-)
-from moejax.sklearn._estimators import best_of_starts, check_choice, precision
+from moejax.sklearn._combination import BLIND, LOSSES, SEES, Classification, Combination, Regression, model_of
+from moejax.sklearn._estimators import best_of_starts, check_choice, check_coefficients, gradient_fit, precision
+from moejax.sklearn._parts import Named, part_of
 from moejax.sklearn._targets import Labels
-from moejax.solvers import fit_em, fit_gradient
+from moejax.solvers import fit_em
+from moejax.solvers._arguments import shapes_of
 
-STACKING_GATES = ("fixed", "constant", "softmax", "gaussian", "confidence")
+STACKING_GATES: Named = {
+    "fixed": gates.fixed,
+    "constant": gates.constant,
+    "softmax": gates.softmax,
+    "gaussian": gates.gaussian,
+    "confidence": gates.confidence,
+}
 # Weights of the ridge that forecasts losses. They are large because losses are mostly noise.
 _ALPHAS = np.logspace(-1, 5, 13)
 
@@ -43,11 +40,9 @@ class _Stacking(Combination):
     def _check_settings(self) -> list[Any]:
         """Check the settings and return the estimators."""
         models = self._models()
-        for name, wanted in (("gate", STACKING_GATES), ("loss", LOSSES), ("sees", SEES)):
+        for name, wanted in (("loss", LOSSES), ("sees", SEES)):
             check_choice(name, getattr(self, name), wanted)
         _checks.positive("temperature", self.temperature)
-        if self.l1_gate > 0 and self.gate != "softmax":
-            raise ValueError(f"l1_gate: {self.l1_gate} was given for gate={self.gate!r}; want gate='softmax'")
         if self.loss == "squared_error" and self._kind is Labels:
             raise ValueError("loss: 'squared_error' was given for classes; want 'nll'")
         return models
@@ -73,13 +68,15 @@ class _Stacking(Combination):
         Raises
         ------
         ValueError
-            If a setting or a row is not valid, or weights are given and the `fit` of an estimator takes no `sample_weight`.
+            If a setting or a row is not valid, the gate does not fit what it sees, or weights are given and the `fit` of an
+            estimator takes no `sample_weight`.
         RuntimeError
             If no start of the gate leads to an admissible fit.
         """
         models = self._check_settings()
         X, target, weights = self._checked_rows(X, y, sample_weight)
         given_weights = None if sample_weight is None else weights
+        fit = self._configured(X, len(target))
         labels = self._folds(X, target)
         predicted = stacking.out_of_fold(models, X, target, labels, weights=given_weights)
         self.estimators_ = [
@@ -91,33 +88,37 @@ class _Stacking(Combination):
         if self.gate == "confidence":
             gate_table = self._forecasts(gate_table, stacking.losses(predicted, target), labels, given_weights)
         inputs = {"predictions": self.target_.predictors(predicted), "gate": gate_table}
-        self._fit_gate(inputs, self.target_.scaled(target), weights)
+        self._fit_gate(fit, inputs, self.target_.scaled(target), weights)
         return self
 
-    def _fit_gate(self, inputs: dict[str, np.ndarray], y: np.ndarray, weights: np.ndarray) -> None:
-        """Fit the gate, and for a likelihood the scales, and set the attributes of that fit."""
+    def _configured(self, X: Any, n: int) -> Any:
+        """Return the fit of the gate; set `model_`.
+
+        Raise ValueError for a gate that does not fit, before any estimator is fitted.
+        """
         more = {"temperature": float(self.temperature)} if self.gate == "confidence" else {}
-        gate = getattr(gates, self.gate)(**more)
-        likelihood = self.loss == "nll"
-        self.model_ = model_of(gate, len(self.estimators), self.target_.family if likelihood else None)
-        if self.gate in UNTRAINED and not likelihood:  # neither gate nor scales are trained
-            with precision(np.dtype(float)):
+        gate = part_of("gate", self.gate, STACKING_GATES, gates.completed, **more)
+        likelihood, count, numbers = self.loss == "nll", len(self.estimators), self.target_.numbers
+        self.model_ = model_of(gate, count, self.target_.family if likelihood else None)
+        blank = np.zeros((n, count) if numbers is None else (n, count, len(numbers)))
+        table = np.zeros((n, count)) if self.gate == "confidence" else self._table(X, blank)
+        inputs = {"predictions": blank, "gate": table}
+        with precision(np.dtype(float)):
+            shapes_of(self.model_, inputs)
+            check_coefficients(self.model_, inputs, {"l1_gate": self.l1_gate} if self.l1_gate > 0 else {})
+        if likelihood:
+            return fit_em(self.model_, max_iter=self.max_iter)
+        return gradient_fit(self.model_, losses.squared_error(), 10 * self.max_iter)
+
+    def _fit_gate(self, fit: Any, inputs: dict[str, np.ndarray], y: np.ndarray, weights: np.ndarray) -> None:
+        """Fit the gate, and for a likelihood the scales, and set the attributes of that fit."""
+        with precision(np.dtype(float)):
+            trained = self.model_.trainable(shapes_of(self.model_, inputs)[0])
+            if self.model_.family is None and not any(jax.tree.leaves(trained)):
                 self.params_ = jax.tree.map(np.asarray, self.model_.init(jax.random.key(0), inputs))
                 errors = np.square(np.asarray(self.model_.predict(self.params_, inputs)) - y)
-            self.objective_, self.log_likelihood_ = float(np.average(errors, weights=weights)), float("nan")
-            return
-        fit: Any
-        if likelihood:
-            fit = fit_em(self.model_, max_iter=self.max_iter)
-        else:
-            fit = fit_gradient(
-                self.model_,
-                losses.squared_error(),
-                "accelerated",
-                steps=10 * self.max_iter,
-                patience=PATIENCE,
-                min_improvement=LEAST_IMPROVEMENT,
-            )
+                self.objective_, self.log_likelihood_ = float(np.average(errors, weights=weights)), float("nan")
+                return
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         with precision(np.dtype(float)):
             best = best_of_starts(fit, self.n_init, self._hyper(), seed, inputs, y, weights)
@@ -152,7 +153,7 @@ class MoEStackingRegressor(Regression, _Stacking):
     ----------
     estimators : list of (str, estimator)
         Name and regressor of each expert, with `fit` and `predict`.
-    gate : str, default "softmax"
+    gate : str or GateLike, default "softmax"
         How the predictions are weighted.
 
         - "fixed": equally (the plain mean).
@@ -160,8 +161,9 @@ class MoEStackingRegressor(Regression, _Stacking):
         - "softmax": by a softmax of linear functions of what the gate sees.
         - "gaussian": by a normal density, for each estimator, of what the gate sees.
         - "confidence": by forecasts of the loss of each estimator, see `moejax.gates.confidence`.
+        - A part from `moejax.gates`, or any record with `init` and `log_probs`.
     sees : {"inputs", "predictions", "both"}, default "inputs"
-        What the gates "softmax", "gaussian" and "confidence" see.
+        What the gates "softmax", "gaussian" and "confidence" see, and gates that are objects. The columns are standardised.
     cv : int, array-like (n,) or splitter, default 5
         Number of folds, the fold of each row, or a splitter of scikit-learn that holds out every row once.
     loss : {"squared_error", "nll"}, default "squared_error"
@@ -170,7 +172,7 @@ class MoEStackingRegressor(Regression, _Stacking):
     l1_gate, l2_gate : float, defaults 0.0 and 0.01
         Weights of the sum of absolute and of squared coefficients of the gate, whose columns are standardised. `l2_gate` is
         larger than in `MoERegressor`, because the rows contain little information on which of several good estimators is the
-        better one. `l1_gate` is only for gate="softmax".
+        better one. `l1_gate` is only for gates with coefficients, such as "softmax".
     temperature : float, default 1.0
         Temperature of the gate "confidence", above 0.
     forecaster : regressor, optional
@@ -222,7 +224,7 @@ class MoEStackingRegressor(Regression, _Stacking):
         self,
         estimators: Any,
         *,
-        gate: str = "softmax",
+        gate: Any = "softmax",
         sees: str = "inputs",
         cv: Any = 5,
         loss: str = "squared_error",
@@ -257,16 +259,16 @@ class MoEStackingClassifier(Classification, _Stacking):
     ----------
     estimators : list of (str, estimator)
         Name and classifier of each expert, with `fit` and `predict_proba`.
-    gate : {"fixed", "constant", "softmax", "gaussian", "confidence"}, default "softmax"
+    gate : {"fixed", "constant", "softmax", "gaussian", "confidence"} or GateLike, default "softmax"
         How the probabilities are weighted; see `MoEStackingRegressor`. A gate that sees predictions sees probabilities.
     sees : {"inputs", "predictions", "both"}, default "inputs"
-        What the gates "softmax", "gaussian" and "confidence" see.
+        What the gates "softmax", "gaussian" and "confidence" see, and gates that are objects. The columns are standardised.
     cv : int, array-like (n,) or splitter, default 5
         Number of folds, the fold of each row, or a splitter of scikit-learn that holds out every row once.
     l1_gate, l2_gate : float, defaults 0.0 and 0.01
         Weights of the sum of absolute and of squared coefficients of the gate, whose columns are standardised. `l2_gate` is
         larger than in `MoERegressor`, because the rows contain little information on which of several good estimators is the
-        better one. `l1_gate` is only for gate="softmax".
+        better one. `l1_gate` is only for gates with coefficients, such as "softmax".
     temperature : float, default 1.0
         Temperature of the gate "confidence", above 0.
     forecaster : regressor, optional
@@ -317,7 +319,7 @@ class MoEStackingClassifier(Classification, _Stacking):
         self,
         estimators: Any,
         *,
-        gate: str = "softmax",
+        gate: Any = "softmax",
         sees: str = "inputs",
         cv: Any = 5,
         l1_gate: float = 0.0,

@@ -41,8 +41,7 @@ def check_data(
         The number of rows n.
     """
     n = _check_inputs(model, x)
-    leaves, structure = jax.tree.flatten(x)
-    init, eta, predicted = _shapes(model, structure, tuple(_signature(leaf) for leaf in leaves))
+    init, eta, predicted = shapes_of(model, x)
     if model.family is None:
         _checks.shape("y", y, predicted.shape, "what this model predicts for this x")
     else:
@@ -60,6 +59,34 @@ def check_data(
     if start is not None:
         _check_start(start, init)
     return n
+
+
+def shapes_of(model: Model, x: Any) -> tuple[Any, Any, Any]:
+    """Return shapes and types of params, predictors and prediction.
+
+    Parameters
+    ----------
+    model : Model
+        From `moe`.
+    x : array_like or pytree
+        Inputs.
+
+    Returns
+    -------
+    params : pytree of jax.ShapeDtypeStruct
+        As from `model.init`.
+    eta : jax.ShapeDtypeStruct, (K, n) or (K, n, m)
+        Predictors.
+    predicted : jax.ShapeDtypeStruct, (n,) or (n, m)
+        What the model predicts.
+
+    Raises
+    ------
+    ValueError
+        If a part cannot see these inputs, or does not speak for all experts and rows.
+    """
+    leaves, structure = jax.tree.flatten(x)
+    return _shapes(model, structure, tuple(_signature(leaf) for leaf in leaves))
 
 
 def check_groups(groups: Any, weights: Any, n: int) -> None:

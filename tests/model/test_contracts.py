@@ -19,7 +19,7 @@ from moejax import _contracts, experts, families, gates, losses, penalties, typi
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "contracts.md").read_text()
-EXAMPLES = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+EXAMPLES = [block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "class " in block]
 OWN: dict = {}
 exec("\n".join(EXAMPLES), OWN)  # the examples of the page, as a reader would copy them
 

@@ -4,8 +4,10 @@ A program is compiled for each shape and each configuration: tests share rows an
 """
 
 import functools
+from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -114,6 +116,26 @@ def test_stacked_classes_are_likelier_than_by_any_of_the_classifiers():
     np.testing.assert_allclose(np.exp(model.out_of_fold_).sum(axis=2), 1, atol=1e-6)
 
 
+class Level(NamedTuple):
+    """A gate of one's own, which names no coefficients: the first column decides between the first estimator and others."""
+
+    def init(self, key, n_experts, x):
+        return {"slopes": jnp.zeros(n_experts, x.dtype)}
+
+    def log_probs(self, params, x):
+        return jax.nn.log_softmax(params["slopes"][:, None] * x[:, 0], axis=0)
+
+
+def test_gates_may_be_objects():
+    (a, b), settings = OUTER[0], {"cv": INNER, "n_init": 1, "random_state": 0}
+    np.testing.assert_array_equal(stacked(gate=gates.constant()).predict(X[b]), stacked(gate="constant").predict(X[b]))
+    for gate in (Level(), gates.top_k(2)):  # the second by steps for an objective that is not continuous
+        model = clone(MoEStackingRegressor(BASE, gate=gate, max_iter=20, **settings)).fit(X[a], Y[a])
+        assert model.score(X[b], Y[b]) > 0.1
+    given = MoEStackingRegressor(BASE, gate=gates.fixed([0.1, 0.2, 0.3, 0.4]), **settings).fit(X[a], Y[a])
+    np.testing.assert_allclose(given.predict(X[b]), given.predict_experts(X[b]) @ [0.1, 0.2, 0.3, 0.4], rtol=1e-6)
+
+
 # ---- ensembles ----------------------------------------------------------------------------------------------------------
 
 N = 200
@@ -156,6 +178,13 @@ def test_a_classifier_as_gate_comes_to_the_softmax_gate():
     assert learned.log_likelihood_ == pytest.approx(softmax.log_likelihood_, abs=1e-4)
     np.testing.assert_allclose(learned.predict_gate(LX), softmax.predict_gate(LX), atol=1e-2)
     np.testing.assert_allclose(learned.predict_gate(LX), learned.gate_estimator_.predict_proba(LX), rtol=1e-6)
+
+
+def test_gates_of_ensembles_may_be_objects():
+    np.testing.assert_array_equal(of_lines(gate=gates.softmax()).predict(LX), of_lines().predict(LX))
+    model = clone(MoEEnsembleRegressor(LINES, gate=Level(), max_iter=30, tol=1e-3)).fit(LX, LY, start=START)
+    assert model.gate_estimator_ is None
+    assert model.score_samples(LX, LY).sum() == pytest.approx(model.log_likelihood_, rel=1e-6)
 
 
 def test_trees_and_lines_share_a_piecewise_problem():
@@ -212,7 +241,25 @@ def stacking(estimators=LINES, **settings):
     return lambda: MoEStackingRegressor(estimators, **settings).fit(LX, LY)
 
 
+class Untouched(LinearRegression):
+    """An estimator that nobody should fit in vain."""
+
+    def fit(self, X, y, sample_weight=None):
+        raise AssertionError("an estimator was fitted before the gate was checked")
+
+
+UNTOUCHED = [("one", Untouched()), ("other", Untouched())]
 MISTAKES = {
+    "a gate for others": (
+        stacking(UNTOUCHED, gate=gates.fixed([0.5, 0.3, 0.2])),
+        "^proportions: 3 were given; want one for each of 2 experts",
+    ),
+    "no gate": (stacking(UNTOUCHED, gate=experts.linear()), "^gate: Linear.* has no function log_probs"),
+    "noise in EM": (ensemble(UNTOUCHED, gate=gates.top_k(1, noise=1.0)), "^gate: NoisyTopK.* is noisy in training"),
+    "l1 of a gate without coefficients": (
+        stacking(UNTOUCHED, gate=Level(), l1_gate=0.1),
+        "^l1_gate: 0.1 was given for gate=Level",
+    ),
     "no weights": (
         ensemble([*LINES, ("near", KNeighborsRegressor())]),
         "estimators: 'near': KNeighborsRegressor takes no sample_weight in fit; want an estimator that does",
@@ -237,7 +284,7 @@ MISTAKES = {
     ),
     "no tolerance": (ensemble(tol=0.0), "tol: 0.0 was given"),
     "a gap between folds": (stacking(cv=np.arange(N) % 3 - 1), "folds: 67 rows are held out in no fold"),
-    "l1 of no coefficients": (stacking(gate="constant", l1_gate=0.1), "l1_gate: 0.1 was given for gate='constant'"),
+    "l1 of no coefficients": (stacking(gate="constant", l1_gate=0.1), "l1_gate: 0.1 was given for gate=Constant"),
     "nothing to see": (stacking(sees="rows"), "sees: 'rows' was given; want one of"),
     "one class": (
         lambda: MoEStackingClassifier([("l", LogisticRegression())]).fit(LX, np.ones(N, int)),
@@ -267,6 +314,15 @@ def test_a_gate_without_anything_to_train_takes_models_of_any_quality(gate):
     model.fit(x, y)
     each = np.column_stack([m.predict(x) for m in model.estimators_])
     np.testing.assert_allclose(model.predict(x), (model.predict_gate(x) * each).sum(axis=1), rtol=1e-6)
+
+
+def test_confidence_of_classifiers_forecasts_a_loss_for_each():
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    pair = [("line", LogisticRegression()), ("tree", DecisionTreeClassifier(max_depth=2, random_state=0))]
+    model = MoEStackingClassifier(pair, gate="confidence", cv=3, n_init=1, random_state=0).fit(x, x[:, 0] * x[:, 1] > 0)
+    assert len(model.forecasters_) == 2
+    mixed = np.einsum("nk,nkc->nc", model.predict_gate(x), model.predict_experts(x))
+    np.testing.assert_allclose(model.predict_proba(x), mixed, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

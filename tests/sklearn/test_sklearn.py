@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("sklearn", minversion="1.6")
 
+from conftest import precision
 from scipy.special import expit, softmax
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
@@ -27,6 +28,7 @@ import moejax.sklearn
 from moejax.fit import Status, describe
 from moejax.sklearn import MoEClassifier, MoERegressor
 from moejax.sklearn._mixture import _in_order
+from moejax.sklearn._parts import gate_of
 
 N, D = 200, 3
 L1 = 0.02
@@ -169,7 +171,7 @@ def test_tree():
     ("count", "tree"), [(2, (0, 1)), (3, ((0, 1), 2)), (4, ((0, 1), (2, 3))), (5, (((0, 1), 2), (3, 4)))]
 )
 def test_hierarchical_gate_halves_the_experts(count, tree):
-    assert regressor(gate="hierarchical", n_experts=count)._gate(False).tree == tree
+    assert gate_of("hierarchical", count, False).tree == tree
 
 
 def test_order_of_experts_does_not_change_the_gate():
@@ -177,11 +179,13 @@ def test_order_of_experts_does_not_change_the_gate():
     gate = {"weights": rng.normal(size=(2, D)), "intercept": np.asarray([0.3, -0.4]), "temperature": np.asarray(1.0)}
     params = {"experts": {"weights": np.eye(3)}, "gate": gate, "family": {"log_scale": np.arange(3.0)}}
     order = np.asarray([2, 0, 1])
-    model = moejax.moe(moejax.experts.linear(), moejax.gates.softmax(reference=True), 3)
-    other, moved = _in_order(model, params, order, moejax.gates.softmax())
+    parts = {"n_experts": 3, "family": moejax.families.gaussian()}
+    model = moejax.moe(moejax.experts.linear(), moejax.gates.softmax(reference=True), **parts)
+    with precision(True):
+        other, moved = _in_order(model, params, order)
     before = np.column_stack([X @ gate["weights"].T + gate["intercept"], np.zeros(N)])
     np.testing.assert_array_equal(X @ moved["gate"]["weights"].T + moved["gate"]["intercept"], before[:, order])
-    assert other == moejax.moe(moejax.experts.linear(), moejax.gates.softmax(), 3)
+    assert other == moejax.moe(moejax.experts.linear(), moejax.gates.softmax(), **parts)
     assert moved["family"]["log_scale"].tolist() == order.tolist()
     np.testing.assert_array_equal(moved["experts"]["weights"], np.eye(3)[order])
 
