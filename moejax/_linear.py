@@ -19,7 +19,7 @@ _PRECISE = jax.lax.Precision.HIGHEST
 _ELIMINATED = 32  # unknowns, up to which elimination is faster
 _CG_STEPS = 16
 _SWEEPS = 30  # of coordinate descent at most
-_SMALL = 1e-6  # of what a round of it moves, beside the largest one, squared
+_SMALL = 1e-4  # of what a round of it moves, beside the largest one, squared
 
 
 def dot(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -248,32 +248,32 @@ def _descended(b: jax.Array, slope: jax.Array, gram: jax.Array, absolute: Any, r
     With the intercept out of the way its minimum in one coordinate is a soft threshold: exact zeros, and never a step up.
     """
     count, d = b.shape
-    # What a step wants of its column, side by side: the column of the gram, the inverse curvature and the threshold.
-    diagonal = diagonals(gram)
-    curved = diagonal + ridge
+    curved = diagonals(gram) + ridge
     inverse = where(curved > 0, 1 / where(curved > 0, curved, 1), 0)
 
-    def coordinate(j: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        new, bent = carry  # bent: slope + gram @ (new - b)
-        here, at, own, scale = (jax.lax.dynamic_slice(v, (0, j), (count, 1)) for v in (new, bent, diagonal, inverse))
-        row = jax.lax.dynamic_slice(gram, (0, j, 0), (count, 1, d)).reshape(count, d)
-        aim = own * here - at
-        size = jnp.abs(aim) - absolute
-        value = where(size > 0, jnp.sign(aim) * size * scale, 0)  # a zero without a sign, which people read
-        return jax.lax.dynamic_update_slice(new, value, (0, j)), bent + (value - here) * row
-
     def sweep(carry: Any) -> Any:
-        number, new, bent, largest, _ = carry
-        after, bent = jax.lax.fori_loop(0, d, coordinate, (new, bent))
-        moved = (curved * jnp.square(after - new)).max(initial=0)
-        return number + 1, after, bent, jnp.maximum(largest, moved), moved
+        number, old, bent, largest, _ = carry  # bent: slope + gram @ (old - b)
+        aims = (curved - ridge) * old
 
-    # Until a round moves next to nothing beside the largest one: the next M-step goes on from here.
+        def coordinate(bent: jax.Array, j: jax.Array) -> tuple[jax.Array, jax.Array]:
+            row = jax.lax.dynamic_slice(gram, (0, j, 0), (count, 1, d)).reshape(count, d)
+            here, own, scale, at = (jax.lax.dynamic_slice(v, (0, j), (count, 1)) for v in (old, aims, inverse, bent))
+            aim = own - at
+            move = (aim - jnp.clip(aim, -absolute, absolute)) * scale - here
+            return bent + move * row, move[:, 0]
+
+        # What moved comes out beside what is carried: a number that is read and then written is copied at every step.
+        bent, moves = jax.lax.scan(coordinate, bent, np.arange(d, dtype=np.int32))
+        moved = (curved * jnp.square(moves.T)).max(initial=0)
+        return number + 1, old + moves.T, bent, jnp.maximum(largest, moved), moved
+
+    # Until a round moves next to nothing beside the largest one, for the next M-step goes on from here, or by rounding alone.
     zero = jnp.zeros((), b.dtype)
+    rounding = (8 * float(jnp.finfo(b.dtype).eps)) ** 2 / _SMALL * (curved * jnp.square(b)).max(initial=0)
     _, new, bent, *_ = jax.lax.while_loop(
         lambda c: (c[0] == 0) | ((c[0] < _SWEEPS) & (c[4] > _SMALL * c[3])),
         sweep,
-        (jnp.zeros((), jnp.int32), b, slope, zero, zero),
+        (jnp.zeros((), jnp.int32), b, slope, rounding, zero),
     )
     return new, bent - slope
 

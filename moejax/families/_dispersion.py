@@ -69,6 +69,8 @@ def log_dispersions(
     if shared:
         return jnp.maximum(free, least)
     span = -math.log(floor)
+    if remainder is None:
+        return _clipped(mean, free, total, floor, least)
 
     def pull(t: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """The slope in t, (...), and which experts are held at t and at t + span, (..., K)."""
@@ -96,6 +98,24 @@ def log_dispersions(
     t = where(size > 0, jnp.clip(t, jnp.minimum(below, above), jnp.maximum(below, above)), middle)
     t = jnp.maximum(t, least)
     return jnp.clip(free, t, t + span).reshape(shape)
+
+
+def _clipped(mean: Floats, free: Floats, total: Floats, floor: float, least: Floats | float) -> Floats:
+    """The best u of l without a remainder, where t has a closed form once it is known which experts are clipped.
+
+    Between two edges that is the same for all t, and the slope of the concave function falls through 0 between the largest
+    edge at which it is not negative and the next. It is continuous, so the closed form of the former holds.
+    """
+    span = -math.log(floor)
+    edges = jnp.concatenate([free, free - span])[:, None]
+    low, high = free <= edges, free - span > edges  # (2 K, K, ...), at edges, which come first
+    size = where(low | high, total, 0.0).sum(axis=1)
+    share = where(low, 1.0, where(high, floor, 0.0)).astype(mean.dtype)
+    best = jnp.log((total * mean * share).sum(axis=1) / where(size > 0, size, 1.0))
+    best = where(size > 0, best, edges[:, 0])  # where none is clipped, no t is better than another
+    last = where(best >= edges[:, 0], edges[:, 0], -jnp.inf).max(axis=0)
+    t = jnp.maximum(where(edges[:, 0] == last, best, -jnp.inf).max(axis=0), least)
+    return jnp.clip(free, t, t + span)
 
 
 def _averages(sums: Spread, shared: bool) -> tuple[jax.Array, jax.Array]:

@@ -228,7 +228,10 @@ def best_of_starts(
         If no fit is admissible.
     """
     axes = {"restart": n_init, **{name: [value] for name, value in hyper.items()}}
-    grid = sweep(fit, axes, progress=False, optimize=not is_little(fit, n_init, y))
+    little = is_little(fit, n_init, y)
+    # Of little work two chunks are done sooner than one, on two cores.
+    chunk = -(-n_init // 2) if little else None
+    grid = sweep(fit, axes, progress=False, optimize=not little, chunk_size=chunk)
     try:
         with _cache.of_estimators():
             return select(grid(jax.random.key(seed), x, y, weights=weights)).fit
