@@ -267,7 +267,7 @@ def _descended(b: jax.Array, slope: jax.Array, gram: jax.Array, absolute: Any, r
         moved = (curved * jnp.square(moves.T)).max(initial=0)
         return number + 1, old + moves.T, bent, jnp.maximum(largest, moved), moved
 
-    # Until a round moves next to nothing beside the largest one, for the next M-step goes on from here, or by rounding alone.
+    # Until a round moves by rounding alone, or next to nothing beside the largest one: the next M-step goes on from here.
     zero = jnp.zeros((), b.dtype)
     rounding = (8 * float(jnp.finfo(b.dtype).eps)) ** 2 / _SMALL * (curved * jnp.square(b)).max(initial=0)
     _, new, bent, *_ = jax.lax.while_loop(

@@ -100,7 +100,7 @@ def log_dispersions(
     return jnp.clip(free, t, t + span).reshape(shape)
 
 
-def _clipped(mean: Floats, free: Floats, total: Floats, floor: float, least: Floats | float) -> Floats:
+def _clipped(mean: jax.Array, free: jax.Array, total: jax.Array, floor: float, least: jax.Array | float) -> jax.Array:
     """The best u of l without a remainder, where t has a closed form once it is known which experts are clipped.
 
     Between two edges that is the same for all t, and the slope of the concave function falls through 0 between the largest

@@ -3,7 +3,7 @@
 Three ways to make one: by distance of the inputs, into inliers and outliers of one regression, and by a rule of the
 user's own. Each is given to a fit in the same way,
 
-    fit(key, x, y, start=division)
+    fit(key, x, y, start_responsibilities=division)
 
 and is where the fit begins, or what it holds, if its loss is one of held responsibilities (`moejax.losses.complete_nll`).
 `sweep` takes several by name, {"division": {"distance": r, "rule": f}}.
