@@ -255,7 +255,7 @@ def _descended(b: jax.Array, slope: jax.Array, gram: jax.Array, absolute: Any, r
         number, old, bent, largest, _ = carry  # bent: slope + gram @ (old - b)
         aims = (curved - ridge) * old
 
-        def coordinate(bent: jax.Array, j: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def coordinate(bent: jax.Array, j: Any) -> tuple[jax.Array, jax.Array]:
             row = jax.lax.dynamic_slice(gram, (0, j, 0), (count, 1, d)).reshape(count, d)
             here, own, scale, at = (jax.lax.dynamic_slice(v, (0, j), (count, 1)) for v in (old, aims, inverse, bent))
             aim = own - at

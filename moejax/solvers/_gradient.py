@@ -172,8 +172,11 @@ class GradientFit(Configured):
 
     @property
     def takes_padding(self) -> bool:
-        """Whether rows of weight 0 may be added below the face: not where batches or noise are drawn for each row."""
-        return self.batch_size is None and not self.model.gate.is_noisy
+        """Whether rows of weight 0 may be added below the face.
+
+        Not where batches or noise are drawn for each row, nor for a loss that may look at rows of weight 0.
+        """
+        return self.batch_size is None and not self.model.gate.is_noisy and self.loss.has_sums
 
     @property
     def uneven(self) -> bool:

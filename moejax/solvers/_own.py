@@ -60,8 +60,11 @@ class OwnFit(Configured):
 
     @property
     def takes_padding(self) -> bool:
-        """Whether rows of weight 0 may be added below the face: not where noise is drawn for each row."""
-        return not self.model.gate.is_noisy
+        """Whether rows of weight 0 may be added below the face.
+
+        Not where noise is drawn for each row, nor for a loss that may look at rows of weight 0.
+        """
+        return not self.model.gate.is_noisy and self.loss.has_sums
 
     def work_bytes(self, y: jax.Array) -> int:
         """Return about how much memory a step of one fit works in: see `Configured.work_bytes`."""
