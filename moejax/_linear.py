@@ -247,7 +247,7 @@ def _descended(b: jax.Array, slope: jax.Array, gram: jax.Array, absolute: Any, r
 
     With the intercept out of the way its minimum in one coordinate is a soft threshold: exact zeros, and never a step up.
     """
-    count, d = b.shape
+    d = b.shape[1]
     curved = diagonals(gram) + ridge
     inverse = where(curved > 0, 1 / where(curved > 0, curved, 1), 0)
 
@@ -256,11 +256,12 @@ def _descended(b: jax.Array, slope: jax.Array, gram: jax.Array, absolute: Any, r
         aims = (curved - ridge) * old
 
         def coordinate(bent: jax.Array, j: Any) -> tuple[jax.Array, jax.Array]:
-            row = jax.lax.dynamic_slice(gram, (0, j, 0), (count, 1, d)).reshape(count, d)
-            here, own, scale, at = (jax.lax.dynamic_slice(v, (0, j), (count, 1)) for v in (old, aims, inverse, bent))
+            row, here, own, scale, at = (
+                jax.lax.dynamic_slice_in_dim(v, j, 1, axis=1) for v in (gram, old, aims, inverse, bent)
+            )
             aim = own - at
             move = (aim - jnp.clip(aim, -absolute, absolute)) * scale - here
-            return bent + move * row, move[:, 0]
+            return bent + move * row[:, 0], move[:, 0]
 
         # What moved comes out beside what is carried: a number that is read and then written is copied at every step.
         bent, moves = jax.lax.scan(coordinate, bent, np.arange(d, dtype=np.int32))
