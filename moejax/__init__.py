@@ -28,6 +28,7 @@ from moejax import gradient as gradient
 from moejax import selection as selection
 from moejax import starts as starts
 from moejax import tied as tied
+from moejax import typing as typing
 from moejax._cache import cache
 from moejax.model import Model, moe
 from moejax.predict import Usage, usage

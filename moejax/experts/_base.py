@@ -5,6 +5,8 @@ from __future__ import annotations
 import abc
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from moejax._arrays import Counts, Eta, Features, PerOutput, RandomKey, Scalar, Tree
@@ -374,8 +376,8 @@ class OwnExpert(Record, Expert):
     _record: ExpertLike
 
     def init(self, key: RandomKey, n_experts: int, x: Features) -> Params:
-        """Return what the record's `init` returns."""
-        return self._record.init(key, n_experts, x)
+        """Return what the record's `init` returns, in arrays."""
+        return jax.tree.map(jnp.asarray, self._record.init(key, n_experts, x))
 
     def apply(self, params: Params, x: Tree) -> Eta:
         """Return what the record's `apply` returns."""

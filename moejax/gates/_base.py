@@ -443,8 +443,8 @@ class OwnGate(Record, Gate):
     _record: GateLike
 
     def init(self, key: RandomKey, n_experts: int, x: Features) -> Params:
-        """Return what the record's `init` returns."""
-        return self._record.init(key, n_experts, x)
+        """Return what the record's `init` returns, in arrays."""
+        return jax.tree.map(jnp.asarray, self._record.init(key, n_experts, x))
 
     def log_probs(self, params: Params, x: Tree) -> Float[Array, "K n"]:
         """Return what the record's `log_probs` returns."""

@@ -267,6 +267,8 @@ class Model:
         return draws[chosen, jnp.arange(draws.shape[1])]
 
     def _by_block(self, function: Callable[..., jax.Array], x: Any, *rows: Any) -> jax.Array:
+        if isinstance(x, Inputs):
+            self.prepare(x)  # which refuses it
         rows = jax.tree.map(jnp.asarray, rows)
         found: jax.Array = by_block(function, _WORK_ARRAYS * self.n_experts, floating(x), *rows)
         return found
@@ -286,6 +288,9 @@ class Model:
         Inputs
             What experts and gate see, each as its `prepare` returns it.
         """
+        if isinstance(x, Inputs):  # as a loss gets it
+            wanted = "a method that takes prepared inputs, as model.mean(params, data.x, data.offset)"
+            raise ValueError(f"x: prepared inputs were given to a method that prepares them itself; want {wanted}")
         x = floating(x)
         return Inputs(
             self.expert.prepare(self.seen("expert_columns", x)),

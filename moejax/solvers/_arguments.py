@@ -10,6 +10,7 @@ import numpy as np
 
 from moejax import _checks
 from moejax._checks import check_weights
+from moejax._contracts import Record
 from moejax.model import Model, floating, leaders
 
 
@@ -47,6 +48,10 @@ def check_data(
     else:
         model.family.check_target(y, predicted.shape)
     _checks.finite("y", y)
+    if isinstance(model.family, Record):
+        leaves, structure = jax.tree.flatten(x)
+        dtype = eta.dtype
+        _check_density(model, structure, tuple(_signature(leaf) for leaf in leaves), (np.shape(y), dtype))
     if not _checks.is_traced(y) and n > 1 and (np.asarray(y, float) == np.asarray(y, float)[0]).all(axis=0).any():
         raise ValueError("y: the target is constant; want one that varies over the rows")
     if weights is not None:
@@ -140,18 +145,48 @@ def _shapes(model: Model, structure: Any, signature: tuple[Any, ...]) -> tuple[A
     """
     x = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in signature])
 
-    def speak(x: Any) -> tuple[Any, Any, Any, Any]:
+    def speak(x: Any) -> tuple[Any, Any, Any]:
         x = floating(x)
         params = model.init(jax.random.key(0), x)
+        _check_marks(model, params)
         inputs = model.prepare(x)
-        return params, model.eta(params, inputs), model.log_gate(params, inputs), model.predict(params, x)
+        eta = model.eta(params, inputs)
+        if np.ndim(eta) not in (2, 3) or eta.shape[:2] != wanted:
+            raise ValueError(f"expert: apply returned shape {np.shape(eta)}; want {wanted}, or with m outputs last")
+        _checks.shape("gate: log_probs", model.log_gate(params, inputs), wanted, "experts first, then rows")
+        return params, eta, model.predict(params, x)
 
-    init, eta, log_gate, predicted = jax.eval_shape(speak, x)
-    n = signature[0][0][0]
-    if eta.ndim not in (2, 3) or eta.shape[:2] != (model.n_experts, n):
-        raise ValueError(f"expert: apply returned shape {eta.shape}; want {(model.n_experts, n)}, or with m outputs last")
-    _checks.shape("gate: log_probs", log_gate, (model.n_experts, n), "experts by rows")
-    return init, eta, predicted
+    wanted = (model.n_experts, signature[0][0][0])
+    shapes: tuple[Any, Any, Any] = jax.eval_shape(speak, x)
+    return shapes
+
+
+def _check_marks(model: Model, params: Any) -> None:
+    """Raise ValueError for a part whose `trainable` or `penalized` is no tree like its params."""
+    for name, part in model.parts.items():
+        for mark in ("trainable", "penalized"):
+            given = getattr(part, mark)(params[name])
+            want: Any = jax.tree.structure(params[name])
+            if want != jax.tree.structure(given) or not all(
+                isinstance(leaf, bool | np.bool_) for leaf in jax.tree.leaves(given)
+            ):
+                wanted = f"a tree like params of True and False, of structure {want}"
+                raise ValueError(f"{part.role}: {mark} of {part!r} returned {given!r}; want {wanted}")
+
+
+@lru_cache(maxsize=256)
+def _check_density(model: Model, structure: Any, signature: tuple[Any, ...], target: tuple[Any, ...]) -> None:
+    """Raise ValueError where the log densities of a family of the user's own are not of all experts and rows."""
+    x, y = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*each) for each in signature]), jax.ShapeDtypeStruct(*target)
+
+    def density(x: Any, y: Any) -> Any:
+        x = floating(x)
+        params, family = model.init(jax.random.key(0), x), model.family
+        assert family is not None
+        return family.log_prob(y, model.eta(params, model.prepare(x)), model.phi(params))
+
+    found = jax.eval_shape(density, x, y)
+    _checks.shape("family: log_prob", found, (model.n_experts, signature[0][0][0]), "experts first, then rows")
 
 
 def _check_inputs(model: Model, x: Any) -> int:

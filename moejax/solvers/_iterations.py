@@ -410,8 +410,8 @@ class EM(Solver):
             terms = _shared.used(self.fit, task.hyper, "gate")
             new["gate"] = model.gate.m_step(params["gate"], sums.gate, terms)
         if model.family.has_dispersion:
-            like = jax.tree.leaves(sums.spread)
-            change = jnp.reshape(change, like[0].shape) if like and jnp.ndim(change) else change
+            outputs = model.expert.outputs if model.expert.is_linear else None
+            change = change if outputs is None else jnp.reshape(change, (model.n_experts, outputs))
             new["family"] = model.family.dispersion(model.phi(params), sums.spread, change, task.target)
         for name in sizes:
             new[name] = self._gradient_step(name, params[name], gradient[name], sizes[name], task.hyper)

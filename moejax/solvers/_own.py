@@ -16,6 +16,7 @@ from moejax.penalties import Penalty, PenaltyLike
 from moejax.solvers import _shared
 from moejax.solvers._base import Solver
 from moejax.solvers._configured import Configured, Hyper
+from moejax.solvers._descent import LossSolver
 from moejax.solvers._gradient import begin
 
 _WORK_ARRAYS = 8  # arrays of (K, n) that a step is taken to make
@@ -106,7 +107,7 @@ def fit_with(
     Raises
     ------
     ValueError
-        If the model does not have the loss, or the solver is no function.
+        If the model does not have the loss, or for a solver that is none or would never end.
     """
     if not callable(solver):
         raise ValueError(f"solver: {solver!r} was given; want a class that inherits moejax.solvers.Solver")
@@ -115,4 +116,10 @@ def fit_with(
     check_capabilities(loss)
     loss.check(model)
     chosen = penalties.standard() if penalty is None else _shared.checked_penalties(penalty)
-    return OwnFit(solver, model, loss, chosen)
+    fit = OwnFit(solver, model, loss, chosen)
+    made = solver(fit)
+    if not isinstance(made, Solver):
+        raise ValueError(f"solver: {solver!r} made {made!r}; want a class that inherits moejax.solvers.Solver")
+    if made.n_steps is None and type(made).done in (LossSolver.done, Solver.done):
+        raise ValueError(f"solver: {solver!r} has no n_steps and no done, and would never end; want one of them")
+    return fit

@@ -326,3 +326,72 @@ def test_no_code_asks_a_part_for_an_attribute():
         calls = ast.walk(ast.parse(path.read_text()))
         found += [f"{where}:{node.lineno}" for node in calls if asked(node) in parts]
     assert found == []
+
+
+# ---- what is refused when data are there: shapes ---------------------------------------------------------------------
+
+
+def gate_of(**more):
+    own = {"init": no_init, "log_probs": lambda p, x: jax.nn.log_softmax(no_apply(p, x), 0)}
+    return types.SimpleNamespace(**{**own, **more})
+
+
+def family_of(log_prob):
+    return types.SimpleNamespace(log_prob=log_prob, mean=lambda eta: eta)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (
+            {"gate": gate_of(log_probs=lambda p, x: jax.nn.log_softmax(no_apply(p, x).T, 1))},
+            r"^gate: log_probs: shape \(24, 2\) was given; want \(2, 24\), experts first",
+        ),
+        ({"gate": gate_of(penalized=lambda params: {})}, "^gate: penalized of .* returned {}; want a tree like params"),
+        ({"gate": gate_of(penalized=lambda params: {"a": 1})}, "^gate: penalized of .*; want a tree like params of True"),
+        ({"expert": record(trainable=lambda params: ["a"])}, "^expert: trainable of .*; want a tree like params of True"),
+        (
+            {"family": family_of(lambda y, eta, phi: -jnp.square(y - eta).sum(axis=0))},
+            r"^family: log_prob: shape \(24,\) was given; want \(2, 24\), experts first",
+        ),
+    ],
+)
+def test_a_part_that_speaks_in_another_shape_is_refused(parts, message):
+    for fit in (moejax.fit_em(model_of(**parts)), moejax.fit_gradient(model_of(**parts), losses.nll())):
+        with pytest.raises(ValueError, match=message):
+            fit(KEY, X, Y)
+
+
+def test_numbers_that_a_record_begins_with_may_be_of_python():
+    gate = gate_of(init=lambda key, n_experts, x: {**no_init(key, n_experts, x), "unused": 1.0})
+    assert np.isfinite(moejax.fit_em(model_of(gate=gate), max_iter=1)(KEY, X, Y).objective)
+
+
+def test_a_loss_that_asks_for_prepared_inputs_twice_is_told_what_to_call():
+    class Twice(losses.Loss):
+        def value(self, model, params, data, weights):
+            return (weights * (model.predict(params, data.x) - data.y)).sum()
+
+    with pytest.raises(ValueError, match=r"^x: prepared inputs were given .* want .*model\.mean\(params, data\.x"):
+        moejax.fit_gradient(model_of(), Twice(), steps=1)(KEY, X, Y)
+
+
+class Endless(moejax.solvers.LossSolver):
+    def init(self, task):
+        return task.params
+
+    def step(self, task, params):
+        return params
+
+
+@pytest.mark.parametrize(
+    ("solver", "message"),
+    [
+        (Endless, "^solver: .* has no n_steps and no done, and would never end"),
+        (lambda fit: 3, "^solver: .* made 3; want a class that inherits"),
+        (3, "^solver: 3 was given; want a class"),
+    ],
+)
+def test_what_is_no_solver_is_refused(solver, message):
+    with pytest.raises(ValueError, match=message):
+        moejax.solvers.fit_with(solver, model_of())
