@@ -164,8 +164,8 @@ def _shapes(model: Model, structure: Any, signature: tuple[Any, ...]) -> tuple[A
 def _check_marks(model: Model, params: Any) -> None:
     """Raise ValueError for a part whose `trainable` or `penalized` is no tree like its params."""
     for name, part in model.parts.items():
-        for mark in ("trainable", "penalized"):
-            given = getattr(part, mark)(params[name])
+        for mark, marked in (("trainable", part.trainable), ("penalized", part.penalized)):
+            given = marked(params[name])
             want: Any = jax.tree.structure(params[name])
             if want != jax.tree.structure(given) or not all(
                 isinstance(leaf, bool | np.bool_) for leaf in jax.tree.leaves(given)
