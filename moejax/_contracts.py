@@ -356,6 +356,9 @@ def check_capabilities(part: Contract) -> None:
                 f"want {_listed(known[name])}, or {name} = False"
             )
     served = {method for name in declared for method in known[name]}
+    # Where a property says which instances have a capability, the others may have its methods.
+    decided = {name for name in known if name not in declared and isinstance(_declaration(part, name), property)}
+    served |= {method for name in decided for method in known[name]}
     for method in dict.fromkeys(m for methods in known.values() for m in methods):
         if method in served or not _has(part, method):
             continue
@@ -370,6 +373,12 @@ def check_capabilities(part: Contract) -> None:
         there = [m for m in known[name] if m not in absent]
         wanted = "both, or neither" if len(known[name]) == 2 else f"all of {_listed(known[name])}, or none"
         raise ValueError(f"{part.role}: {part!r} has {_listed(there)} and no {' and no '.join(absent)}; want {wanted}")
+
+
+def _declaration(part: Any, name: str) -> Any:
+    """What a class in the place of the base class says of a capability; None for nothing, and for a user's record."""
+    own = [cls for cls in type(part).__mro__ if name in vars(cls)]
+    return vars(own[0])[name] if len(own) > 1 and not isinstance(part, Record) else None
 
 
 def _has(part: Any, method: str) -> bool:

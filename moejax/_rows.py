@@ -96,30 +96,36 @@ class Rows(NamedTuple):
         return jax.lax.map(lambda each: function(self.block(*each[:2]), *each[2:]), (self.blocks, numbers, *more))
 
 
-def by_block(function: Callable[..., Any], arrays: int, *rows: Any) -> Any:
-    """What a function of rows returns for each row, n leading, computed block by block where there are many rows.
+def by_block(function: Callable[..., Any], arrays: int, params: Any, *rows: Any) -> Any:
+    """What a function of params and rows returns for each row, n leading, block by block where there are many rows.
 
-    arrays: how many arrays of n numbers the function works in. rows: pytrees of arrays with n leading, or None.
+    arrays: how many arrays of n numbers the function works in. rows: pytrees of arrays with n leading; others, and None, are
+    the same for all blocks.
     """
-    leaves = jax.tree.leaves(rows)
+    leaves, structure = jax.tree.flatten(rows)
     n = leaves[0].shape[0]
-    wide = max((v.shape[1] for v in leaves if v.ndim == 2), default=1)
+    long = [np.ndim(v) > 0 and v.shape[0] == n for v in leaves]
+    wide = max((v.shape[1] for v in leaves if np.ndim(v) == 2), default=1)
     m = block_size(n, wide, arrays, leaves[0].dtype)
-    if m == 0:
-        return function(*rows)
+    if m == 0 or m >= n:
+        return function(params, *rows)
 
-    def part(first: int, end: int) -> Any:
-        return jax.tree.map(lambda v: v[first:end], rows)
+    def of(taken: list[Any]) -> Any:
+        rest = iter(taken)
+        block = [next(rest) if is_long else v for v, is_long in zip(leaves, long, strict=True)]
+        return function(params, *jax.tree.unflatten(structure, block))
+
+    def part(first: int, end: int) -> list[Any]:
+        return [v[first:end] for v, is_long in zip(leaves, long, strict=True) if is_long]
 
     count = n // m
-    if any(_checks.is_traced(v) for v in leaves):
-        whole = jax.tree.map(lambda v: v.reshape(count, m, *v.shape[1:]), part(0, count * m))
-        found = jax.lax.map(lambda each: function(*each), whole)
+    if any(_checks.is_traced(v) for v in jax.tree.leaves((params, leaves))):
+        found = jax.lax.map(of, [v.reshape(count, m, *v.shape[1:]) for v in part(0, count * m)])
         pieces = [jax.tree.map(lambda v: v.reshape(count * m, *v.shape[2:]), found)]
     else:  # outside of a program every loop would be compiled anew
-        pieces = [function(*part(i * m, (i + 1) * m)) for i in range(count)]
+        pieces = [of(part(i * m, (i + 1) * m)) for i in range(count)]
     if n % m:
-        pieces.append(function(*part(count * m, n)))
+        pieces.append(of(part(count * m, n)))
     return jax.tree.map(lambda *each: jnp.concatenate(each), *pieces)
 
 

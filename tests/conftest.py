@@ -17,7 +17,8 @@ os.environ["MOEJAX_CACHE"] = "off"  # the user's folder is none of the tests'
 AS_USERS_COMPILE = {
     *("test_gradient", "test_neural", "test_proximal", "test_readme", "test_sweep", "test_tied", "test_versus_r"),
 }
-_MAPS = Path("/proc/self/maps")
+_MAPS, _STATM = Path("/proc/self/maps"), Path("/proc/self/statm")
+_MUCH_MEMORY = 1.2e9
 _MANY_MAPS = 20_000  # of memory, of which Linux lets a process have 65,530
 
 
@@ -69,14 +70,20 @@ def quick_options():
 def compilation(request):
     """Programs compiled quickly, but for some files; and not too many at once.
 
-    Every compiled program keeps some maps of memory, and the compiler crashes where a process has no more.
+    Every compiled program keeps memory, and some maps of it, and the compiler crashes where a process has no more.
     """
     quick = request.module.__name__ not in AS_USERS_COMPILE
     with quickly_compiled() if quick else contextlib.nullcontext():
         yield
-    if _MAPS.exists() and len(_MAPS.read_text().splitlines()) > _MANY_MAPS:
+    if _MAPS.exists() and (len(_MAPS.read_text().splitlines()) > _MANY_MAPS or _resident() > _MUCH_MEMORY):
+        importlib.import_module("moejax.sweeps._program")._executables.clear()
         jax.clear_caches()
         gc.collect()
+
+
+def _resident():
+    """Bytes of memory that this process holds."""
+    return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.fixture

@@ -78,6 +78,14 @@ class Expert(Part):
 
     # ---- required -----------------------------------------------------------------------------------------------
 
+    @property
+    def inits_by_shape(self) -> bool:
+        """Whether `init` looks at shapes and types of x alone; by default no.
+
+        Only then are rows added that fill up a program, copies of real ones of weight 0.
+        """
+        return False
+
     @abc.abstractmethod
     def init(self, key: RandomKey, n_experts: int, x: Features) -> Params:
         """Return the params of all experts.

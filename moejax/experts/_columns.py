@@ -144,6 +144,11 @@ class Zeroed(Expert):
     is_divided = True
 
     @property
+    def inits_by_shape(self) -> bool:
+        """Whether the `init` of the divided experts looks at shapes alone."""
+        return self.expert.inits_by_shape
+
+    @property
     def declares_penalized(self) -> bool:
         """Whether the divided experts say which arrays are penalised."""
         return self.expert.declares_penalized

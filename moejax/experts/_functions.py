@@ -24,6 +24,8 @@ class Functions(Expert):
 
     each: tuple[Callable[[Any], jax.Array], ...]
 
+    inits_by_shape = True
+
     def init(self, key: jax.Array, n_experts: int, x: Any) -> dict[str, jax.Array]:
         """Return no params; raise ValueError unless there are as many functions as experts."""
         if len(self.each) != n_experts:

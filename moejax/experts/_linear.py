@@ -34,6 +34,7 @@ class Linear(Expert):
     init_scale: float = 1.0
     choices: Choices | None = None
     is_linear = True
+    inits_by_shape = True
     has_linear_terms = True
 
     @property

@@ -14,6 +14,8 @@ from moejax.experts._base import Expert
 class Predictions(Expert):
     """Predictors that come with the inputs; made by `predictions`."""
 
+    inits_by_shape = True
+
     def init(self, key: jax.Array, n_experts: int, x: jax.Array) -> dict[str, jax.Array]:
         """Return no params; raise ValueError unless x has a column for each expert."""
         if x.shape[1] != n_experts:

@@ -62,6 +62,7 @@ class Tied(Expert):
     groups: int = 3
     init_scale: float = 1.0
     has_m_step = True
+    inits_by_shape = True
     has_begin = True
     has_distribution = True
     has_linear_terms = True

@@ -31,6 +31,7 @@ class Confidence(Gate):
     coefficients: tuple[tuple[float, ...], ...] | None = None  # of each expert, the intercept last
     temperature: float = 1.0
     has_linear_terms = True
+    inits_by_shape = True
 
     @property
     def hyper(self) -> dict[str, float]:

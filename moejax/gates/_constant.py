@@ -18,6 +18,7 @@ class Constant(Gate):
     """Proportions that are trained and see no input; made by `constant`."""
 
     takes_any_array = True
+    inits_by_shape = True
     has_m_step = True
     has_linear_terms = True
 

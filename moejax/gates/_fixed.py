@@ -28,6 +28,7 @@ class Fixed(Gate):
 
     proportions: tuple[float, ...] | None = None
     takes_any_array = True
+    inits_by_shape = True
 
     def init(self, key: jax.Array, n_experts: int, x: Any) -> Params:
         """Return the logarithms of the proportions, (K,)."""

@@ -32,6 +32,7 @@ class Gaussian(Gate):
     shared: bool = False
     ridge: float = 0.01
     has_m_step = True
+    inits_by_shape = True
     has_gradient = True
     models_inputs = True
 

@@ -121,6 +121,7 @@ class Hierarchical(Gate):
     tree: Any
     init_scale: float = 1.0
     is_linear = True
+    inits_by_shape = True
     has_linear_terms = True
 
     @property

@@ -34,6 +34,7 @@ class Softmax(Gate):
     reference: bool = False
     init_scale: float = 1.0
     is_linear = True
+    inits_by_shape = True
     has_linear_terms = True
 
     @property

@@ -116,7 +116,7 @@ class Model:
         jax.Array, (n,) or (n, m)
             Predictions. A top-1 gate uses the mean of one expert alone; `categorical` gives class probabilities (n, C).
         """
-        return self._by_block(lambda x, offset: self.mean(params, self.prepare(x), offset), x, offset)
+        return self._by_block(lambda params, x, offset: self.mean(params, self.prepare(x), offset), params, x, offset)
 
     def expert_predictions(self, params: Params, x: Features, offset: OffsetLike | None = None) -> Rowwise:
         """Return the mean of each expert.
@@ -136,10 +136,10 @@ class Model:
             Means.
         """
 
-        def means(x: Any, offset: Any) -> jax.Array:
+        def means(params: Any, x: Any, offset: Any) -> jax.Array:
             return jnp.swapaxes(self.means(params, self.prepare(x), offset), 0, 1)
 
-        return self._by_block(means, x, offset)
+        return self._by_block(means, params, x, offset)
 
     def gate_probs(self, params: Params, x: Features) -> Float[Array, "n K"]:
         """Return P(expert | x), soft for every gate.
@@ -156,7 +156,7 @@ class Model:
         jax.Array, (n, K)
             Probabilities, of sum 1 over experts.
         """
-        return self._by_block(lambda x: jnp.exp(self.log_gate(params, self.prepare(x))).T, x)
+        return self._by_block(lambda params, x: jnp.exp(self.log_gate(params, self.prepare(x))).T, params, x)
 
     def log_prob(self, params: Params, x: Features, y: OutputsLike, offset: OffsetLike | None = None) -> Float[Array, " n"]:
         """Return log p(y | x), the log density or log mass of the mixture for each row.
@@ -183,10 +183,10 @@ class Model:
             If the model has no family.
         """
 
-        def each(x: Any, y: jax.Array, offset: Any) -> jax.Array:
+        def each(params: Any, x: Any, y: jax.Array, offset: Any) -> jax.Array:
             return jax.nn.logsumexp(self.log_joint(params, self.prepare(x), y, offset), axis=0)
 
-        return self._by_block(each, x, jnp.asarray(y), offset)
+        return self._by_block(each, params, x, jnp.asarray(y), offset)
 
     def responsibilities(
         self,
@@ -226,12 +226,12 @@ class Model:
         The responsibility of expert k for a row is g_k(x) f(y; eta_k(x), phi_k) / p(y | x).
         """
 
-        def each(x: Any, y: jax.Array, offset: Any, leader: Any = None) -> jax.Array:
+        def each(params: Any, x: Any, y: jax.Array, offset: Any, leader: Any = None) -> jax.Array:
             return jax.nn.softmax(self.grouped_log_joint(params, Data(self.prepare(x), y, offset, leader)), axis=0).T
 
         if groups is not None:  # a group may lie anywhere among the rows
-            return each(x, jnp.asarray(y), offset, leaders(groups))
-        return self._by_block(each, x, jnp.asarray(y), offset)
+            return each(params, x, jnp.asarray(y), offset, leaders(groups))
+        return self._by_block(each, params, x, jnp.asarray(y), offset)
 
     def sample(self, key: RandomKey, params: Params, x: Features, offset: OffsetLike | None = None) -> Outputs:
         """Return a draw of y for each row, from the density of `log_prob`.
@@ -266,11 +266,11 @@ class Model:
         draws = family.sample(family_key, self.eta(params, inputs, offset), self.phi(params))
         return draws[chosen, jnp.arange(draws.shape[1])]
 
-    def _by_block(self, function: Callable[..., jax.Array], x: Any, *rows: Any) -> jax.Array:
+    def _by_block(self, function: Callable[..., jax.Array], params: Any, x: Any, *rows: Any) -> jax.Array:
         if isinstance(x, Inputs):
             self.prepare(x)  # which refuses it
         rows = jax.tree.map(jnp.asarray, rows)
-        found: jax.Array = by_block(function, _WORK_ARRAYS * self.n_experts, floating(x), *rows)
+        found: jax.Array = by_block(function, _WORK_ARRAYS * self.n_experts, params, floating(x), *rows)
         return found
 
     # ---- inside: experts lead, rows last ------------------------------------------------------------------------

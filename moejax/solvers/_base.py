@@ -20,7 +20,15 @@ class Solver(abc.ABC):
     Notes
     -----
     Required: `init`, `step`, `done`, `finish`. Optional, with a default: `end`, `n_steps`.
+
+    Parameters
+    ----------
+    fit : Configured
+        The fit whose steps these are: its `model`, `loss` and `penalties`.
     """
+
+    def __init__(self, fit: Any):
+        self.fit = fit
 
     @property
     def n_steps(self) -> int | None:
@@ -125,14 +133,34 @@ def run(solver: Solver, task: Any) -> Any:
     pytree
         What its `end` keeps of the last state.
     """
+
+    def stepped(task: Any, state: Any) -> Any:
+        after = jax.tree.map(jnp.asarray, solver.step(task, state))
+        _check_same(solver, state, after)
+        return after
+
     if solver.n_steps is not None:
-        last, _ = jax.lax.scan(lambda state, _: (solver.step(task, state), None), solver.init(task), length=solver.n_steps)
+        first = jax.tree.map(jnp.asarray, solver.init(task))
+        last, _ = jax.lax.scan(lambda state, _: (stepped(task, state), None), first, length=solver.n_steps)
         return solver.end(last)
 
     def step(task: Any, state: Any) -> _lanes.Turn:
-        state = solver.step(task, state)
+        state = stepped(task, state)
         over = solver.done(state)
         return _lanes.Turn(state, over, jnp.zeros((), jnp.int32), solver.end(state), over)
 
     ends = _lanes.run(_lanes.Loop(solver.init, step, 1), task)
     return jax.tree.map(lambda v: v[0], ends)
+
+
+def _check_same(solver: Solver, before: Any, after: Any) -> None:
+    """Raise ValueError for a step that returns a state of another structure, or with arrays of other shapes or types."""
+    have, want = (jax.tree_util.tree_leaves_with_path(state) for state in (after, before))
+    told = [{jax.tree_util.keystr(path): (leaf.shape, leaf.dtype) for path, leaf in leaves} for leaves in (have, want)]
+    for name in dict.fromkeys([*told[1], *told[0]]):
+        new, old = (each.get(name) for each in told)
+        if new != old:
+            given, wanted = (f"{v[1]}{list(v[0])}" if v else "nothing" for v in (new, old))
+            raise ValueError(
+                f"solver: step of {solver!r} returned {given} at state{name}; want {wanted}, as before the step"
+            )

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from moejax import _cache, _rows
+from moejax import _cache, _rows, penalties
 from moejax._rows import Rows
 from moejax.model import Data, Model
 from moejax.solvers import _shared
@@ -201,8 +201,11 @@ class Configured(abc.ABC):
 
     @property
     def takes_padding(self) -> bool:
-        """Whether rows of weight 0 may be added below the face, so that tables share programs; by default yes."""
-        return True
+        """Whether rows of weight 0 may be added below the face, so that tables share programs.
+
+        Not where a part may look at rows when it begins, nor for a loss that may look at rows of weight 0.
+        """
+        return self.model.expert.inits_by_shape and self.model.gate.inits_by_shape and self.loss.has_sums
 
     @property
     def uneven(self) -> bool:
@@ -248,7 +251,7 @@ class Configured(abc.ABC):
         jax.Array, ()
             A mean over rows.
         """
-        loss: jax.Array = self.loss.value(self.model, params, data._replace(hyper=hyper), weights)
+        loss: jax.Array = self.loss.value(self.model, params, data._replace(hyper={**self.loss.hyper, **hyper}), weights)
         return loss + _shared.penalty(self, params, hyper)
 
     def score(self, params: Any, x: Any, y: jax.Array, weights: Any, offset: Any = None, groups: Any = None) -> jax.Array:
@@ -291,12 +294,16 @@ class Configured(abc.ABC):
     def check_hyper(self, hyper: Hyper) -> None:
         """Raise ValueError for a name that means nothing here, or a number that it cannot have (any shape is taken).
 
+        Penalties that bring coefficients to 0 have to be in an order in which their proximal steps are that of their sum.
+
         Parameters
         ----------
         hyper : dict
             Numbers by name.
         """
         _shared.check_hyper(self, hyper)
+        if self.has_exact_zeros:
+            penalties.check_order([p for p, _ in _shared.used(self, hyper)])
 
     def check_data(
         self, x: Any, y: Any, weights: Any = None, offset: Any = None, groups: Any = None, start: Any = None
@@ -319,6 +326,8 @@ class Configured(abc.ABC):
             Where to start: params, or responsibilities.
         """
         _shared.checked_rows(self, x, y, weights, offset, groups, start)
+        if groups is not None and not self.loss.takes_groups:
+            raise ValueError(f"groups: given for {self.loss!r}, which has no experts to share; want losses.nll()")
 
 
 @_cache.jit

@@ -84,14 +84,9 @@ class LossSolver(Solver):
     It has the loss, its gradient, proximal steps, and the `Fit` of some params. One's own adds `init`, `step` and `done`, or
     the number `n_steps`.
 
-    Parameters
-    ----------
-    fit : Configured
-        The fit whose steps these are: its `model`, `loss` and `penalties`.
     """
 
-    def __init__(self, fit: Configured):
-        self.fit = fit
+    fit: Configured
 
     def done(self, state: Any) -> jax.Array:
         """Return False: all `n_steps` are taken."""
@@ -121,12 +116,12 @@ class LossSolver(Solver):
         def mean(params: Any) -> jax.Array:
             # What a block's sums were made of is computed again for its gradient, so that no array is as long as the rows.
             sums = jax.checkpoint(lambda block: loss.sums(model, params, self._data(task, block), block.weights))
-            value: jax.Array = loss.of_sums(model, params, rows.sum(sums), task.total, task.hyper)
+            value: jax.Array = loss.of_sums(model, params, rows.sum(sums), task.total, self._hyper(task))
             return value
 
         return mean
 
-    def value_and_gradient(self, task: Task, params: Any) -> tuple[jax.Array, Any]:
+    def value_and_gradient(self, task: Task, params: Any, step: jax.Array | None = None) -> tuple[jax.Array, Any]:
         """Return the mean loss and its gradient, 0 for numbers that are not trained.
 
         Parameters
@@ -135,6 +130,8 @@ class LossSolver(Solver):
             What the fit is given.
         params : dict
             Params of the model.
+        step : jax.Array or None, default None
+            The number of the step, for the noise of a gate that has any. None for no noise.
 
         Returns
         -------
@@ -144,7 +141,7 @@ class LossSolver(Solver):
             Like params.
         """
         trained, rest = split(params, self.fit.model.trainable(params))
-        value, gradient = jax.value_and_grad(lambda trained: self.loss(task)(merge(trained, rest)))(trained)
+        value, gradient = jax.value_and_grad(lambda trained: self.loss(task, step)(merge(trained, rest)))(trained)
         return value, merge(gradient, jax.tree.map(jnp.zeros_like, rest))
 
     def prox(self, task: Task, params: Any, size: Any) -> Any:
@@ -223,9 +220,13 @@ class LossSolver(Solver):
             converged=ended | (kkt <= tol),
         )
 
+    def _hyper(self, task: Task) -> Hyper:
+        """The numbers of the fit, with the defaults of the loss where they are not given."""
+        return {**self.fit.loss.hyper, **task.hyper}
+
     def _data(self, task: Task, block: Block) -> Data:
         inputs = self.fit.model.prepare(block.x) if task.inputs is None else task.inputs
-        return Data(inputs, block.y, block.offset, block.leader, task.total, block.division, hyper=task.hyper)
+        return Data(inputs, block.y, block.offset, block.leader, task.total, block.division, hyper=self._hyper(task))
 
     def _key(self, task: Task, step: jax.Array | None) -> jax.Array | None:
         return None if task.noise is None or step is None else jax.random.fold_in(task.noise, step)
@@ -286,5 +287,5 @@ class Descent(LossSolver):
         batches = Batches(fit.model, fit.batch_size, *task.batches, task.total)  # type: ignore[arg-type, call-arg]
         order = batches.order(state.step, state.order)
         data, weights = batches.take(state.step, order)
-        data = data._replace(hyper=task.hyper, key=self._key(task, state.step))
+        data = data._replace(hyper=self._hyper(task), key=self._key(task, state.step))
         return order, lambda params: fit.loss.value(fit.model, params, data, weights)

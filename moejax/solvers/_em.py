@@ -142,11 +142,6 @@ class EMFit(Configured):
             return min(self.block_size, len(y))
         return super().rows_in_block(x, y, leader)
 
-    def check_hyper(self, hyper: Hyper) -> None:
-        """Raise ValueError as `Configured.check_hyper` does, and for penalties in an order that has no M-step."""
-        super().check_hyper(hyper)
-        penalties.check_order([p for p, _ in _shared.used(self, hyper)])
-
     def check_data(
         self, x: Any, y: Any, weights: Any = None, offset: Any = None, groups: Any = None, start: Any = None
     ) -> None:

@@ -162,7 +162,9 @@ class GradientFit(Configured):
         """
         hyper = {} if hyper is None else hyper
         self.check_hyper(hyper)
-        data = Data(self.model.prepare(x), y, offset, total=total_weight(weights, y), key=key, hyper=hyper)
+        data = Data(
+            self.model.prepare(x), y, offset, total=total_weight(weights, y), key=key, hyper={**self.loss.hyper, **hyper}
+        )
         return self.stepped(state, lambda params: self.loss.value(self.model, params, data, normalized(weights, y)), hyper)
 
     @property
@@ -172,11 +174,8 @@ class GradientFit(Configured):
 
     @property
     def takes_padding(self) -> bool:
-        """Whether rows of weight 0 may be added below the face.
-
-        Not where batches or noise are drawn for each row, nor for a loss that may look at rows of weight 0.
-        """
-        return self.batch_size is None and not self.model.gate.is_noisy and self.loss.has_sums
+        """Whether rows of weight 0 may be added below the face: not where batches or noise are drawn for each row."""
+        return super().takes_padding and self.batch_size is None and not self.model.gate.is_noisy
 
     @property
     def uneven(self) -> bool:
@@ -197,19 +196,11 @@ class GradientFit(Configured):
 
     # ---- checks, on the host ------------------------------------------------------------------------------------
 
-    def check_hyper(self, hyper: Hyper) -> None:
-        """Raise ValueError as `Configured.check_hyper` does, and for penalties in an order that has no proximal step."""
-        super().check_hyper(hyper)
-        if self.has_exact_zeros:
-            penalties.check_order([p for p, _ in _shared.used(self, hyper)])
-
     def check_data(
         self, x: Any, y: Any, weights: Any = None, offset: Any = None, groups: Any = None, start: Any = None
     ) -> None:
         """Raise ValueError unless these can be fitted by this model; see `__call__`."""
         n = _shared.checked_rows(self, x, y, weights, offset, groups, start)
-        if groups is not None and not self.loss.takes_groups:
-            raise ValueError(f"groups: given for {self.loss!r}, which has no experts to share; want losses.nll()")
         if groups is not None and self.batch_size is not None:
             raise ValueError("groups: given beside batch_size, whose batches would tear them; want batch_size=None")
         if self.batch_size is not None and self.batch_size > n:

@@ -18,6 +18,7 @@ from moejax.solvers._base import Solver
 from moejax.solvers._configured import Configured, Hyper
 from moejax.solvers._descent import LossSolver
 from moejax.solvers._gradient import begin
+from moejax.solvers._sequence import is_hashable
 
 _WORK_ARRAYS = 8  # arrays of (K, n) that a step is taken to make
 
@@ -61,11 +62,8 @@ class OwnFit(Configured):
 
     @property
     def takes_padding(self) -> bool:
-        """Whether rows of weight 0 may be added below the face.
-
-        Not where noise is drawn for each row, nor for a loss that may look at rows of weight 0.
-        """
-        return not self.model.gate.is_noisy and self.loss.has_sums
+        """Whether rows of weight 0 may be added below the face: not where noise is drawn for each row."""
+        return super().takes_padding and not self.model.gate.is_noisy
 
     def work_bytes(self, y: jax.Array) -> int:
         """Return about how much memory a step of one fit works in: see `Configured.work_bytes`."""
@@ -109,7 +107,7 @@ def fit_with(
     ValueError
         If the model does not have the loss, or for a solver that is none or would never end.
     """
-    if not callable(solver):
+    if not callable(solver) or not is_hashable(solver):
         raise ValueError(f"solver: {solver!r} was given; want a class that inherits moejax.solvers.Solver")
     loss = losses.squared_error() if loss is None else losses.completed(loss)
     _shared.check_parts(model)
@@ -120,6 +118,6 @@ def fit_with(
     made = solver(fit)
     if not isinstance(made, Solver):
         raise ValueError(f"solver: {solver!r} made {made!r}; want a class that inherits moejax.solvers.Solver")
-    if made.n_steps is None and type(made).done in (LossSolver.done, Solver.done):
+    if made.n_steps is None and type(made).done is LossSolver.done:
         raise ValueError(f"solver: {solver!r} has no n_steps and no done, and would never end; want one of them")
     return fit

@@ -62,7 +62,9 @@ def one_start(start: Any, params: Any, responsibilities: Any) -> Iterator[Any]:
             "start_responsibilities: a dict was given; want an array (n, K) or a function of x, or start_params"
         )
     try:
-        yield named[given[0]] if given else None
+        begin = named[given[0]] if given else None
+        # Without what a number in `hyper` adds to params, so that those of any fit may be given.
+        yield {name: begin[name] for name in begin if name in PARTS} if isinstance(begin, dict) else begin
     except ValueError as error:
         if given and given[0] != "start" and re.match(r"start\b", str(error)):
             raise ValueError(given[0] + str(error).removeprefix("start")) from error
@@ -80,7 +82,12 @@ def arrays(
     dtype = jax.tree.leaves(x)[0].dtype
     y, weights, offset = (None if v is None else array(v, dtype) for v in (y, weights, offset))
     hyper = {name: array(value, np.int32 if name == "restart" else dtype) for name, value in hyper.items()}
-    return x, y, hyper, weights, offset, None if groups is None else leaders(groups), _copied(start)
+    return x, y, hyper, weights, offset, None if groups is None else leaders(groups), _started(start, dtype)
+
+
+def _started(start: Any, dtype: Any) -> Any:
+    """Params, or responsibilities as an array, that nobody else changes."""
+    return start if start is None else _copied(start) if isinstance(start, dict) else array(start, dtype)
 
 
 def _own(x: Any) -> Any:
@@ -142,7 +149,8 @@ def checked_rows(fit: Any, x: Any, y: Any, weights: Any, offset: Any, groups: An
 
 def score(model: Any, loss: Any, params: Any, x: Any, y: jax.Array, weights: Any, offset: Any, groups: Any) -> jax.Array:
     """The weighted mean loss without penalties, by which selection compares: lower is better."""
-    data = Data(model.prepare(x), y, offset, None if groups is None else leaders(groups))
+    leader = None if groups is None else leaders(groups)
+    data = Data(model.prepare(x), y, offset, leader, hyper=dict(loss.hyper))
     mean: jax.Array = loss.score(model, params, data, normalized(weights, y))
     return mean
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from moejax import _cache, _keys
 from moejax._rows import padded_size
+from moejax.solvers import Configured, Path
 from moejax.sweeps._axes import NO_SAMPLE, ROW_AXES
 from moejax.sweeps._inputs import STREAMS, Inputs, padded, typed
 
@@ -67,7 +68,7 @@ def fit_member(fit: Callable[..., Any], values: dict[str, jax.Array], shared: In
 
 def _fitted(fit: Any, shared: Inputs, hyper: dict[str, Any], weights: Any, start: Any) -> Any:
     """Return what a fit of this library returns, without its checks, or a function of the user's own."""
-    if hasattr(fit, "solve"):
+    if isinstance(fit, Configured | Path):
         return fit.solve(shared.key, hyper, *fit.laid(shared.x, shared.y, weights, shared.offset, shared.leader, start))
     more = {"weights": weights, "offset": shared.offset, "groups": shared.leader, "start": start}
     return fit(shared.key, shared.x, shared.y, hyper, **{name: v for name, v in more.items() if v is not None})

@@ -128,7 +128,7 @@ class Sweeper:
             )
         if start is not None and len(self.axes.get("restart", ())) > 1:
             raise ValueError(
-                "start: params given beside the axis 'restart' would make all restarts the same; want only one of the two"
+                "start: given beside the axis 'restart', whose starts it would replace; want only one of the two"
             )
         starts = self._resolved(x) if self.divisions else [start]
         if hasattr(self.fit, "check_data"):

@@ -395,3 +395,53 @@ class Endless(moejax.solvers.LossSolver):
 def test_what_is_no_solver_is_refused(solver, message):
     with pytest.raises(ValueError, match=message):
         moejax.solvers.fit_with(solver, model_of())
+
+
+class Grows(moejax.solvers.LossSolver):
+    """Its state begins with a whole number that becomes another."""
+
+    def init(self, task):
+        return {"params": task.params, "size": 1}
+
+    def step(self, task, state):
+        return {"params": state["params"], "size": state["size"] * 0.5}
+
+    def done(self, state):
+        return state["size"] < 0.1
+
+
+def test_a_step_that_returns_another_kind_of_state_is_refused():
+    fit = moejax.solvers.fit_with(Grows, model_of())
+    with pytest.raises(ValueError, match=r"^solver: step of .* returned float32\[\] at state\['size'\]; want int32\[\]"):
+        fit(KEY, X, Y)
+
+
+def test_a_fit_by_ones_own_solver_refuses_what_others_do():
+    fit = moejax.solvers.fit_with(OWN["Ista"], model_of())
+    with pytest.raises(ValueError, match=r"^groups: given for SquaredError"):
+        fit(KEY, X, Y, groups=np.arange(N) // 2)
+    order = [penalties.l2("experts"), penalties.l1("experts")]
+    with pytest.raises(ValueError, match="penalt"):
+        moejax.solvers.fit_with(OWN["Ista"], model_of(), penalty=order)(KEY, X, Y, {"l1_experts": 0.1, "l2_experts": 0.1})
+
+
+class Scaled(moejax.losses.Loss):
+    """A loss with a number of its own."""
+
+    hyper = {"delta": 2.0}  # noqa: RUF012
+
+    def value(self, model, params, data, weights):
+        return data.hyper["delta"] * (weights * jnp.square(model.mean(params, data.x) - data.y)).sum()
+
+
+def test_the_numbers_of_a_loss_have_their_defaults_where_they_are_not_given():
+    fit = moejax.fit_gradient(model_of(), Scaled(), steps=1)
+    one, two = (fit(KEY, X, Y, hyper, start_params=fit.init_state(KEY, X).params) for hyper in ({"delta": 1.0}, {}))
+    assert float(two.history[0]) == pytest.approx(2 * float(one.history[0]), rel=1e-6)
+    grid = moejax.sweep(fit, {"fold": 2}, progress=False)(KEY, X, Y)
+    assert np.isfinite(grid.held_out).all()
+
+
+def test_a_balanced_loss_of_ones_own_is_fitted():
+    fit = moejax.fit_gradient(model_of(), losses.balanced(OWN["AbsoluteError"]()), steps=1)
+    assert np.isfinite(fit(KEY, X, Y).objective)

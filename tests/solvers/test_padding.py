@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -84,3 +85,46 @@ def test_padded_sizes_are_few():
 def test_sixty_four_rows_and_one_more_have_other_sizes():
     assert padded_size(64) == 64
     assert padded_size(65) > 65
+
+
+# ---- what may look at rows is not given others ---------------------------------------------------------------------------
+
+
+class LooksAtAllRows(moejax.losses.Loss):
+    """A mean that ignores weights, as a user's own may."""
+
+    def value(self, model, params, data, weights):
+        return jnp.abs(model.mean(params, data.x) - data.y).mean()
+
+
+class BeginsAtTheMean(moejax.gates.Gate):
+    """A gate whose params begin at what the rows have in common."""
+
+    def init(self, key, n_experts, x):
+        return {"centre": x.mean(axis=0)}
+
+    def log_probs(self, params, x):
+        return jnp.broadcast_to(jnp.log(0.5), (2, len(x))) + 0 * params["centre"].sum()
+
+    def trainable(self, params):
+        return {"centre": False}
+
+
+@pytest.mark.parametrize("kind", [np.asarray, jnp.asarray], ids=["NumPy", "JAX"])
+def test_parts_and_losses_that_look_at_rows_see_no_others(kind):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(133, 2)).astype(np.float32), rng.normal(size=133).astype(np.float32)
+    x[0] = 9  # the row that would be copied
+    softmax = moejax.moe(moejax.experts.linear(), moejax.gates.softmax(), 2, family=moejax.families.gaussian())
+    own = moejax.moe(moejax.experts.linear(), BeginsAtTheMean(), 2, family=moejax.families.gaussian())
+    key = jax.random.key(0)
+    lone = moejax.fit_gradient(softmax, LooksAtAllRows(), steps=1)
+    state = lone.init_state(key, x)
+    for _ in range(1):
+        state, _ = lone.train_step(state, jnp.asarray(x), jnp.asarray(y))
+    want = np.abs(np.asarray(softmax.predict(state.params, x)) - y).mean()
+    assert float(lone(key, kind(x), kind(y)).objective) == pytest.approx(want, rel=1e-5)
+    grid = moejax.sweep(lone, {"restart": 1}, progress=False)(key, kind(x), kind(y))
+    assert float(grid.fits.objective[0]) == pytest.approx(want, rel=1e-5)
+    for fit in (moejax.fit_em(own, max_iter=1), moejax.fit_gradient(own, moejax.losses.nll(), steps=1)):
+        np.testing.assert_allclose(fit(key, kind(x), kind(y)).params["gate"]["centre"], x.mean(axis=0), rtol=1e-5)

@@ -319,3 +319,14 @@ def test_predictions_in_blocks_are_those_of_each_row(traced, monkeypatch):
             patch.setattr(_rows, "block_size", lambda *_: 17)
             got = jax.jit(lambda *rows, method=method: method(*rows))(*rows) if traced else method(*rows)
         np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-14)
+
+
+def test_predictions_in_blocks_take_params_that_are_traced_and_offsets_of_one_number(monkeypatch):
+    model = moejax.moe(experts.linear(), gates.softmax(), K, family=families.gaussian())
+    params, y = model.init(KEY, X), Y["gaussian"]
+    want = model.predict(params, X, 0.5)
+    size = len(jax.make_jaxpr(lambda params: model.log_prob(params, X, y))(params).eqns)
+    monkeypatch.setattr(_rows, "block_size", lambda *_: 4)  # 22 blocks and a rest
+    np.testing.assert_allclose(model.predict(params, X, 0.5), want, rtol=1e-12)
+    traced = jax.make_jaxpr(lambda params: model.log_prob(params, X, y))(params)
+    assert len(traced.eqns) < 3 * size  # a loop, and the rest

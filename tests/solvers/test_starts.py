@@ -44,6 +44,14 @@ def test_a_rule_of_x_gives_responsibilities():
     np.testing.assert_array_equal(got.objective, want.objective)
 
 
+def test_responsibilities_may_be_a_list_and_params_those_of_a_fit_of_fewer_experts():
+    for fit in FITS.values():
+        got, want = (fit(KEY, X, Y, start_responsibilities=given) for given in (SIDES.tolist(), SIDES))
+        np.testing.assert_array_equal(got.objective, want.objective)
+        fewer = fit(KEY, X, Y, {"n_experts": 1}).params
+        assert np.isfinite(fit(KEY, X, Y, start_params=fewer).objective)
+
+
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize(
     ("start", "message"),
