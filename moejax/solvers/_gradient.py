@@ -119,8 +119,6 @@ class GradientFit(Configured):
         hyper = {} if hyper is None else hyper
         self.check_hyper(hyper)
         params = drawn(self, key, x, hyper, start)
-        if not any(jax.tree.leaves(self.model.trainable(params))):
-            raise ValueError(f"model: nothing in {self.model!r} is trained; want a part that has something to train")
         return self.begun(params, hyper)
 
     def train_step(
@@ -338,6 +336,8 @@ def drawn(fit: Configured, key: jax.Array, x: Any, hyper: Hyper, start: Any = No
         start = {name: start[name] for name in PARTS}
         start = jax.tree.map(lambda leaf, wanted: jnp.asarray(leaf, wanted.dtype), start, like)
     params: Any = fit.model.with_hyper(start, hyper)
+    if not any(jax.tree.leaves(fit.model.trainable(params))):
+        raise ValueError(f"model: nothing in {fit.model!r} is trained; want a part that has something to train")
     return params
 
 
