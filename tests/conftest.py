@@ -12,6 +12,7 @@ import pytest
 from moejax._cache import QUICK_OPTIONS
 
 os.environ["MOEJAX_CACHE"] = "off"  # the user's folder is none of the tests'
+gc.set_threshold(100_000, 20, 50)  # tracing makes millions of objects, and nearly all that there are stay
 
 # What runs longer than it compiles, or is about what users run.
 AS_USERS_COMPILE = {

@@ -84,6 +84,10 @@ class LossSolver(Solver):
     It has the loss, its gradient, proximal steps, and the `Fit` of some params. One's own adds `init`, `step` and `done`, or
     the number `n_steps`.
 
+    Parameters
+    ----------
+    fit : Configured
+        The fit whose steps these are: its `model`, `loss` and `penalties`.
     """
 
     fit: Configured
