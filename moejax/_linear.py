@@ -19,7 +19,7 @@ _PRECISE = jax.lax.Precision.HIGHEST
 _ELIMINATED = 32  # unknowns, up to which elimination is faster
 _CG_STEPS = 16
 _SWEEPS = 30  # of coordinate descent at most
-_SMALL = 1e-4  # of what a round of it moves, beside the largest one, squared
+_SMALL = 1e-6  # of what a round of it moves, beside the largest one, squared
 
 
 def dot(a: jax.Array, b: jax.Array) -> jax.Array:
