@@ -160,12 +160,9 @@ def output_shape(network: Any, key: jax.Array, x: Any) -> tuple[int, ...]:
     return shape
 
 
-def n_rows(x: Any) -> int:
-    n: int = jax.tree.leaves(x)[0].shape[0]
-    return n
-
-
 def penalized_leaves(params: Any) -> Any:
+    """Which leaves of a network are coefficients, a tree like params of True and False: all but biases and scales."""
+
     def seen(path: tuple[Any, ...], leaf: Any) -> bool:
         names = [str(entry.key) for entry in path if hasattr(entry, "key")]  # what boxes a parameter has no key
         return not names or names[-1] not in _FREE

@@ -33,3 +33,9 @@ def replaced(tree: Any, mask: Any, leaves: list[Any]) -> Any:
     """`tree` with the leaves where `mask` is True replaced by `leaves`, in order."""
     new = iter(leaves)
     return jax.tree.map(lambda leaf, m: next(new) if m else leaf, tree, mask)
+
+
+def n_rows(x: Any) -> int:
+    """The number of rows of a pytree of arrays with n leading."""
+    n: int = jax.tree.leaves(x)[0].shape[0]
+    return n

@@ -8,7 +8,8 @@ from typing import Any
 import jax
 
 from moejax._contracts import by_expert
-from moejax._networks import Linen, Nnx, as_network, init_params, n_rows, output_shape, penalized_leaves
+from moejax._networks import Linen, Nnx, as_network, init_params, output_shape, penalized_leaves
+from moejax._trees import n_rows
 from moejax.experts._base import Expert
 
 

@@ -592,19 +592,23 @@ def beside_eta(values: Floats, shared: bool) -> Floats:
 
 
 def like_eta(weights: Float[Array, "K n"], each: Eta) -> Eta:
+    """Weights (K, n) beside numbers like eta, (K, n) or (K, n, m)."""
     return weights[..., None] if each.ndim == 3 else weights
 
 
 def residuals(y: Outputs, location: Eta) -> Eta:
+    """Differences of y and a location like eta. Raises ValueError for a y that is not like the predictions of one expert."""
     _checks.shape("y", y, location.shape[1:], "like an expert's predictions")
     return y - location
 
 
 def over_outputs(each: Eta) -> Float[Array, "K n"]:
+    """The sum over outputs, (K, n), of numbers like eta."""
     return each.sum(axis=2) if each.ndim == 3 else each
 
 
 def check_values(y: OutputsLike, good: Callable[[np.ndarray], np.ndarray], want: str) -> None:
+    """Raise ValueError where some values of y are not good, unless y is traced. want: what they should be."""
     _checks.finite("y", y)
     if _checks.is_traced(y):
         return

@@ -24,6 +24,7 @@ class Spread(NamedTuple):
 
 
 def spread_of(deviance: jax.Array, weights: jax.Array) -> Spread:
+    """The sums over rows of deviances like eta, by weights (K, n)."""
     weights = like_eta(weights, deviance)
     return Spread((weights * deviance).sum(axis=1), jnp.broadcast_to(weights, deviance.shape).sum(axis=1))
 
@@ -132,11 +133,13 @@ def _averages(sums: Spread, shared: bool) -> tuple[jax.Array, jax.Array]:
 
 
 def lowest(values: jax.Array, log_share: float) -> jax.Array:
+    """The lowest log dispersion that the floor allows, of each output."""
     # The largest dispersion is a bound for the others, not something that they should pull on.
     return jax.lax.stop_gradient(values.max(axis=0)) + log_share
 
 
 def raised_to_floor(values: jax.Array, log_share: float, shared: bool) -> jax.Array:
+    """Log dispersions within the floor; shared ones have none."""
     return values if shared else jnp.maximum(values, lowest(values, log_share))
 
 
@@ -154,10 +157,12 @@ def least_log_variance(target: Target) -> jax.Array:
 
 
 def log_weighted_mean(target: Target) -> jax.Array:
+    """The logarithm of the mean of the target, of each output."""
     return jnp.log(jnp.maximum(target.mean, jnp.finfo(target.mean.dtype).tiny))
 
 
 def least_log_dispersion(dtype: Any) -> float:
+    """The lowest log dispersion that this type tells from 0."""
     return math.log(10 * float(jnp.finfo(dtype).eps))
 
 
@@ -170,6 +175,7 @@ def count_free(phi: Params, shared: bool) -> jax.Array:
 
 
 def check_share(name: str, value: Any, of: str) -> None:
+    """Raise ValueError unless a floor is a share between 0 and 1. of: what it is a share of."""
     _checks.positive(name, value)
     if value >= 1:
         raise ValueError(f"{name}: {value} was given; want a share of the largest {of}, below 1")

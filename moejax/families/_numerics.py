@@ -25,6 +25,7 @@ def stirling(a: jax.Array) -> jax.Array:
 
 
 def exp_limit(dtype: Any) -> float:
+    """The exponent beyond which `extended` follows the tangent: a third of the largest that this type has."""
     return math.log(float(jnp.finfo(dtype).max)) / 3
 
 

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from moejax._contracts import by_expert
+from moejax._trees import n_rows
 from moejax.gates._base import Gate
-from moejax.gates._shapes import Params, n_rows
+from moejax.gates._shapes import Params
 
 
 @dataclass(frozen=True)

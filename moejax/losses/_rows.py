@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 
 def held_division(division: jax.Array | None) -> jax.Array:
+    """The responsibilities that a loss holds. Raises ValueError where none were given."""
     if division is None:
         raise ValueError("start: nothing was given for a loss of responsibilities that are held; want them, (n, K)")
     return division

@@ -14,6 +14,7 @@ Columns: TypeAlias = tuple[int, ...] | tuple[str, ...] | str | None  # what a pa
 
 
 def column_tuple(name: str, columns: Any) -> Columns:
+    """Columns as a name, a tuple, or None for all. Raises ValueError for none, or for some that are negative or repeated."""
     if columns is None or isinstance(columns, str):
         return columns
     given = np.asarray(columns)
@@ -26,6 +27,7 @@ def column_tuple(name: str, columns: Any) -> Columns:
 
 
 def columns_of(name: str, x: Any, columns: Columns) -> Any:
+    """The columns of x, or its arrays of these names, that a part sees."""
     if columns is None:
         return x
     if isinstance(columns, str):

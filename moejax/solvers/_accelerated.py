@@ -40,6 +40,7 @@ class _Trial(NamedTuple):
 
 
 def no_momentum(trained: Any, size: float) -> _Momentum:
+    """The state before the first accelerated step. size: the first one that is tried is twice that."""
     one = jnp.ones((), jnp.result_type(*jax.tree.leaves(trained)))
     return _Momentum(trained, one, size * one, 2 * one, jnp.inf * one)
 

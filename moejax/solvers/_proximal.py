@@ -76,6 +76,7 @@ def _scaled(update: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
 
 
 def no_sizes(model: Model, params: Any) -> dict[str, Sizes]:
+    """The running means before the first step, by part."""
     marked = model.penalized(params)
 
     def none(part: str) -> Sizes:

@@ -370,14 +370,8 @@ def effective_sizes(
     ----------
     Kish (1965).
     """
-    if likelihood:
-        return _sizes(jax.nn.softmax(model.grouped_log_joint(params, data), axis=0), weights)
-    share = model.gate_weights(params, data.x)
-    return _sizes(share / share.sum(axis=0), weights)
-
-
-def _sizes(share: jax.Array, weights: jax.Array) -> jax.Array:
-    return (share * weights).sum(axis=1) / jnp.square(weights).sum()
+    sums = told(model, params, data, weights, likelihood)
+    return sums.shares / sums.squares
 
 
 def _needed(model: Model, params: Any) -> Any:

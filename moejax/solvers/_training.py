@@ -28,10 +28,12 @@ class TrainState(NamedTuple):
 
 
 def tree_minus(a: Any, b: Any) -> Any:
+    """The difference of two trees."""
     return jax.tree.map(jnp.subtract, a, b)
 
 
 def tree_dot(a: Any, b: Any) -> jax.Array:
+    """The inner product of two trees."""
     return jnp.stack([jnp.sum(u * v) for u, v in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)]).sum()
 
 
