@@ -171,9 +171,12 @@ def gradient_grid() -> Answer:
 
 
 def em_grid() -> Answer:
-    """EM on the same, all fits. Score: minus the mean over weights of the best objective."""
+    """EM on the same, all fits. Score: minus the mean over weights of the objective that a quarter of the starts reach.
+
+    At some weights one start of a hundred finds the best, which so many starts find by chance.
+    """
     seconds, objectives = swept(em_sweep())
-    return {"seconds": seconds, "score": -float(np.nanmin(objectives, axis=-1).mean())}
+    return {"seconds": seconds, "score": -float(np.nanquantile(objectives, 0.25, axis=-1).mean())}
 
 
 def em_iterations(max_iter: int) -> Answer:

@@ -74,7 +74,8 @@ class Rows(NamedTuple):
     @property
     def first(self) -> Block:
         """The first block."""
-        return self.block(jax.tree.map(lambda v: v[0], self.blocks))
+        only = self.n_blocks == 1  # which is then no more than another shape
+        return self.block(jax.tree.map(lambda v: v.reshape(v.shape[1:]) if only else v[0], self.blocks))
 
     def sum(self, function: Callable[[Block], Any]) -> Any:
         """The sum over blocks of a function's pytree of sums over rows."""

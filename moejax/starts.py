@@ -1,6 +1,7 @@
 """Where EM begins: responsibilities drawn from the data; see `moejax.solvers`."""
 
 from moejax.solvers._starts import EQUAL as EQUAL
+from moejax.solvers._starts import KINDS as KINDS
 from moejax.solvers._starts import MIXED as MIXED
 from moejax.solvers._starts import check_distinct as check_distinct
 from moejax.solvers._starts import check_init as check_init
@@ -14,6 +15,7 @@ from moejax.solvers._starts import standardized as standardized
 
 __all__ = [
     "EQUAL",
+    "KINDS",
     "MIXED",
     "check_distinct",
     "check_init",

@@ -16,6 +16,7 @@ from moejax.model._data import Inputs as Inputs
 from moejax.model._data import floating as floating
 from moejax.model._data import is_table as is_table
 from moejax.model._data import leaders as leaders
+from moejax.model._data import on_device as on_device
 from moejax.model._model import Model as Model
 from moejax.model._model import moe as moe
 
@@ -30,4 +31,5 @@ __all__ = [
     "is_table",
     "leaders",
     "moe",
+    "on_device",
 ]

@@ -85,12 +85,34 @@ def floating(x: Features) -> Tree:
     """
 
     def one(leaf: Any) -> jax.Array:
-        array: jax.Array = jnp.asarray(leaf)
+        array = on_device(leaf)
         return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
 
     x = jax.tree.map(one, x)
     leaves = jax.tree.leaves(x)
     return jax.tree.map(lambda leaf: leaf.astype(jnp.result_type(*leaves)), x) if len(leaves) > 1 else x
+
+
+def on_device(value: Any, dtype: Any = None) -> jax.Array:
+    """Return an array of JAX; what NumPy holds gets there without a program, which `jnp.asarray` compiles for each shape.
+
+    Parameters
+    ----------
+    value : array_like
+        The array.
+    dtype : dtype or None, default None
+        Its type there; None for its own.
+
+    Returns
+    -------
+    jax.Array
+        The array.
+    """
+    if type(value) is not np.ndarray or value.dtype.kind not in "biuf":
+        return jnp.asarray(value, dtype)
+    wanted = jax.dtypes.canonicalize_dtype(value.dtype if dtype is None else dtype)
+    array: jax.Array = jax.device_put(np.asarray(value, wanted), may_alias=False)
+    return array
 
 
 def is_table(x: Any) -> bool:

@@ -20,7 +20,7 @@ from moejax.gates import Gate
 from moejax.gates._base import FUNCTIONS
 from moejax.predict import _stacking as stacking
 from moejax.sklearn._combination import Classification, Combination, Regression, model_of
-from moejax.sklearn._estimators import precision
+from moejax.sklearn._estimators import key_of, precision
 from moejax.sklearn._parts import Named, part_of
 from moejax.solvers import EMFit, Fit, _starts, fit_em
 
@@ -100,7 +100,7 @@ class _Ensemble(Combination):
         if start is not None:
             _starts.check_responsibilities("start", start, len(target), len(models))
         seed = check_random_state(self.random_state).randint(2**31 - 1)
-        problem = _Problem(self, models, X, target, scaled, weights, labels, table, jax.random.key(seed))
+        problem = _Problem(self, models, X, target, scaled, weights, labels, table, key_of(seed))
         with precision(np.dtype(float)), tqdm(desc="ensemble", unit="iteration", disable=self._silent) as bar:
             count = self.n_init if start is None else 1
             runs = [problem.run(problem.drawn(i) if start is None else np.asarray(start, float), bar) for i in range(count)]

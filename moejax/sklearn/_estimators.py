@@ -234,9 +234,28 @@ def best_of_starts(
     grid = sweep(fit, axes, progress=False, optimize=not little, chunk_size=chunk)
     try:
         with _cache.of_estimators():
-            return select(grid(jax.random.key(seed), x, y, weights=weights)).fit
+            return select(grid(key_of(seed), x, y, weights=weights)).fit
     except FloatingPointError as error:
         raise RuntimeError(f"no fit is admissible: {error}") from error
+
+
+def key_of(seed: int) -> jax.Array:
+    """Return `jax.random.key(seed)`, which a program makes that a first fit would wait for.
+
+    Parameters
+    ----------
+    seed : int
+        At least 0 and below 2^31.
+
+    Returns
+    -------
+    jax.Array, ()
+        The key.
+    """
+    if jax.config.jax_default_prng_impl != "threefry2x32":
+        return jax.random.key(seed)
+    # The words of such a key are those of the seed (Salmon et al. 2011 leave its choice open).
+    return jax.random.wrap_key_data(jax.device_put(np.array([0, seed], np.uint32)))
 
 
 def is_little(fit: Any, n_init: int, y: np.ndarray) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 from sklearn.base import RegressorMixin
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from moejax import _checks, experts
 from moejax.losses import Loss
@@ -243,7 +243,7 @@ class MoERegressor(RegressorMixin, MixtureOfExperts):
         if self.standardize_y and (family is None or family.is_location):
             self.y_mean_, self.y_scale_ = (float(v) for v in moments(y, weights))
         self._fit(X, (y - self.y_mean_) / self.y_scale_, weights, expert, loss, family)
-        self._report_scale(loss)
+        self._sees_family = loss.has_likelihood
         return self
 
     def _family(self, loss: Loss) -> Any:
@@ -256,14 +256,28 @@ class MoERegressor(RegressorMixin, MixtureOfExperts):
             raise ValueError(f"family: {given}; want loss='nll', or 'gaussian', or an object for a loss that sees it")
         return None
 
-    def _report_scale(self, loss: Loss) -> None:
-        """Set `scale_` and `df_`, which only a likelihood trains for certain."""
+    def _summary(self, name: str) -> Any:
+        """Return what the family's summary holds by that name, on the scale of the fit, or None.
+
+        It is computed when it is asked for, so that a first fit does not wait for its programs.
+        """
+        check_is_fitted(self, "params_")
+        if not self._sees_family:  # only a likelihood trains it for certain
+            return None
         with precision(self._dtype):
-            family = self.model_.family if loss.has_likelihood else None
-            summary = {} if family is None else family.summary(self.params_["family"])
-            found = {name: np.asarray(value)[()] for name, value in summary.items()}
-        self.scale_ = found["scale"] * self._dtype.type(self.y_scale_) if "scale" in found else None
-        self.df_ = found.get("df")
+            found = self.model_.family.summary(self.params_["family"])
+        return np.asarray(found[name])[()] if name in found else None
+
+    @property
+    def scale_(self) -> Any:
+        """One scale for each expert, or None; see the class."""
+        scale = self._summary("scale")
+        return None if scale is None else scale * self._dtype.type(self.y_scale_)
+
+    @property
+    def df_(self) -> Any:
+        """Degrees of freedom of Student's t, or None; see the class."""
+        return self._summary("df")
 
     def predict(self, X: Any) -> np.ndarray:
         """Return E[y | x] for each row: the mean of the experts' means, weighted by the gate.

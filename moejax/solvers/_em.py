@@ -78,13 +78,13 @@ class EMFit(Configured):
         self, key: Any, hyper: Hyper, rows: Rows, start: Any = None, resume: tuple[Any, Any] | None = None
     ) -> tuple[EM, Task]:
         """Return the iterations of EM and what they are given: see `Configured.descent`."""
-        model, number = self.model, hyper.get("restart", jnp.zeros((), jnp.int32))
+        model, number = self.model, hyper.get("restart")
         dtype, leader = rows.blocks.y.dtype, rows.blocks.leader
         total = rows.blocks.weights.sum()
         weights = rows.blocks.weights / rows.blocks.weights.max()  # the sum of which then cannot overflow
         rows = Rows(rows.blocks._replace(weights=weights / weights.sum()))
         is_params = start is not None
-        own_key = jax.random.fold_in(key, number)
+        own_key = jax.random.fold_in(key, 0 if number is None else number)
         drawn = model.init(own_key, rows.first.x)
         active = model.active(model.with_hyper(drawn, hyper))
         division = rows.blocks.division
@@ -214,7 +214,7 @@ def fit_em(
     loss: Any = None,
     *,
     penalty: Sequence[Any] | None = None,
-    init: str = "random",
+    init: str = "mixed",
     max_iter: int = 500,
     tol: float | None = None,
     record_every: int = 10,
@@ -232,13 +232,13 @@ def fit_em(
     penalty : sequence of PenaltyLike or PenaltyLike or None, default None
         From `moejax.penalties`, in the order of their proximal steps. None for L1, group lasso over experts and L2, on
         experts and on gate. Each has weight 0 until `hyper` sets it.
-    init : {"random", "kmeans", "residuals", "centres", "equal", "mixed"}, default "random"
+    init : {"random", "kmeans", "residuals", "centres", "equal", "mixed"}, default "mixed"
         How the responsibilities of a start are drawn. "random": nearly equal for all experts; equal for `restart` 0 where
         experts have nothing to train. "kmeans": clusters of x. "residuals": clusters of what one linear regression of y on x
         leaves. "centres": the nearest of K random rows. "equal": the same for all experts, from which only experts that
-        differ by themselves part. "mixed": "kmeans", "residuals", "centres" and "random", one after another by the number
-        `restart`; "equal" comes before them where experts have nothing to train. Where x is no table (n, d), clusters are of
-        what the gate sees, if that is one.
+        differ by themselves part. "mixed": "random" and "kmeans" in turn, by the number `restart`; "equal" comes before
+        them where experts have nothing to train. Where x is no table (n, d), clusters are of what the gate sees; where that
+        is none either, "mixed" has "residuals" in their place.
     max_iter : int, default 500
         Largest number of iterations.
     tol : float or None, default None

@@ -25,6 +25,7 @@ from moejax.solvers._sums import Asker, Packed, Sums, prepared
 
 _SURE, _STEP, _GUESS = np.arange(3, dtype=np.int32)
 _FAR = 10
+_OVERSTEP = 2  # how much longer a step is made that leaves a saddle
 _LEAST_SHARE = 2.0**-30  # of a step, before it is given up
 _GROWTH = 1.2  # of the sizes of gradient steps that were no worse
 _BEGIN = 0x626567  # a stream of a start's key, apart from those of its responsibilities
@@ -299,12 +300,17 @@ class EM(Solver):
         self, task: Task, state: State, report: Report, value: jax.Array, led: jax.Array, sizes: Any, first: jax.Array
     ) -> State:
         """The state after an E-step at whose params the objective is no higher."""
-        memory, guess = extrapolated(state.memory, state.here, led - state.here, state.known)
-        known = where(first, 0, jnp.minimum(state.known + 1, 2))
+        move, before = led - state.here, state.memory.move
+        memory, guess = extrapolated(state.memory, state.here, move, state.known)
+        # While moves get longer, iterations leave a saddle, to which an extrapolation would lead back: longer steps help.
+        parting = (state.known < 2) & (jnp.square(move).sum() > jnp.square(before).sum())
+        known = where(first, 0, where(parting, 1, jnp.minimum(state.known + 1, 2)))
+        guess = where(parting, led + _OVERSTEP * move, guess)
         guess = where((self._penalized["experts"] | self._penalized["gate"]) & (led == 0), 0.0, guess)  # zeros stay exact
         guess = self.numbers(self.fit.bounded(self.params(task, guess), task.target))
         # Far beyond all numbers so far, a guess is about one that the objective does not depend on.
-        usable = (known > 1) & (jnp.abs(guess).max(initial=0) <= _FAR * (1 + jnp.abs(led).max(initial=0)))
+        forth = (known > 1) | (parting & (known > 0) & (state.known > 0))
+        usable = forth & (jnp.abs(guess).max(initial=0) <= _FAR * (1 + jnp.abs(led).max(initial=0)))
         # A guess is not where a fit ends: the iteration that begins there has exact zeros.
         close = (report.kkt <= self.fit.tolerance(value.dtype)) & ~first
         guessed = state.trial == _GUESS

@@ -100,17 +100,19 @@ class _Packing:
         """The vectors."""
         of: dict[Any, list[jax.Array]] = {as_type: [] for as_type in self._types}
         for leaf, (*_, as_type) in zip(jax.tree.leaves(tree), self._likes, strict=True):
-            of[jnp.dtype(as_type)].append(jnp.ravel(leaf).astype(as_type))
+            flat = leaf.reshape(-1)
+            of[jnp.dtype(as_type)].append(flat if flat.dtype == as_type else flat.astype(as_type))
         return [jnp.concatenate(pieces) for pieces in of.values()]
 
     def unpacked(self, vectors: Sequence[jax.Array]) -> Any:
         """The pytree."""
-        left, leaves = dict(zip(self._types, vectors, strict=True)), []
+        of, leaves = dict(zip(self._types, vectors, strict=True)), []
+        used = dict.fromkeys(self._types, 0)
         for shape, dtype, as_type in self._likes:
-            vector = left[jnp.dtype(as_type)]
-            size = math.prod(shape)
-            leaves.append(vector[:size].reshape(shape).astype(dtype))
-            left[jnp.dtype(as_type)] = vector[size:]
+            start = used[jnp.dtype(as_type)]
+            used[jnp.dtype(as_type)] = end = start + math.prod(shape)
+            leaf = jax.lax.slice_in_dim(of[jnp.dtype(as_type)], start, end).reshape(shape)
+            leaves.append(leaf if leaf.dtype == dtype else leaf.astype(dtype))
         return jax.tree.unflatten(self._structure, leaves)
 
 

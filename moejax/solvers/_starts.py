@@ -1,7 +1,7 @@
 """Starts of EM: responsibilities (K, n) drawn from a key, before any model has been fitted.
 
-Each kind is a clustering by k-means, of the inputs or of what a regression leaves, or nearly equal shares; one program
-serves all. Draws depend on the key and on the number of a row alone, so that rows which fill up a block change nothing.
+Each kind is nearly equal shares, or a clustering by k-means, of the inputs or of what a regression leaves. Draws depend on
+the key and on the number of a row alone, so that rows which fill up a block change nothing.
 """
 
 from __future__ import annotations
@@ -19,18 +19,21 @@ from moejax._ops import where
 from moejax._rows import Block, Rows
 from moejax.model import is_table
 
-MIXED = ("kmeans", "residuals", "centres", "random")  # in the order of restarts
 EQUAL = "equal"
+KINDS = ("random", "kmeans", "centres", "residuals", EQUAL)
+MIXED = ("random", "kmeans")  # in the order of restarts
 _SOFTNESS = 0.1  # of responsibilities by cluster: shared by all experts, so that no gate begins separated
 _SPREAD = 0.8  # of the logarithms of nearly equal responsibilities: about those of a Dirichlet distribution of parameters 20
+_UNEVEN = 1.7  # the largest logarithm of a column's weight, of standard deviation 1
 _OTHERS = 0.2  # how much the columns that a kind does not cluster count in later rounds
-_LLOYD_STEPS = {"kmeans": 5, "residuals": 5, "centres": 0}
+_LLOYD_STEPS = {"kmeans": 2, "residuals": 2, "centres": 0}  # of clusters, which need not be the best ones to begin with
+_GOLDEN = np.uint32(0x9E3779B9)
 _SAMPLE = 4096  # rows at most in which clusters are looked for
 
 
 def draw(
     init: str,
-    number: jax.Array,
+    number: jax.Array | None,
     key: jax.Array,
     rows: Rows,
     see: Callable[[Any], Any],
@@ -39,6 +42,8 @@ def draw(
 ) -> jax.Array:
     """Responsibilities (B, K, m) of the kind `init`, or for "mixed" of the kind whose turn it is at that number of a start.
 
+    number: None for a start that has no other beside it, number 0, whose program then has its own kind alone.
+
     random: nearly equal for all experts. kmeans: clusters of x. residuals: clusters of what one linear regression of y on x
     leaves unexplained. centres: each row to the nearest of K rows. equal: the same for all experts. see: what there is to
     cluster of x: a table (n, d), or inputs that are no table, which have no clusters. Rows of weight 0 take no part. active:
@@ -46,6 +51,8 @@ def draw(
     number 0 of "random" is equal, and equal is the first of "mixed".
     """
     kinds = _turns(init, is_table(see(rows.first.x)), alike)
+    if number is None:
+        kinds, number = kinds[:1], jnp.zeros((), jnp.int32)
     turn, dtype = number % len(kinds), rows.blocks.y.dtype
     sizes = [_SPREAD if kind == "random" else 0.0 for kind in kinds]
     spread = jnp.asarray(sizes, dtype)[turn] if len(kinds) > 1 else sizes[0]
@@ -68,15 +75,19 @@ def _clusters(
 ) -> jax.Array:
     """1 for the cluster of each row and 0 for the others, (B, K, m)."""
     sample, turn, dtype = _sample(rows), number % len(kinds), rows.blocks.y.dtype
-    features, widths = _features(sample, see if is_table(see(rows.first.x)) else None)
-    wanted = {"kmeans": (1, 0), "centres": (1, 0), "residuals": (0, 1)}
-    mask = jnp.asarray(np.stack([np.repeat(wanted.get(kind, (0, 0)), widths) for kind in kinds]), dtype)[turn]
+    features, widths = _features(sample, see if is_table(see(rows.first.x)) else None, "residuals" in kinds)
+    wanted = {"residuals": (0, 1)}
+    mask = np.stack([np.repeat(wanted.get(kind, (1, 0)), widths) for kind in kinds]).astype(dtype)
+    mask = jnp.asarray(mask)[turn] if (mask != mask[0]).any() else mask[0]
     # The same clusters would come out again and again: from the second round on, every column has a weight of its own.
-    drawn = jnp.exp(jax.random.normal(jax.random.fold_in(key, 2), (sum(widths),), dtype))
+    drawn = jnp.exp(_UNEVEN * (2 * _uniform(_seed(key, number, 2), np.arange(sum(widths)), dtype) - 1))
     scale = where(number < len(kinds), mask, (mask + _OTHERS) * drawn)
-    steps = jnp.asarray([_LLOYD_STEPS.get(kind, 0) for kind in kinds])[turn]
+    rounds = [_LLOYD_STEPS[kind] for kind in kinds if kind in _LLOYD_STEPS]
+    steps = rounds[0] if len(set(rounds)) == 1 else jnp.asarray([_LLOYD_STEPS.get(kind, 0) for kind in kinds])[turn]
     columns = features(sample) * scale[:, None]
-    race = noise[0, 0] if rows.n_blocks == 1 else jax.random.uniform(jax.random.fold_in(key, 1), columns.shape[1:], dtype)
+    race = noise[0, 0]
+    if rows.n_blocks > 1:
+        race = _uniform(_seed(key, number, 1), np.arange(columns.shape[1]), dtype)
     centres = _centres(race, columns, sample.weights, active, steps)
     if rows.n_blocks == 1:
         return _nearest(columns, centres, active)[None]
@@ -96,16 +107,27 @@ def _sample(rows: Rows) -> Block:
 
 
 def _noise(key: jax.Array, number: jax.Array, n_experts: int, rows: Rows, dtype: Any) -> jax.Array:
-    """Uniform numbers (B, K, m). Those of a row depend on the key and on the number of the row alone.
-
-    They are hashes of a counter (the finalizer of MurmurHash3, Appleby 2011), for to tell experts apart takes no more: those
-    of `jax.random` are several times as much to compile, and depend on how many there are.
-    """
-    data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+    """Uniform numbers (B, K, m). Those of a row depend on the key and on the number of the row alone."""
     counter = jnp.arange(rows.size, dtype=jnp.uint32).reshape(rows.n_blocks, 1, -1) * np.uint32(n_experts)
-    seed = jnp.append(data.ravel(), number.astype(jnp.uint32))
-    seed = jnp.bitwise_xor.reduce(_mixed(seed + np.arange(1, len(seed) + 1, dtype=np.uint32) * np.uint32(0x9E3779B9)))
-    words = _mixed(_mixed(counter + np.arange(n_experts, dtype=np.uint32)[:, None]) + seed)
+    return _uniform(_seed(key, number, 0), counter + np.arange(n_experts, dtype=np.uint32)[:, None], dtype)
+
+
+def _seed(key: jax.Array, number: jax.Array, stream: int) -> jax.Array:
+    """A whole number of 32 bits for each key, number of a start and stream."""
+    data = jax.random.key_data(key) if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else key
+    words = jnp.concatenate([data.reshape(-1), number.astype(jnp.uint32).reshape(1)])
+    places = np.arange(1, len(words) + 1, dtype=np.uint32) + np.uint32(len(words) * stream)
+    return jax.lax.reduce_xor(_mixed(words + places * _GOLDEN), (0,))
+
+
+def _uniform(seed: jax.Array, counter: Any, dtype: Any) -> jax.Array:
+    """Uniform numbers, at least 0 and below 1, of the shape of a counter.
+
+    They are hashes of it (the finalizer of MurmurHash3, Appleby 2011, of steps of the golden ratio, as in Steele, Lea and
+    Flood 2014), for to tell experts apart takes no more: those of `jax.random` are several times as much to compile, and
+    depend on how many there are.
+    """
+    words = _mixed(_mixed(jnp.asarray(counter, jnp.uint32) * _GOLDEN + seed))
     return (words >> 8).astype(dtype) * 2.0**-24
 
 
@@ -116,44 +138,51 @@ def _mixed(words: jax.Array) -> jax.Array:
     return words ^ (words >> 16)
 
 
-def _features(sample: Block, see: Callable[[Any], Any] | None) -> tuple[Callable[[Block], jax.Array], list[int]]:
-    """Columns to cluster by, standardised in the sample, (d + m, n), x and what a regression on x leaves; and d and m."""
+def _features(sample: Block, see: Callable[[Any], Any] | None, left: bool) -> tuple[Callable[[Block], jax.Array], list[int]]:
+    """Columns to cluster by, standardised in the sample, (d + m, n), those of x and of y; and d and m.
+
+    left: whether what a regression on x leaves of y takes its place.
+    """
     weights = sample.weights / jnp.maximum(sample.weights.sum(), jnp.finfo(sample.weights.dtype).tiny)
 
-    def table(block: Block) -> jax.Array:
-        seen = jnp.zeros((len(block.weights), 0), block.y.dtype) if see is None else see(block.x).astype(block.y.dtype)
-        return seen
+    def seen(block: Block) -> jax.Array:
+        return jnp.zeros((len(block.weights), 0), block.y.dtype) if see is None else see(block.x).astype(block.y.dtype)
 
     def targets(block: Block) -> jax.Array:
         return block.y.reshape(len(block.weights), -1)
 
     def known(block: Block) -> jax.Array:
-        seen = table(block)
-        if block.offset is not None:
-            seen = jnp.concatenate([seen, block.offset.reshape(len(seen), -1)], axis=1)
-        return seen
+        table = seen(block)
+        if block.offset is None or not left:
+            return table
+        return jnp.concatenate([table, block.offset.reshape(len(table), -1)], axis=1)
 
-    at = known(sample), targets(sample)
-    rows = jnp.concatenate(at, axis=1)
+    rows = jnp.concatenate([known(sample), targets(sample)], axis=1)
     centre = dot(weights, rows)
     off = rows - centre
-    gram = dot(off.T * weights, off)
-    sd = jnp.sqrt(jnp.maximum(diagonals(gram), 0))
+    sd = jnp.sqrt(dot(weights, jnp.square(off)))
     inverse = where(sd > 0, 1 / where(sd > 0, sd, 1), 0)
-    p, d = at[0].shape[1], table(sample).shape[1]
-    gram = gram * inverse[:, None] * inverse
-    right = gram[p:, :p]
-    grams = jnp.broadcast_to(gram[:p, :p], (len(right), p, p))
-    slopes = solved(grams, diagonals(grams), 0.0, jnp.ones(right.shape, bool), right)
-    left = diagonals(gram)[p:] - (slopes * right).sum(axis=1)
-    left = where(left > 10 * jnp.finfo(left.dtype).eps, 1 / jnp.sqrt(jnp.maximum(left, jnp.finfo(left.dtype).tiny)), 0)
+    p, d, m = known(sample).shape[1], seen(sample).shape[1], targets(sample).shape[1]
+    rest = _left(off * inverse, weights, p) if left else None
 
     def features(block: Block) -> jax.Array:
         columns = (jnp.concatenate([known(block), targets(block)], axis=1) - centre) * inverse
-        rest = (columns[:, p:] - dot(columns[:, :p], slopes.T)) * left
-        return jnp.concatenate([columns[:, :d], rest], axis=1).T
+        own = columns[:, p:] if rest is None else dot(columns, rest)
+        return jnp.concatenate([columns[:, :d], own], axis=1).T
 
-    return features, [d, len(right)]
+    return features, [d, m]
+
+
+def _left(columns: jax.Array, weights: jax.Array, p: int) -> jax.Array:
+    """The combinations (p + m, m) of columns that are what regressions of the last m on the first p leave, standardised."""
+    gram = dot(columns.T * weights, columns)
+    right = gram[p:, :p]
+    grams = jnp.broadcast_to(gram[:p, :p], (len(right), p, p))
+    slopes = solved(grams, diagonals(grams), 0.0, jnp.ones(right.shape, bool), right)
+    variance = diagonals(gram)[p:] - (slopes * right).sum(axis=1)
+    tiny = jnp.finfo(variance.dtype).tiny
+    scale = where(variance > 10 * jnp.finfo(variance.dtype).eps, 1 / jnp.sqrt(jnp.maximum(variance, tiny)), 0)
+    return jnp.concatenate([-slopes, jnp.eye(len(right), dtype=slopes.dtype)], axis=1).T * scale
 
 
 def kmeans(key: jax.Array, x: jax.Array, weights: jax.Array, active: jax.Array, steps: Any = 10) -> jax.Array:
@@ -194,9 +223,10 @@ def _seeds(noise: jax.Array, columns: jax.Array, weights: jax.Array, n_experts: 
 
 
 def _turns(init: str, clusters: bool, alike: bool) -> tuple[str, ...]:
+    """The kinds whose turn comes one after another. clusters: whether there are inputs to cluster."""
     if init != "mixed":
         return (init,)
-    kinds = MIXED if clusters else ("residuals", "random")
+    kinds = MIXED if clusters else ("random", "residuals")
     return kinds if alike else (EQUAL, *kinds)
 
 
@@ -240,7 +270,7 @@ def shared_rows(given: Any, active: jax.Array, leader: jax.Array | None, dtype: 
 
 def check_name(init: Any) -> None:
     """Raise ValueError unless init names a kind of start."""
-    wanted = [*MIXED, EQUAL, "mixed"]
+    wanted = [*KINDS, "mixed"]
     if init not in wanted:
         raise ValueError(f"init: {init!r} was given; want one of {wanted}")
 

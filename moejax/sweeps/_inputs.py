@@ -11,7 +11,7 @@ import numpy as np
 from moejax import _checks
 from moejax._checks import check_weights
 from moejax._rows import padded_size
-from moejax.model import floating, leaders
+from moejax.model import floating, leaders, on_device
 from moejax.solvers import check_groups, check_key
 from moejax.sweeps._axes import ROW_AXES
 
@@ -123,7 +123,7 @@ def as_inputs(given: Inputs, axes: dict[str, np.ndarray]) -> Inputs:
     n, dtype = first.shape[0], first.dtype
     if given.weights is not None:
         check_weights(given.weights, n)
-    y, weights, offset = (None if v is None else jnp.asarray(v, dtype) for v in given[2:5])
+    y, weights, offset = (None if v is None else on_device(v, dtype) for v in given[2:5])
     leader = None
     if given.leader is not None:  # here still the user's labels of groups
         check_groups(given.leader, given.weights, n)
@@ -135,7 +135,7 @@ def as_inputs(given: Inputs, axes: dict[str, np.ndarray]) -> Inputs:
         _check_folds(labels, axes["fold"], weights, leader)
     if "fold" in axes or "bootstrap" in axes:
         weights = jnp.ones(n, dtype) if weights is None else weights
-    labels = None if labels is None else jnp.asarray(labels, jnp.int32)
+    labels = None if labels is None else on_device(labels, np.int32)
     return Inputs(given.key, x, y, weights, offset, given.start, labels, leader)
 
 
@@ -183,10 +183,10 @@ def key_words(key: jax.Array) -> list[int]:
     return [int(word) for word in np.ravel(np.asarray(data))]
 
 
-def typed(values: dict[str, np.ndarray], inputs: Inputs) -> dict[str, jax.Array]:
+def typed(values: dict[str, np.ndarray], inputs: Inputs) -> dict[str, np.ndarray]:
     """Convert the values of axes to the types that the program takes.
 
-    Call this function in the thread that called the sweep: other threads do not inherit `enable_x64`.
+    Put them on a device in the thread that called the sweep: other threads do not inherit `enable_x64`.
 
     Parameters
     ----------
@@ -197,8 +197,8 @@ def typed(values: dict[str, np.ndarray], inputs: Inputs) -> dict[str, jax.Array]
 
     Returns
     -------
-    dict of jax.Array
+    dict of numpy.ndarray
         The converted values.
     """
     dtype = jax.tree.leaves(inputs.x)[0].dtype
-    return {n: jnp.asarray(v, jnp.int32 if n in ("restart", *ROW_AXES) else dtype) for n, v in values.items()}
+    return {n: np.asarray(v, np.int32 if n in ("restart", *ROW_AXES) else dtype) for n, v in values.items()}

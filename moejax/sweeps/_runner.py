@@ -90,7 +90,7 @@ def run_chunks(
         return result
 
     inputs = programs[0].shared
-    values = [typed(chunk_of(members, start, chunk), inputs) for start in starts]
+    values = jax.device_put([typed(chunk_of(members, start, chunk), inputs) for start in starts])
     pool = ThreadPoolExecutor(len(programs) * threads, thread_name_prefix="sweep")
     try:
         disable = None if progress is None else not progress
