@@ -95,9 +95,9 @@ class Family(Part):
 
     Notes
     -----
-    Required: `log_prob`, `mean`. Optional, with a default: `init`, `check_target`, `start`, `curvature`, `at_floor`, `held`,
-    `bounded`, `fall`, `trainable`, `penalized`, `hyper`, `check_hyper`, `settled`, `degrees_of_freedom`, `reordered`,
-    `summary`.
+    Required: `log_prob`, `mean`. Optional, with a default: `init`, `check_target`, `start`, `curvature`, `at_floor`,
+    `log_variances`, `held`, `bounded`, `fall`, `trainable`, `penalized`, `hyper`, `check_hyper`, `settled`,
+    `degrees_of_freedom`, `reordered`, `summary`.
 
     Shapes: y is (n,) or (n, m), always floats (counts and class numbers too). eta is (K, n), or (K, n, m) for m outputs,
     which are independent given the expert, or for m numbers that are one output's. phi is a dictionary of dispersion
@@ -245,6 +245,22 @@ class Family(Part):
             A boolean.
         """
         return jnp.zeros((), bool)
+
+    def log_variances(self, phi: Tree) -> Float[Array, "K ..."] | None:
+        """Return how wide each expert's density is around its predictor, by which experts are compared.
+
+        Parameters
+        ----------
+        phi : pytree
+            Dispersion parameters.
+
+        Returns
+        -------
+        jax.Array, (K,) or (K, m), or None
+            Logarithms of variances, or of what grows like them, up to a number that all experts share; by default None,
+            where no expert can raise the likelihood without bound on a few rows.
+        """
+        return None
 
     def held(self, phi: Tree, target: Target) -> Masks:
         """Return which numbers a constraint holds, so that no optimum has to have a slope of 0 there.

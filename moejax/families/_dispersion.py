@@ -13,6 +13,8 @@ from moejax import _checks
 from moejax._ops import where
 from moejax.families._base import Params, Target, like_eta
 
+DEFAULT_FLOOR = 1e-4  # of variances: noise that differs a hundredfold is ordinary, and a lower one tells of too few rows
+_NO_FLOOR = 1e-30
 NEWTON_STEPS = 6  # to float64's precision from a start within log 2, see `log_dispersions`
 
 
@@ -50,6 +52,7 @@ def log_dispersions(
     without a remainder, and at most log 2 below with Stirling's, which leaves little to Newton's method.
     """
     mean, total = _averages(sums, shared)
+    floor = max(floor, _NO_FLOOR)
     tiny = jnp.finfo(mean.dtype).tiny
     mean = jnp.maximum(mean, jnp.maximum(jnp.finfo(mean.dtype).eps * jnp.exp(least), tiny))  # not log 0 for a perfect fit
     log_mean = jnp.log(mean)
@@ -132,6 +135,11 @@ def _averages(sums: Spread, shared: bool) -> tuple[jax.Array, jax.Array]:
     return where(total > tiny, deviance / jnp.maximum(total, tiny), pooled), where(total > tiny, total, 0.0)
 
 
+def log_floor(floor: float) -> float:
+    """The logarithm of a floor as a share of the largest dispersion; of none, that of next to nothing."""
+    return math.log(max(floor, _NO_FLOOR))
+
+
 def lowest(values: jax.Array, log_share: float) -> jax.Array:
     """The lowest log dispersion that the floor allows, of each output."""
     # The largest dispersion is a bound for the others, not something that they should pull on.
@@ -175,7 +183,7 @@ def count_free(phi: Params, shared: bool) -> jax.Array:
 
 
 def check_share(name: str, value: Any, of: str) -> None:
-    """Raise ValueError unless a floor is a share between 0 and 1. of: what it is a share of."""
-    _checks.positive(name, value)
+    """Raise ValueError unless a floor is a share, at least 0 and below 1. of: what it is a share of."""
+    _checks.not_negative(name, value)
     if value >= 1:
         raise ValueError(f"{name}: {value} was given; want a share of the largest {of}, below 1")

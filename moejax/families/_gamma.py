@@ -12,11 +12,13 @@ import jax.numpy as jnp
 from moejax import _checks
 from moejax.families._base import Family, Params, Target, beside_eta, check_values, over_outputs
 from moejax.families._dispersion import (
+    DEFAULT_FLOOR,
     Spread,
     check_share,
     count_free,
     least_log_dispersion,
     log_dispersions,
+    log_floor,
     log_weighted_mean,
     lowest,
     raised_to_floor,
@@ -34,12 +36,12 @@ class Gamma(Family):
     ----------
     shared_shape : bool, default False
         Whether all experts have the same shape.
-    dispersion_floor : float, default 0.05
-        Lower bound of every 1 / shape, as a share of the largest.
+    dispersion_floor : float, default 1e-4
+        Lower bound of every 1 / shape, as a share of the largest; 0 for none.
     """
 
     shared_shape: bool = False
-    dispersion_floor: float = 0.05
+    dispersion_floor: float = DEFAULT_FLOOR
     support = "positive"
     has_sample = True
     has_dispersion = True
@@ -69,7 +71,7 @@ class Gamma(Family):
         jax.Array, (K,) or (K, m), or () or (m,) if shared
             Logarithms of shapes.
         """
-        floored = raised_to_floor(-phi["log_shape"], math.log(self.dispersion_floor), self.shared_shape)
+        floored = raised_to_floor(-phi["log_shape"], log_floor(self.dispersion_floor), self.shared_shape)
         return -jnp.maximum(floored, least_log_dispersion(floored.dtype))
 
     def summary(self, phi: Params) -> Params:
@@ -139,8 +141,12 @@ class Gamma(Family):
         log_dispersion = -phi["log_shape"]
         least = jnp.asarray(least_log_dispersion(log_dispersion.dtype), log_dispersion.dtype)
         if not self.shared_shape:
-            least = jnp.maximum(least, lowest(log_dispersion, math.log(self.dispersion_floor)))
+            least = jnp.maximum(least, lowest(log_dispersion, log_floor(self.dispersion_floor)))
         return touches(log_dispersion, least)
+
+    def log_variances(self, phi: Params) -> jax.Array | None:
+        """Return the logarithms of dispersions, (K,) or (K, m); None if shared."""
+        return None if self.shared_shape else -self.log_shape(phi)
 
     def degrees_of_freedom(self, phi: Params) -> jax.Array:
         """Return one for each output: (K,), or () if shared."""
@@ -153,15 +159,15 @@ class Gamma(Family):
         check_values(y, lambda v: v > 0, "numbers above 0")
 
 
-def gamma(*, shared_shape: bool = False, dispersion_floor: float = 0.05) -> Gamma:
+def gamma(*, shared_shape: bool = False, dispersion_floor: float = DEFAULT_FLOOR) -> Gamma:
     """Construct the gamma family, for positive targets.
 
     Parameters
     ----------
     shared_shape : bool, default False
         Whether all experts have the same shape, rather than one each.
-    dispersion_floor : float, default 0.05
-        Lower bound of every dispersion, 1 / shape, as a share of the largest. Between 0 and 1.
+    dispersion_floor : float, default 1e-4
+        Lower bound of every dispersion, 1 / shape, as a share of the largest; 0 for none.
 
     Returns
     -------
@@ -171,7 +177,7 @@ def gamma(*, shared_shape: bool = False, dispersion_floor: float = 0.05) -> Gamm
     Raises
     ------
     ValueError
-        If dispersion_floor is not between 0 and 1.
+        If dispersion_floor is below 0, or not below 1.
 
     Notes
     -----

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from moejax import _checks
 from moejax.families._base import Params, Target, over_outputs, residuals
-from moejax.families._dispersion import Spread, check_share, spread_of
+from moejax.families._dispersion import DEFAULT_FLOOR, Spread, check_share, spread_of
 from moejax.families._located import Located
 
 
@@ -22,8 +22,8 @@ class Gaussian(Located):
     ----------
     shared_scale : bool, default False
         Whether all experts have the same scale.
-    variance_floor : float, default 0.05
-        Lower bound of every variance, as a share of the largest.
+    variance_floor : float, default 1e-4
+        Lower bound of every variance, as a share of the largest; 0 for none.
     """
 
     is_quadratic = True  # -log_prob in eta
@@ -65,15 +65,15 @@ class Gaussian(Located):
         return {"log_scale": self._scale_step(phi, sums, change, target)}
 
 
-def gaussian(*, shared_scale: bool = False, variance_floor: float = 0.05) -> Gaussian:
+def gaussian(*, shared_scale: bool = False, variance_floor: float = DEFAULT_FLOOR) -> Gaussian:
     """Construct the family of normal targets.
 
     Parameters
     ----------
     shared_scale : bool, default False
         Whether all experts have the same scale, rather than one each.
-    variance_floor : float, default 0.05
-        Lower bound of every variance, as a share of the largest. Between 0 and 1.
+    variance_floor : float, default 1e-4
+        Lower bound of every variance, as a share of the largest; 0 for none.
 
     Returns
     -------
@@ -83,7 +83,7 @@ def gaussian(*, shared_scale: bool = False, variance_floor: float = 0.05) -> Gau
     Raises
     ------
     ValueError
-        If variance_floor is not between 0 and 1.
+        If variance_floor is below 0, or not below 1.
 
     Notes
     -----

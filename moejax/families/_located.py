@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +10,12 @@ import jax.numpy as jnp
 
 from moejax.families._base import Family, Params, Target, beside_eta
 from moejax.families._dispersion import (
+    DEFAULT_FLOOR,
     Spread,
     count_free,
     least_log_variance,
     log_dispersions,
+    log_floor,
     lowest,
     raised_to_floor,
     touches,
@@ -29,12 +30,12 @@ class Located(Family):
     ----------
     shared_scale : bool, default False
         Whether all experts have the same scale.
-    variance_floor : float, default 0.05
-        Lower bound of every variance, as a share of the largest.
+    variance_floor : float, default 1e-4
+        Lower bound of every variance, as a share of the largest; 0 for none.
     """
 
     shared_scale: bool = False
-    variance_floor: float = 0.05
+    variance_floor: float = DEFAULT_FLOOR
     support = "real"
     is_location = True
     has_sample = True
@@ -65,7 +66,7 @@ class Located(Family):
         jax.Array, (K,) or (K, m), or () or (m,) if shared
             Logarithms of scales, in the units of y.
         """
-        return raised_to_floor(phi["log_scale"], 0.5 * math.log(self.variance_floor), self.shared_scale)
+        return raised_to_floor(phi["log_scale"], 0.5 * log_floor(self.variance_floor), self.shared_scale)
 
     def summary(self, phi: Params) -> Params:
         """Return the scales, (K,) or () if shared."""
@@ -91,8 +92,12 @@ class Located(Family):
         """Return whether some scale is at its floor, or at what rounding leaves of the target's variance."""
         least = 0.5 * least_log_variance(target)
         if not self.shared_scale:
-            least = jnp.maximum(least, lowest(phi["log_scale"], 0.5 * math.log(self.variance_floor)))
+            least = jnp.maximum(least, lowest(phi["log_scale"], 0.5 * log_floor(self.variance_floor)))
         return touches(phi["log_scale"], least)
+
+    def log_variances(self, phi: Params) -> jax.Array | None:
+        """Return the logarithms of squared scales, (K,) or (K, m); None if shared."""
+        return None if self.shared_scale else 2 * self.log_scale(phi)
 
     def degrees_of_freedom(self, phi: Params) -> jax.Array:
         """Return one for each leaf and output: (K,), or () if shared."""

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from moejax import _checks
 from moejax.families._base import Params, Target, beside_eta, like_eta, over_outputs, residuals
-from moejax.families._dispersion import Spread, check_share, spread_of
+from moejax.families._dispersion import DEFAULT_FLOOR, Spread, check_share, spread_of
 from moejax.families._located import Located
 from moejax.families._numerics import stirling
 
@@ -26,8 +26,8 @@ class StudentT(Located):
     ----------
     shared_scale : bool, default False
         Whether all experts have the same scale.
-    variance_floor : float, default 0.05
-        Lower bound of every scale^2, as a share of the largest.
+    variance_floor : float, default 1e-4
+        Lower bound of every scale^2, as a share of the largest; 0 for none.
     df : float or None, default None
         Degrees of freedom; None where they are estimated.
     """
@@ -142,7 +142,7 @@ class StudentT(Located):
         return new
 
 
-def student_t(df: float | None = None, *, shared_scale: bool = False, variance_floor: float = 0.05) -> StudentT:
+def student_t(df: float | None = None, *, shared_scale: bool = False, variance_floor: float = DEFAULT_FLOOR) -> StudentT:
     """Construct the family of Student t targets, which is robust to outliers.
 
     Parameters
@@ -151,8 +151,8 @@ def student_t(df: float | None = None, *, shared_scale: bool = False, variance_f
         Degrees of freedom. None to estimate them, between 1 and 200, wherever there is a scale.
     shared_scale : bool, default False
         Whether all experts have the same scale, rather than one each.
-    variance_floor : float, default 0.05
-        Lower bound of every scale^2, as a share of the largest. Between 0 and 1.
+    variance_floor : float, default 1e-4
+        Lower bound of every scale^2, as a share of the largest; 0 for none.
 
     Returns
     -------
@@ -162,7 +162,7 @@ def student_t(df: float | None = None, *, shared_scale: bool = False, variance_f
     Raises
     ------
     ValueError
-        If df is not above 0, or variance_floor is not between 0 and 1.
+        If df is not above 0, or variance_floor is below 0, or not below 1.
 
     Notes
     -----

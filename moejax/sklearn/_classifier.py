@@ -53,7 +53,7 @@ class MoEClassifier(ClassifierMixin, MixtureOfExperts):
     standardize : bool, default True
         Whether the columns of X are standardised for the fit.
     n_init : int, default 8
-        Number of starts. The admissible fit of lowest objective counts.
+        Number of starts. The best fit counts, by the rule of `moejax.select`.
     max_iter : int, default 500
         Most iterations of each start.
     tol : float, optional
@@ -181,7 +181,7 @@ class MoEClassifier(ClassifierMixin, MixtureOfExperts):
             If a setting, a row or a weight is not valid, parts do not fit together, or all rows of positive weight have the
             same label. The error is raised before anything compiles.
         RuntimeError
-            If no start leads to an admissible fit; see `MoERegressor.fit`.
+            If no start leads to a fit of finite numbers.
         """
         loss = self._check_settings()
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)

@@ -18,7 +18,8 @@ from moejax.losses import Loss
 from moejax.model import Model
 from moejax.solvers import EMFit, Fit, GradientFit, fit_gradient
 from moejax.solvers._arguments import shapes_of
-from moejax.sweeps import select, sweep
+from moejax.sweeps import sweep
+from moejax.sweeps._selection import winner
 
 _LITTLE_WORK = 2**30  # bytes of work arrays, summed over all steps of all fits
 _ACCELERATED = "accelerated"
@@ -151,22 +152,6 @@ def gradient_fit(model: Model, loss: Loss, steps: int, *, penalty: Any = None, t
     return fit_gradient(model, loss, _ACCELERATED, patience=_PATIENCE, min_improvement=_LEAST_IMPROVEMENT, **more)
 
 
-def is_settling(fit: Any) -> bool:
-    """Tell whether a fit converges if it has enough steps: EM and accelerated steps do, Adam at a fixed rate does not.
-
-    Parameters
-    ----------
-    fit : EMFit or GradientFit
-        The fit.
-
-    Returns
-    -------
-    bool
-        Whether it does.
-    """
-    return isinstance(fit, EMFit) or fit.optimizer == _ACCELERATED
-
-
 def check_coefficients(model: Model, x: Any, weights: dict[str, float]) -> None:
     """Raise ValueError for the weight of a penalty on a part that has no coefficients.
 
@@ -198,7 +183,7 @@ def check_coefficients(model: Model, x: Any, weights: dict[str, float]) -> None:
 def best_of_starts(
     fit: Any, n_init: int, hyper: dict[str, float], seed: int, x: Any, y: np.ndarray, weights: np.ndarray
 ) -> Fit:
-    """Return the best admissible fit of a sweep over starts.
+    """Return the best fit of a sweep over starts, by the rule of `moejax.select`.
 
     Parameters
     ----------
@@ -220,12 +205,12 @@ def best_of_starts(
     Returns
     -------
     Fit
-        The fit of lowest objective, in NumPy arrays.
+        The fit, in NumPy arrays.
 
     Raises
     ------
     RuntimeError
-        If no fit is admissible.
+        If no fit is finite.
     """
     axes = {"restart": n_init, **{name: [value] for name, value in hyper.items()}}
     little = is_little(fit, n_init, y)
@@ -234,9 +219,10 @@ def best_of_starts(
     grid = sweep(fit, axes, progress=False, optimize=not little, chunk_size=chunk)
     try:
         with _cache.of_estimators():
-            return select(grid(key_of(seed), x, y, weights=weights)).fit
+            result = grid(key_of(seed), x, y, weights=weights)
     except FloatingPointError as error:
-        raise RuntimeError(f"no fit is admissible: {error}") from error
+        raise RuntimeError(f"no fit is finite: {error}") from error
+    return winner(result.isel(**dict.fromkeys(hyper, 0)))[0]
 
 
 def key_of(seed: int) -> jax.Array:

@@ -23,7 +23,6 @@ from moejax.sklearn._estimators import (
     check_choice,
     check_coefficients,
     gradient_fit,
-    is_settling,
     moments,
     precision,
 )
@@ -99,26 +98,62 @@ class MixtureOfExperts(BaseEstimator):
 
         `y_scale_` must be set. weights: (n,), checked.
         """
-        gate = gate_of(self.gate, self.n_experts, self.gate_reference)
-        fit = self._configured(moe(expert, gate, self.n_experts, family=family), loss)
         centre, scale = moments(x, weights) if self.standardize else (np.zeros(x.shape[1]), np.ones(x.shape[1]))
         self.x_mean_, self.x_scale_, self._dtype = centre, scale, x.dtype
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         with precision(x.dtype):
             standardized = self._standardized(x)
-            hyper = self._numbers(fit, standardized)
-            best = best_of_starts(fit, self.n_init, hyper, seed, standardized, y, weights)
+            fit, best = self._best(expert, loss, family, seed, standardized, y, weights)
             order = np.argsort(-np.asarray(best.shares, float), kind="stable")
             moved = _in_order(fit.model, best.params, order)
             if moved is None:  # some part cannot be reordered
-                order, moved = np.arange(self.n_experts), (fit.model, jax.tree.map(np.asarray, best.params))
+                order, moved = np.arange(fit.model.n_experts), (fit.model, jax.tree.map(np.asarray, best.params))
         self.model_, self.params_ = moved
         self._keep(best, np.asarray(best.shares, float)[order], weights.sum())
-        self.gate_reference_ = int(np.argmax(order == self.n_experts - 1)) if fit.model.gate.reference else None
+        self.gate_reference_ = int(np.argmax(order == fit.model.n_experts - 1)) if fit.model.gate.reference else None
         self._report()
-        if is_settling(fit) and not self.converged_:
+        self._warn(fit)
+
+    def _best(
+        self, expert: Any, loss: Loss, family: Any, seed: int, x: np.ndarray, y: np.ndarray, weights: np.ndarray
+    ) -> tuple[Any, Fit]:
+        """Return the best fit and what it was configured as.
+
+        Where every start ends with an expert of too few rows, one is let go, until there is a sound fit. Where there is none of fewer experts either, the best of all experts is returned.
+        """
+        found: list[tuple[Any, Fit]] = []
+        for n_experts in range(self.n_experts, 0, -1):
+            gate = gate_of(self.gate, n_experts, self.gate_reference)
+            fit = self._configured(moe(expert, gate, n_experts, family=family), loss)
+            best = best_of_starts(fit, self.n_init, self._numbers(fit, x), seed, x, y, weights)
+            found.append((fit, best))
+            if best.admissible:
+                return found[-1]
+            if not (isinstance(self.gate, str) and isinstance(self.experts, str)):
+                break  # of one's own parts some know how many experts there are
+        return found[0]
+
+    def _warn(self, fit: Any) -> None:
+        """Warn of a fit that is not what was asked for, with what to do."""
+        if fit.model.n_experts < self.n_experts:
+            given = f"{self.n_experts} were given, and of so many every start leaves one with too few rows"
+            warnings.warn(f"n_experts: {given}; {fit.model.n_experts} were fitted", UserWarning, stacklevel=4)
+        floor = f"; their floor is variance_floor={self.variance_floor}" if hasattr(self, "variance_floor") else ""
+        if self.status_ & Status.DEGENERATE_EXPERT:
+            said = "every start ends with an expert of next to no variance on few rows"
+            want = "want fewer experts, shared scales, a higher variance_floor or penalties"
+            warnings.warn(f"n_experts: {said}; {want}{floor}", UserWarning, stacklevel=4)
+        elif self.status_ & Status.SCALE_AT_FLOOR:
+            said = (
+                "a scale of the best fit is at its floor: the expert reproduces its rows, or has far less noise than others"
+            )
+            warnings.warn(f"y: {said}{floor}", UserWarning, stacklevel=4)
+        if fit.is_settling and not self.converged_:
             ended = f"{self.max_iter} was given, and the best fit ended {describe(self.status_)}"
-            warnings.warn(f"max_iter: {ended}; want more, or a larger tol", ConvergenceWarning, stacklevel=3)
+            more = (
+                "want other penalties or fewer experts" if self.status_ & Status.DIVERGED else "want more, or a larger tol"
+            )
+            warnings.warn(f"max_iter: {ended}; {more}", ConvergenceWarning, stacklevel=4)
 
     def _keep(self, fit: Fit, share: np.ndarray, rows: Any) -> None:
         """Set the attributes that describe how the fit ended."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from moejax import experts, families, gates, losses
+from moejax import _checks, experts, families, gates, losses
 from moejax.families import Family
 from moejax.gates import Gate
 from moejax.losses import Loss
@@ -23,6 +23,7 @@ FAMILIES: Named = {
 }
 LOSSES: Named = {"nll": losses.nll, "squared_error": losses.squared_error}
 _WITH_REFERENCE = ("softmax", "top1")
+_FLOORS = {"gaussian": "variance_floor", "student_t": "variance_floor", "gamma": "dispersion_floor"}
 _SHARED = {"gaussian": "shared_scale", "student_t": "shared_scale", "gamma": "shared_shape"}
 
 
@@ -101,7 +102,7 @@ def gate_of(given: Any, n_experts: int, reference: bool) -> Gate:
     return named
 
 
-def family_of(given: Any, shared: bool) -> Family:
+def family_of(given: Any, shared: bool, floor: float | None = None) -> Family:
     """Return the family that a name or an object stands for.
 
     Parameters
@@ -110,6 +111,8 @@ def family_of(given: Any, shared: bool) -> Family:
         The parameter `family` of an estimator.
     shared : bool
         The parameter `shared_scale` of an estimator.
+    floor : float or None, default None
+        The parameter `variance_floor` of an estimator; None for the family's own.
 
     Returns
     -------
@@ -126,11 +129,20 @@ def family_of(given: Any, shared: bool) -> Family:
         if shared:
             wanted = "it in the family itself, as in families.gaussian(shared_scale=True)"
             raise ValueError(f"shared_scale: True was given beside the family {given!r}; want {wanted}")
+        if floor is not None:
+            wanted = "it in the family itself, as in families.gaussian(variance_floor=0.01)"
+            raise ValueError(f"variance_floor: {floor} was given beside the family {given!r}; want {wanted}")
         return family
     check_choice("family", given, tuple(FAMILIES))
     if shared and given not in _SHARED:
         raise ValueError(f"shared_scale: True was given for family={given!r}, which has no scale; want False")
-    named: Family = FAMILIES[given](**({_SHARED[given]: True} if shared else {}))
+    settings: dict[str, Any] = {_SHARED[given]: True} if shared else {}
+    if floor is not None:
+        if given not in _FLOORS:
+            raise ValueError(f"variance_floor: {floor} was given for family={given!r}, which has no scale; want None")
+        _checks.shape("variance_floor", floor, (), "one number")
+        settings[_FLOORS[given]] = floor
+    named: Family = FAMILIES[given](**settings)
     return named
 
 

@@ -73,13 +73,16 @@ class MoERegressor(RegressorMixin, MixtureOfExperts):
         and "top1". A gate that is an object says so itself.
     shared_scale : bool, default False
         Whether all experts share one scale (for "gamma", one shape). A family that is an object says so itself.
+    variance_floor : float or None, default None
+        Lower bound of every expert's variance (for "gamma", dispersion) as a share of the largest; 0 for none, None for that
+        of the family, 1e-4. A family that is an object says so itself.
     standardize : bool, default True
         Whether the columns of X are standardised for the fit.
     standardize_y : bool, default True
         Whether y is standardised for the fit; only for families whose `is_location` is true, such as "gaussian" and
         "student_t", and without a family.
     n_init : int, default 8
-        Number of starts. The admissible fit of lowest objective counts.
+        Number of starts. The best fit counts, by the rule of `moejax.select`.
     max_iter : int, default 500
         Most iterations of each start.
     tol : float, optional
@@ -168,6 +171,7 @@ class MoERegressor(RegressorMixin, MixtureOfExperts):
         hyper: Any = None,
         gate_reference: bool = False,
         shared_scale: bool = False,
+        variance_floor: float | None = None,
         standardize: bool = True,
         standardize_y: bool = True,
         n_init: int = 8,
@@ -189,6 +193,7 @@ class MoERegressor(RegressorMixin, MixtureOfExperts):
         self.hyper = hyper
         self.gate_reference = gate_reference
         self.shared_scale = shared_scale
+        self.variance_floor = variance_floor
         self.standardize = standardize
         self.standardize_y = standardize_y
         self.n_init = n_init
@@ -227,13 +232,15 @@ class MoERegressor(RegressorMixin, MixtureOfExperts):
             If a setting, a row or a weight is not valid, or parts do not fit together. The error is raised before anything
             compiles.
         RuntimeError
-            If no start leads to an admissible fit: a fit that did not diverge, in which each expert has more rows than
-            parameters, and in which no scale is at its floor.
+            If no start leads to a fit of finite numbers.
 
         Warns
         -----
         ConvergenceWarning
             If the chosen fit did not converge.
+        UserWarning
+            If experts had to be let go, because every start left one with too few rows; if all fits are degenerate (see
+            `moejax.Status`); or if a scale is at its floor. What is returned is then the best there is.
         """
         loss = self._check_settings()
         expert, family = part_of("experts", self.experts, EXPERTS, experts.completed), self._family(loss)
@@ -248,7 +255,7 @@ class MoERegressor(RegressorMixin, MixtureOfExperts):
 
     def _family(self, loss: Loss) -> Any:
         """Return the family; None for a loss that sees none."""
-        family = family_of(self.family, self.shared_scale)
+        family = family_of(self.family, self.shared_scale, self.variance_floor)
         if loss.has_likelihood or not isinstance(self.family, str):
             return family
         if self.family != "gaussian":

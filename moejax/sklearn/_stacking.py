@@ -71,7 +71,7 @@ class _Stacking(Combination):
             If a setting or a row is not valid, the gate does not fit what it sees, or weights are given and the `fit` of an
             estimator takes no `sample_weight`.
         RuntimeError
-            If no start of the gate leads to an admissible fit.
+            If no start of the gate leads to a fit of finite numbers.
         """
         models = self._check_settings()
         X, target, weights = self._checked_rows(X, y, sample_weight)

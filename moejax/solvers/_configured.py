@@ -213,6 +213,11 @@ class Configured(abc.ABC):
         return True
 
     @property
+    def is_settling(self) -> bool:
+        """Whether a fit converges if it may take enough steps; by default where fits end at different times."""
+        return self.uneven
+
+    @property
     def has_warm_start(self) -> bool:
         """Whether its solver can begin ahead of a point, as `EM.init` does, and tells where it ended; by default no."""
         return False

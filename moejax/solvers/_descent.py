@@ -222,6 +222,7 @@ class LossSolver(Solver):
             steps=steps,
             kkt=kkt,
             converged=ended | (kkt <= tol),
+            determined=_shared.determined(fit, task.hyper),
         )
 
     def _hyper(self, task: Task) -> Hyper:

@@ -180,6 +180,11 @@ class GradientFit(Configured):
         """Whether fits end at different times: if they stop early."""
         return self.patience is not None
 
+    @property
+    def is_settling(self) -> bool:
+        """Whether a fit converges if it may take enough steps: accelerated steps do, Adam at a fixed rate does not."""
+        return self.patience is not None or self.optimizer == _ACCELERATED
+
     def work_bytes(self, y: jax.Array) -> int:
         """Return about how much memory a step of one fit works in: see `Configured.work_bytes`."""
         rows = self.batch_size or y.shape[0]

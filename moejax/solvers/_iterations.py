@@ -209,6 +209,7 @@ class EM(Solver):
             kkt=report.kkt,
             converged=report.kkt <= self.fit.tolerance(task.squares.dtype),
             flags=self._flags(task, params, report, end.products),
+            determined=_shared.determined(self.fit, task.hyper),
         )
 
     def params(self, task: Task, numbers: jax.Array) -> Any:
@@ -236,8 +237,7 @@ class EM(Solver):
             sparse = [w for p, w in _shared.used(self.fit, hyper, "experts") if p.separable is None or p.separable[0]]
             used = self.model.expert.in_use(params["experts"], sum(sparse, jnp.zeros(())) > 0)
             hang = collinear(q.gram, used).reshape(self.model.n_experts, -1).any(axis=1) & self.model.active(params)
-            curved = _curved(_shared.used(self.fit, hyper, "experts"), report.objective)
-            bits = where(hang.any() & ~curved, int(Status.RANK_DEFICIENT), 0)
+            bits = where(hang.any() & ~_shared.determined(self.fit, hyper), int(Status.RANK_DEFICIENT), 0)
         if not self.asker.watches_gate:
             return bits
         free = sum((w for _, w in _shared.used(self.fit, hyper, "gate")), jnp.zeros(())) == 0
@@ -478,9 +478,3 @@ def _weights(terms: list[Any], counts: list[int], which: int, dtype: Any) -> Any
         return None
     each = [jnp.full((n, 1), sum(v, jnp.zeros((), dtype)), dtype) for v, n in zip(own, counts, strict=True)]
     return each[0] if len(each) == 1 else jnp.concatenate(each)
-
-
-def _curved(terms: Any, like: jax.Array) -> jax.Array:
-    """Whether penalties alone determine every coefficient, as a ridge does."""
-    bends = [w * jnp.min(p.curvature(jnp.ones((1, 1), like.dtype))) for p, w in terms]
-    return sum(bends, jnp.zeros((), like.dtype)) > 0

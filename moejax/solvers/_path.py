@@ -249,6 +249,11 @@ class Path:
         """Whether fits end at different times."""
         return getattr(self.fit, "uneven", False)
 
+    @property
+    def is_settling(self) -> bool:
+        """Whether fits converge if they may take enough steps."""
+        return getattr(self.fit, "is_settling", False)
+
     def check_hyper(self, hyper: Mapping[str, Any]) -> None:
         """Raise ValueError as the fit does, and for a sequence that is none.
 

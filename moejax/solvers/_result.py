@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -39,6 +40,11 @@ class Status(enum.IntFlag):
         coefficients.
     RANK_DEFICIENT
         Columns are collinear. Set by solvers that solve for coefficients.
+    DEGENERATE_EXPERT
+        Of a likelihood: an expert has fewer rows to itself (effective number) than coefficients that are not 0 and one more,
+        and no ridge; or its variance is at most a thousandth of the largest, on fewer rows than three for each of its
+        parameters. A few rows near to a plane are found in any table, and the likelihood grows without bound as a variance
+        goes to 0.
     """
 
     CONVERGED = 1
@@ -48,9 +54,12 @@ class Status(enum.IntFlag):
     STARVED_EXPERT = 16
     SEPARATED_GATE = 32
     RANK_DEFICIENT = 64
+    DEGENERATE_EXPERT = 128
 
 
-INADMISSIBLE = Status.DIVERGED | Status.SCALE_AT_FLOOR | Status.STARVED_EXPERT
+INADMISSIBLE = Status.DIVERGED | Status.DEGENERATE_EXPERT
+_NARROW = math.log(1e-3)  # of a variance beside the largest
+_FEW = 3  # rows for each parameter
 
 
 class Fit(NamedTuple):
@@ -120,7 +129,7 @@ class Fit(NamedTuple):
 
     @property
     def admissible(self) -> FlagPerFit:
-        """Whether a selection may choose it: not diverged, no scale at its floor, no starved expert."""
+        """Whether it is neither diverged nor degenerate: a selection chooses others only where no fit is."""
         return (self.status & int(INADMISSIBLE)) == 0
 
 
@@ -273,12 +282,14 @@ def concluded(
     kkt: Scalar,
     converged: Bool[Array, ""],
     flags: Int[Array, ""] | int = 0,
+    determined: Bool[Array, ""] | bool = False,
 ) -> Fit:
     """The `Fit` of a solver that ended at params, of which all sums over rows are known.
 
     log_likelihood, classified: totals, None where there is no likelihood. shares: (K,), of the weight of the rows. squares:
     the sum of squared weights of rows, which have sum 1; shares over it are the rows that each expert has to itself (Kish
-    1965). finite: whether all params are. flags: status bits that only the solver can tell.
+    1965). finite: whether all params are. flags: status bits that only the solver can tell. determined: whether penalties
+    alone determine the experts' coefficients.
     """
     nothing = jnp.full_like(objective, jnp.nan)
     degrees = nothing
@@ -287,6 +298,7 @@ def concluded(
         degrees = degrees_of_freedom(model, params).astype(objective.dtype)
     diverged = ~(jnp.isfinite(objective) & finite)
     floor = model.family is not None and likelihood and model.family.at_floor(model.phi(params), target)
+    degenerate = likelihood and _degenerate(model, params, shares / squares, determined)
     starved = (model.active(params) & (shares / squares < _needed(model, params))).any()
     bits = (
         (diverged, Status.DIVERGED),
@@ -294,6 +306,7 @@ def concluded(
         (~converged & ~diverged, Status.OUT_OF_STEPS),
         (floor, Status.SCALE_AT_FLOOR),
         (starved & ~diverged, Status.STARVED_EXPERT),
+        (degenerate, Status.DEGENERATE_EXPERT),
     )
     status = sum((jnp.where(flag, int(bit), 0) for flag, bit in bits), jnp.asarray(flags, jnp.int32))
     if log_likelihood is None:
@@ -383,6 +396,21 @@ def _needed(model: Model, params: Any) -> Any:
         return 0
     degrees = model.expert.degrees_of_freedom(params["experts"])
     return degrees + 2 if jnp.ndim(degrees) else 2  # of all experts together, it tells nothing of each
+
+
+def _degenerate(model: Model, params: Any, sizes: jax.Array, determined: Any) -> jax.Array:
+    """Whether some expert has too few rows for its coefficients, or next to no variance on a few. sizes: (K,), of rows."""
+    degrees, active = model.expert.degrees_of_freedom(params["experts"]), model.active(params)
+    if not any(jax.tree.leaves(model.trainable(params)["experts"])) or not jnp.ndim(degrees):
+        return jnp.zeros((), bool)  # as in `_needed`
+    found = (sizes < degrees + 1) & jnp.logical_not(determined)
+    log_variances = None if model.family is None else model.family.log_variances(model.phi(params))
+    if log_variances is not None:
+        by_expert = log_variances.reshape(len(sizes), -1)
+        among = jnp.where(active[:, None], by_expert, -jnp.inf)
+        narrow = (by_expert <= among.max(axis=0) + _NARROW).any(axis=1)
+        found |= narrow & (sizes < _FEW * (degrees + 1))
+    return (active & found).any()
 
 
 def degrees_of_freedom(model: Model, params: Params) -> Int[Array, ""]:

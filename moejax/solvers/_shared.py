@@ -166,6 +166,13 @@ def penalty(fit: Any, params: Any, hyper: Hyper, part: str | None = None) -> jax
     return sum((w * p.value(chosen(params[p.part], marked[p.part])) for p, w in used(fit, hyper, part)), 0.0)
 
 
+def determined(fit: Any, hyper: Hyper) -> jax.Array:
+    """Whether penalties alone determine every coefficient of the experts, as a ridge does."""
+    bends = [w * jnp.min(p.curvature(jnp.ones((1, 1)))) for p, w in used(fit, hyper, "experts")]
+    found: jax.Array = sum(bends, jnp.zeros(())) > 0
+    return found
+
+
 def free_slopes(fit: Any, params: Any, gradient: Any, target: Any) -> Any:
     """The gradient with 0 for numbers of the family that a constraint holds, whose slope no optimum could get rid of."""
     if fit.model.family is None:

@@ -2,19 +2,24 @@
 
 Restarts are compared by their training objective. A choice of restarts by held-out loss would reward luck. Penalties and
 other numbers are compared by held-out loss (for a likelihood, minus the mean held-out log-likelihood), by an information
-criterion, or by a user's own criterion. Only admissible fits take part.
+criterion, or by a user's own criterion.
+
+Restarts are compared by one rule: fits that are neither diverged nor degenerate (see `Fit.admissible`) before others; of
+those, converged ones before others; then the objective. So some fit is chosen wherever one is finite, and a warning tells of
+a choice that is not of the first kind.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from moejax.solvers import INADMISSIBLE, Fit, Status, name_of
+from moejax.solvers import INADMISSIBLE, Fit, Status, describe, name_of
 from moejax.sweeps._axes import EVERY_ROW
 from moejax.sweeps._result import Sweep
 
@@ -22,6 +27,12 @@ CRITERIA = ("held_out", "aic", "bic", "icl")
 RULES = ("best", "one_standard_error")
 
 Criterion = str | Callable[[Fit], Any]
+
+_DEGENERATE, _LOST = 2, 9  # ranks: 0 for converged, 1 more for not, 2 more for degenerate; and what is not finite
+
+
+class ChoiceWarning(UserWarning):
+    """A selection chose a fit that is degenerate or has not converged, for want of a better one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,16 +59,16 @@ class Selection:
     The columns of `table` are:
 
     - the values on the axes;
-    - `held_out`: mean loss over the held-out rows, from the best admissible restart of each fold;
+    - `held_out`: mean loss over the held-out rows, from the best restart of each fold;
     - `standard_error`: standard error of this mean, over folds; NaN for fewer than two folds;
     - `difference`: `held_out` minus its lowest value;
     - `difference_se`: standard error of `difference`, from the differences within folds;
-    - `objective`: objective of the best admissible restart, as a mean over folds;
-    - `restart`: number of the best admissible restart, in the last fold;
+    - `objective`: objective of the best restart, as a mean over folds;
+    - `restart`: number of the best restart, in the last fold;
     - `admissible`: share of admissible fits;
-    - for a likelihood, `degrees_of_freedom` and `log_likelihood` of the best admissible restart, as means over folds, and,
+    - for a likelihood, `degrees_of_freedom` and `log_likelihood` of the best restart, as means over folds, and,
       without folds, its `aic`, `bic` and `icl`;
-    - `criterion` of the best admissible restart, if the criterion is a function;
+    - `criterion` of the best restart, if the criterion is a function;
     - `chosen`: whether the combination was chosen.
     """
 
@@ -77,8 +88,8 @@ def select(result: Sweep, *, refit: bool = True, criterion: Criterion = "held_ou
     result : Sweep
         The result of a sweep over any axes except `bootstrap`, of fits that return a `Fit`.
     refit : bool, default True
-        Whether to fit the chosen combination on all rows, from every restart, and to return the best of these fits by
-        training objective. False returns the fit of the only fold, which was trained without the held-out rows.
+        Whether to fit the chosen combination on all rows, from every restart, and to return the best of these fits. False
+        returns the fit of the only fold, which was trained without the held-out rows.
     criterion : {"held_out", "aic", "bic", "icl"} or callable, default "held_out"
         The number that is lowest for the chosen combination.
 
@@ -103,11 +114,19 @@ def select(result: Sweep, *, refit: bool = True, criterion: Criterion = "held_ou
         If `result` is not a sweep of such fits; if it has the axis `bootstrap`, whose members are not candidates; if the
         criterion or the rule does not apply to it; or if a criterion function does not return one number for each fit.
     RuntimeError
-        If no fit is admissible, if no combination has an admissible fit in every fold, or if no fit on all rows is
-        admissible.
+        If no combination has a finite fit in every fold, or no fit on all rows is finite.
+
+    Warns
+    -----
+    ChoiceWarning
+        If the chosen fit is degenerate, because all are, or has not converged, though its solver goes on until a fit has.
 
     Notes
     -----
+    Of restarts the best is the one of lowest objective, among those that are admissible and have converged; where there are
+    none, among those that are admissible; else among all that are finite. A combination that has no admissible fit in some
+    fold is chosen only where that is so for all.
+
     One-standard-error rule [1]_: the standard error is that of the paired difference within folds, because combinations
     share what makes a fold difficult. The simplest combination has the fewest degrees of freedom, as a mean over folds. If
     the fits have no degrees of freedom, it has the largest weights of penalties and the fewest experts, compared axis by
@@ -137,21 +156,24 @@ def select(result: Sweep, *, refit: bool = True, criterion: Criterion = "held_ou
     _check_axes(result, refit, criterion)
     tuned = [name for name in result.axes if name not in ("restart", "fold")]
     simplicity = _check_rule(result, tuned, criterion) if rule == "one_standard_error" else []
-    objective, held_out, admissible = _ordered(result, tuned)
-    if not admissible.any():
-        raise RuntimeError(f"no fit is admissible: {_reasons(result)}; want other penalties, more restarts or fewer experts")
-    competing = np.where(admissible, objective, np.inf)
+    objective, held_out, admissible, rank = (_laid_out(result, tuned, values) for values in _judged(result))
+    competing = np.where(rank == rank.min(axis=-1, keepdims=True), objective, np.inf)
+    competing = np.where(rank == _LOST, np.inf, competing)
     best = competing.argmin(axis=-1)
     criterion_values = _laid_out(result, tuned, _criterion_values(result, criterion)) if callable(criterion) else None
     table = _table(result, tuned, competing, held_out, admissible, best, criterion_values)
     by = table["criterion" if callable(criterion) else criterion]
     losses = np.where(np.isfinite(by), by, np.inf)
     if not np.isfinite(losses).any():
-        if callable(criterion):
-            raise RuntimeError(
-                "criterion: its value is not finite for any admissible fit; want a finite value for at least one"
-            )
-        raise RuntimeError(f"no combination has an admissible fit in every fold: {_reasons(result)}; want more restarts")
+        if callable(criterion) and np.isfinite(competing).any():
+            raise RuntimeError("criterion: its value is not finite for any fit; want a finite value for at least one")
+        raise RuntimeError(
+            f"no combination has a finite fit in every fold: {_reasons(result)}; want a smaller learning rate, other "
+            "penalties, or inputs of a smaller scale"
+        )
+    degenerate = (rank.min(axis=-1).max(axis=-1) >= _DEGENERATE).ravel()
+    if not degenerate[np.isfinite(losses)].all():
+        losses = np.where(degenerate, np.inf, losses)
     position = int(losses.argmin())
     if rule == "one_standard_error":
         position = _simplest(table, losses, simplicity)
@@ -163,10 +185,12 @@ def select(result: Sweep, *, refit: bool = True, criterion: Criterion = "held_ou
     chosen = {name: result.axes[name][i].item() for name, i in at.items()}
     if "fold" in result.axes and refit:
         again = _refit(result, chosen)
-        fit, restart = _winner(again)
+        fit, restart = winner(again)
+        _warn(again, fit)
         return Selection(fit.params, chosen, fit, restart, table, again)
     rest = result.isel(**at, **({"fold": 0} if "fold" in result.axes else {}))
-    fit, restart = _winner(rest)
+    fit, restart = winner(rest)
+    _warn(rest, fit)
     return Selection(fit.params, chosen, fit, restart, table, None)
 
 
@@ -261,11 +285,14 @@ def _simplest(table: dict[str, np.ndarray], losses: np.ndarray, simplicity: list
     return int(near[np.lexsort([key[near] for key in keys])[0]])
 
 
-def _ordered(result: Sweep, tuned: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return objective, held-out loss (or else objective) and admissibility, with the axes of `_laid_out`."""
-    held_out = result.fits.objective if result.held_out is None else result.held_out
-    a, b, c = (_laid_out(result, tuned, v) for v in (result.fits.objective, held_out, _selectable(result)))
-    return a, b, c
+def _judged(result: Sweep) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return objective, held-out loss (or else objective), admissibility and rank of each fit, the lowest rank first."""
+    objective, status = np.asarray(result.fits.objective), np.asarray(result.fits.status)
+    held_out = objective if result.held_out is None else result.held_out
+    admissible = result.fits.admissible & np.isfinite(objective)
+    rank = np.where(status & int(Status.CONVERGED), 0, 1) + np.where(admissible, 0, _DEGENERATE)
+    lost = ~np.isfinite(objective) | (status & int(Status.DIVERGED) > 0)
+    return objective, held_out, admissible, np.where(lost, _LOST, rank)
 
 
 def _laid_out(result: Sweep, tuned: list[str], values: Any) -> np.ndarray:
@@ -274,12 +301,6 @@ def _laid_out(result: Sweep, tuned: list[str], values: Any) -> np.ndarray:
     order = [names.index(n) for n in (*tuned, "fold", "restart") if n in names]
     shape = [len(result.axes[n]) for n in tuned] + [len(result.axes.get(n, [0])) for n in ("fold", "restart")]
     return np.transpose(values, order).reshape(shape)
-
-
-def _selectable(result: Sweep) -> np.ndarray:
-    """Tell which fits are admissible and have a finite objective."""
-    selectable: np.ndarray = result.fits.admissible & np.isfinite(result.fits.objective)
-    return selectable
 
 
 def _table(
@@ -355,18 +376,51 @@ def _refit(result: Sweep, chosen: dict[str, Any]) -> Sweep:
     try:
         again = sweeper.run(result.inputs)
     except FloatingPointError as error:
-        raise RuntimeError(f"no fit on all rows is admissible: {error}") from error
+        raise RuntimeError(f"no fit on all rows is finite: {error}") from error
     return again.isel(**{n: int(np.argmax(values == chosen_values[n])) for n, values in axes.items() if n in chosen_values})
 
 
-def _winner(again: Sweep) -> tuple[Fit, int]:
-    """Return the best admissible fit of a sweep over restarts alone (or over nothing), and the number of its start."""
-    objective = np.where(_selectable(again), again.fits.objective, np.inf)
-    if not np.isfinite(objective).any():
-        raise RuntimeError(f"no fit on all rows is admissible: {_reasons(again)}; want more restarts or fewer experts")
-    position = int(objective.argmin())
+def winner(again: Sweep) -> tuple[Fit, int]:
+    """Return the best fit of a sweep over restarts alone, or over nothing, and the number of its start.
+
+    Parameters
+    ----------
+    again : Sweep
+        The sweep.
+
+    Returns
+    -------
+    fit : Fit
+        The best fit, by the rule of `select`.
+    restart : int
+        Its start.
+
+    Raises
+    ------
+    RuntimeError
+        If no fit is finite.
+    """
+    objective, _, _, rank = (np.ravel(values) for values in _judged(again))
+    if rank.min() == _LOST:
+        raise RuntimeError(
+            f"no fit on all rows is finite: {_reasons(again)}; want a smaller learning rate or other penalties"
+        )
+    position = int(np.where(rank == rank.min(), objective, np.inf).argmin())
     fit = again.isel(restart=position).fits if "restart" in again.axes else again.fits
     return fit, _restart_number(again, position)
+
+
+def _warn(again: Sweep, fit: Fit) -> None:
+    """Warn of a chosen fit that is degenerate, or that has not converged where its solver goes on until a fit has."""
+    ended = describe(fit.status)
+    if int(fit.status) & int(Status.DEGENERATE_EXPERT):
+        said = f"the chosen fit ended {ended}, like all others: an expert of next to no variance has too few rows"
+        warnings.warn(
+            f"{said}; want fewer experts, shared scales, a higher variance_floor, or penalties", ChoiceWarning, stacklevel=3
+        )
+    elif int(fit.status) & int(Status.OUT_OF_STEPS) and getattr(again.sweeper.fit, "is_settling", False):
+        said = f"the chosen fit ended {ended}, and no other converged"
+        warnings.warn(f"{said}; want a larger max_iter or steps, or a larger tol", ChoiceWarning, stacklevel=3)
 
 
 def _restart_number(result: Sweep, position: Any) -> int:
@@ -375,7 +429,7 @@ def _restart_number(result: Sweep, position: Any) -> int:
 
 
 def _reasons(result: Sweep) -> str:
-    """Return how many fits are inadmissible, by reason, in words."""
+    """Return how many fits are not finite, or not admissible, by reason, in words."""
     status = np.ravel(result.fits.status)
     counts = {name_of(flag): int((status & int(flag) != 0).sum()) for flag in Status if flag & INADMISSIBLE}
     counts["not finite in the objective"] = int((~np.isfinite(result.fits.objective) & result.fits.admissible).sum())

@@ -263,7 +263,8 @@ def _quickly(function: Any) -> Any:
 # ---- the problems: by EM --------------------------------------------------------------------------------------------
 
 BOTH = ("experts", "gate")
-GAUSSIAN = families.gaussian()
+FLOOR = 0.05  # the floor of dispersions that was the default when the fits were kept
+GAUSSIAN = families.gaussian(variance_floor=FLOOR)
 REFERENCE = gates.softmax(reference=True)
 
 
@@ -337,11 +338,14 @@ def _custom_logits(params: Any, x: Any) -> Any:
 
 def em_families() -> dict[str, Problem]:
     """The other families."""
-    t4, free = em(gates.constant(), families.student_t(4.0)), em(REFERENCE, families.student_t(), tol=1e-8)
+    t4, free = (
+        em(gates.constant(), families.student_t(4.0, variance_floor=FLOOR)),
+        em(REFERENCE, families.student_t(variance_floor=FLOOR), tol=1e-8),
+    )
     located = em(REFERENCE, families.location_scale(), expert=experts.linear(2))
     yes = em(REFERENCE, families.bernoulli())
     classes = em(gates.constant(), families.categorical(3), expert=experts.linear(3))
-    poisson, gamma = em(gates.constant(), families.poisson()), em(gates.constant(), families.gamma())
+    poisson, gamma = em(gates.constant(), families.poisson()), em(gates.constant(), families.gamma(dispersion_floor=FLOOR))
     grouped, groups = table("bernoulli", 10, n=240, repeats=6), {"groups": np.arange(240) // 6}
     counted, positive = table("poisson", 11), table("gamma", 12)
     still, moved = {"offset": np.zeros(100)}, {"offset": wave(100)}
@@ -434,8 +438,12 @@ def by_accelerated_steps() -> dict[str, Problem]:
     labels = accelerated(REFERENCE, families.bernoulli(), losses.complete_nll())
     errors = accelerated(REFERENCE, None, losses.complete_squared_error())
     classes = accelerated(gates.constant(), families.categorical(3), losses.nll(), 1, experts.linear(3))
-    shapes = accelerated(gates.softmax(temperature=0.7, reference=True), families.gamma(shared_shape=True), losses.nll())
-    robust = accelerated(REFERENCE, families.student_t(), losses.nll())
+    shapes = accelerated(
+        gates.softmax(temperature=0.7, reference=True),
+        families.gamma(shared_shape=True, dispersion_floor=FLOOR),
+        losses.nll(),
+    )
+    robust = accelerated(REFERENCE, families.student_t(variance_floor=FLOOR), losses.nll())
     both = {"l1_experts": 0.05, "l2_gate": 0.01}
     ridge = {"l2_experts": 0.01, "l2_gate": 0.01}
     return {
@@ -485,7 +493,7 @@ def by_fixed_steps() -> dict[str, Problem]:
     balanced = losses.balanced(losses.squared_error())
     columns = [penalties.group_columns(part, [[0, 2]]) for part in BOTH]
     counted = moejax.moe(linear, gates.constant(), 2, family=families.poisson())
-    robust = moejax.moe(linear, gates.softmax(temperature=2.0), 2, family=families.student_t())
+    robust = moejax.moe(linear, gates.softmax(temperature=2.0), 2, family=families.student_t(variance_floor=FLOOR))
     located = moejax.moe(experts.linear(2), gates.gaussian(), 2, family=families.location_scale())
     more, l1 = {"offset": wave(100), "weights": counts(100)}, {"l1_experts": 0.05, "l1_gate": 0.01}
     grouped = {"groups": np.arange(100) // 4}
