@@ -27,17 +27,54 @@ def shape(name: str, value: Any, want: tuple[int | None, ...], meaning: str = ""
         raise ValueError(f"{name}: shape {given} was given; want {wanted}{', ' + meaning if meaning else ''}")
 
 
-def finite(name: str, value: Any) -> None:
-    """Raise if `value` holds a NaN or an infinity, and say where the first one is."""
-    if is_traced(value) or (type(value) is float and math.isfinite(value)):
-        return
-    if isinstance(value, np.ma.MaskedArray):
+def native(name: str, value: Any) -> Any:
+    """`value`, of NumPy as a plain array in the byte order of this machine; raise if some of its entries are masked.
+
+    Compiled code reads the bytes of an array as they lie, and would take those of another order for other numbers.
+    """
+    if not isinstance(value, np.ndarray):
+        return value
+    if np.ma.is_masked(value):
         raise ValueError(
             f"{name}: a masked array was given; want a number in every place, and weights of 0 for rows to leave out"
         )
     array = np.asarray(value)
-    if array.dtype.kind in "OSUMmc":
-        raise ValueError(f"{name}: values of type {array.dtype} were given; want real numbers")
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def of_objects(name: str, value: Any) -> np.ndarray:
+    """`native` as an array, and an array of Python objects that are numbers as floats; raise where one is no number.
+
+    For what scikit-learn takes too: columns of pandas and of databases come as objects, as of `decimal.Decimal`.
+    """
+    try:
+        array = np.asarray(native(name, value))
+        if array.dtype.kind != "O":
+            return array
+        text = next((each for each in array.flat if isinstance(each, str | bytes)), None)
+        if text is not None:
+            raise ValueError(f"{text!r} was given")
+        return array.astype(float)
+    except (TypeError, ValueError, OverflowError) as error:
+        if str(error).startswith(f"{name}: "):
+            raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"{name}: {error}; want real numbers") from error
+
+
+def real(name: str, value: Any) -> None:
+    """Raise unless the type of `value` is one of real numbers (or of booleans)."""
+    dtype = value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
+    if getattr(dtype, "kind", "V") in "OSUMmc":
+        raise ValueError(f"{name}: values of type {dtype} were given; want real numbers")
+
+
+def finite(name: str, value: Any) -> None:
+    """Raise if `value` holds a NaN or an infinity, and say where the first one is."""
+    if is_traced(value) or (type(value) is float and math.isfinite(value)):
+        return
+    array = np.asarray(native(name, value))
+    real(name, array)
     bad = ~np.isfinite(array)
     if bad.any():
         first = tuple(int(i) for i in np.argwhere(bad)[0])
@@ -61,6 +98,13 @@ def positive(name: str, value: Any) -> None:
         raise ValueError(f"{name}: {np.min(np.asarray(value))} was given; want numbers above 0")
 
 
+def flag(name: str, value: Any) -> bool:
+    """`value` as a Python boolean; raise unless it is one, for a text such as "no" counts as true in Python."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name}: {value!r} was given; want True or False")
+    return bool(value)
+
+
 def count(name: str, value: Any, least: int = 1) -> None:
     """Raise unless `value` is a whole number of at least `least`."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
@@ -79,9 +123,19 @@ def whole(name: str, value: Any, least: int, most: int) -> None:
         raise ValueError(f"{name}: {value!r} was given; want whole numbers from {least} to {most}")
 
 
+def row_weights(name: str, value: Any, n: int) -> np.ndarray:
+    """Weights of n rows as floats; raise unless they are (n,), finite, none below 0 and not all 0."""
+    shape(name, value, (n,), "one for each row")
+    not_negative(name, value)
+    weights = np.asarray(value, float)
+    if not weights.any():
+        raise ValueError(f"{name}: all are 0; want at least one row that counts")
+    return weights
+
+
 def check_weights(weights: Any, n: int) -> None:
     """Raise ValueError unless weights is (n,), finite, none below 0 and not all 0."""
-    shape("weights", weights, (n,), "one for each row")
-    not_negative("weights", weights)
-    if not is_traced(weights) and not np.asarray(weights).any():
-        raise ValueError("weights: all are 0; want at least one row that counts")
+    if is_traced(weights):
+        shape("weights", weights, (n,), "one for each row")
+    else:
+        row_weights("weights", weights, n)

@@ -348,7 +348,7 @@ def _sparse_weights(rng: np.random.Generator, d: int, n_experts: int, n_active: 
     """Draw coefficients (K, d), standard normal on the active features and 0 on the others."""
     weights = rng.standard_normal((n_experts, d))
     # The active features are drawn last, so `shared_active` and `n_active` do not change the coefficients drawn before.
-    n_sets = 1 if shared_active else n_experts
+    n_sets = 1 if _checks.flag("shared_active", shared_active) else n_experts
     active = np.stack([np.isin(np.arange(d), rng.choice(d, n_active, replace=False)) for _ in range(n_sets)])
     return np.where(active, weights, 0.0)
 

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from moejax import _checks
+
 
 @dataclass(frozen=True, eq=False)
 class Table:
@@ -74,6 +76,7 @@ def read_csv(path: str | os.PathLike[str], target: str, *, indicators: bool = Fa
     >>> table.x.shape
     (442, 10)
     """
+    _checks.flag("indicators", indicators)
     names, rows, lines = _read(Path(path))
     _check_names(path, names, target)
     _check_rows(path, names, rows, lines)

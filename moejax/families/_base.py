@@ -95,8 +95,8 @@ class Family(Part):
 
     Notes
     -----
-    Required: `log_prob`, `mean`. Optional, with a default: `init`, `check_target`, `start`, `curvature`, `at_floor`,
-    `log_variances`, `held`, `bounded`, `fall`, `trainable`, `penalized`, `hyper`, `check_hyper`, `settled`,
+    Required: `log_prob`, `mean`. Optional, with a default: `init`, `check_target`, `check_rows`, `start`, `curvature`,
+    `at_floor`, `log_variances`, `held`, `bounded`, `fall`, `trainable`, `penalized`, `hyper`, `check_hyper`, `settled`,
     `degrees_of_freedom`, `reordered`, `summary`.
 
     Shapes: y is (n,) or (n, m), always floats (counts and class numbers too). eta is (K, n), or (K, n, m) for m outputs,
@@ -187,6 +187,18 @@ class Family(Part):
         """
         _checks.shape("y", y, shape, "what this model predicts for this x")
         self._check_support(y)
+
+    def check_rows(self, y: OutputsLike, shape: tuple[int, ...]) -> None:
+        """Raise ValueError for targets of rows to predict that cannot be: as `check_target`, which may ask more of a fit.
+
+        Parameters
+        ----------
+        y : array_like
+            Targets.
+        shape : tuple of int
+            The shape of a prediction, (n,) or (n, m).
+        """
+        self.check_target(y, shape)
 
     def _check_support(self, y: OutputsLike) -> None:
         _checks.finite("y", y)

@@ -54,6 +54,10 @@ class Bernoulli(Undispersed):
         if not _checks.is_traced(y) and (np.ptp(np.asarray(y, float), axis=0) == 0).any():
             raise ValueError("y: labels of a single class were given; want rows of both classes, 0 and 1")
 
+    def check_rows(self, y: Any, shape: tuple[int, ...]) -> None:
+        """Raise ValueError unless y has labels 0 and 1, or one of them, shaped like predictions."""
+        super().check_target(y, shape)
+
     def _check_support(self, y: Any) -> None:
         check_values(y, lambda v: (v == 0) | (v == 1), "the labels 0 and 1")
 

@@ -63,11 +63,15 @@ class Categorical(Undispersed):
 
     def check_target(self, y: Any, shape: tuple[int, ...]) -> None:
         """Raise ValueError unless y (n,) has class numbers of at least two classes; shape is (n, n_classes)."""
+        self.check_rows(y, shape)
+        if not _checks.is_traced(y) and np.ptp(np.asarray(y, float)) == 0:
+            raise ValueError(f"y: class {float(np.asarray(y)[0]):g} alone was given; want rows of at least two classes")
+
+    def check_rows(self, y: Any, shape: tuple[int, ...]) -> None:
+        """Raise ValueError unless y (n,) has class numbers, of one class or of several; shape is (n, n_classes)."""
         self._check_outputs(shape[1:])
         _checks.shape("y", y, shape[:1], "a class number for each row")
         self._check_support(y)
-        if not _checks.is_traced(y) and np.ptp(np.asarray(y, float)) == 0:
-            raise ValueError(f"y: class {float(np.asarray(y)[0]):g} alone was given; want rows of at least two classes")
 
     def _check_support(self, y: Any) -> None:
         whole = f"class numbers, whole from 0 to {self.n_classes - 1}"

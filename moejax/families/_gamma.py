@@ -186,7 +186,7 @@ def gamma(*, shared_shape: bool = False, dispersion_floor: float = DEFAULT_FLOOR
     without a floor.
     """
     check_share("dispersion_floor", dispersion_floor, "dispersion")
-    return Gamma(bool(shared_shape), float(dispersion_floor))
+    return Gamma(_checks.flag("shared_shape", shared_shape), float(dispersion_floor))
 
 
 def _gamma_deviance(log_y: jax.Array, eta: jax.Array) -> jax.Array:

@@ -100,4 +100,4 @@ def gaussian(*, shared_scale: bool = False, variance_floor: float = DEFAULT_FLOO
     Hathaway (1985).
     """
     check_share("variance_floor", variance_floor, "variance")
-    return Gaussian(bool(shared_scale), float(variance_floor))
+    return Gaussian(_checks.flag("shared_scale", shared_scale), float(variance_floor))

@@ -177,7 +177,7 @@ def student_t(df: float | None = None, *, shared_scale: bool = False, variance_f
     if df is not None:
         _checks.positive("df", df)
     check_share("variance_floor", variance_floor, "scale^2")
-    return StudentT(bool(shared_scale), float(variance_floor), None if df is None else float(df))
+    return StudentT(_checks.flag("shared_scale", shared_scale), float(variance_floor), None if df is None else float(df))
 
 
 def _standardized(residual: jax.Array, log_scale: jax.Array, log_df: jax.Array) -> jax.Array:

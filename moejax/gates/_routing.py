@@ -92,7 +92,7 @@ def top1(*, temperature: float = 1.0, reference: bool = False, init_scale: float
     """
     _checks.positive("temperature", temperature)
     _checks.not_negative("init_scale", init_scale)
-    return Top1(float(temperature), bool(reference), float(init_scale))
+    return Top1(float(temperature), _checks.flag("reference", reference), float(init_scale))
 
 
 def largest(values: jax.Array, k: int) -> jax.Array:
@@ -244,5 +244,5 @@ def top_k(k: int, *, noise: float = 0.0, temperature: float = 1.0, reference: bo
     _checks.not_negative("noise", noise)
     _checks.positive("temperature", temperature)
     _checks.not_negative("init_scale", init_scale)
-    own = (float(temperature), bool(reference), float(init_scale), int(k))
+    own = (float(temperature), _checks.flag("reference", reference), float(init_scale), int(k))
     return NoisyTopK(*own, float(noise)) if noise > 0 else TopK(*own)

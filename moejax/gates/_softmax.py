@@ -194,4 +194,4 @@ def softmax(*, temperature: float = 1.0, reference: bool = False, init_scale: fl
     """
     _checks.positive("temperature", temperature)
     _checks.not_negative("init_scale", init_scale)
-    return Softmax(float(temperature), bool(reference), float(init_scale))
+    return Softmax(float(temperature), _checks.flag("reference", reference), float(init_scale))

@@ -82,6 +82,7 @@ def as_arrays(name: str, tree: Any) -> Any:
     """Return a copy of a nested dict with float64 arrays as values."""
     if isinstance(tree, dict):
         return {key: as_arrays(f"{name}[{key!r}]", value) for key, value in tree.items()}
+    tree = _checks.native(name, tree)
     try:
         return np.array(tree, dtype=np.float64)
     except (TypeError, ValueError) as error:

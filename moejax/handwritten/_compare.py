@@ -207,6 +207,7 @@ def _read_leaves(jax: Any, name: str, tree: Any) -> tuple[list[str], list[Array]
         kind = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
         if not any(jax.numpy.issubdtype(kind, real) for real in (np.floating, np.integer)):
             raise ValueError(f"{name}: leaf {path} of type {kind} was given; want real numbers")
+        leaf = _checks.native(f"{name}: leaf {path}", leaf)
         _checks.finite(f"{name}: leaf {path}", np.asarray(leaf).astype(np.float64))
         leaves.append(np.array(leaf).astype(np.float64))
     return paths, leaves, structure

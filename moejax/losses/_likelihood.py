@@ -306,7 +306,7 @@ def complete_nll(*, joint: bool = False) -> NegativeLogLikelihood:
     A fit gets the responsibilities r, (n, K), as `start_responsibilities`: it is decided beforehand which expert has which
     row, and experts and gate are regressions of their own. Held-out rows are compared by log p(y | x).
     """
-    return NegativeLogLikelihood(joint=joint, complete=True)
+    return NegativeLogLikelihood(joint=_checks.flag("joint", joint), complete=True)
 
 
 def likelihood_of(model: Model) -> NegativeLogLikelihood:

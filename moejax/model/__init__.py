@@ -9,6 +9,7 @@ losses and solvers hand prepared inputs (`prepare`) to `means`, `log_gate` and `
 """
 
 from moejax._contracts import Params as Params
+from moejax.model._arguments import checked as checked
 from moejax.model._columns import Columns as Columns
 from moejax.model._data import PARTS as PARTS
 from moejax.model._data import Data as Data
@@ -16,6 +17,7 @@ from moejax.model._data import Inputs as Inputs
 from moejax.model._data import floating as floating
 from moejax.model._data import is_table as is_table
 from moejax.model._data import leaders as leaders
+from moejax.model._data import native as native
 from moejax.model._data import on_device as on_device
 from moejax.model._model import Model as Model
 from moejax.model._model import moe as moe
@@ -27,9 +29,11 @@ __all__ = [
     "Inputs",
     "Model",
     "Params",
+    "checked",
     "floating",
     "is_table",
     "leaders",
     "moe",
+    "native",
     "on_device",
 ]

@@ -108,11 +108,36 @@ def on_device(value: Any, dtype: Any = None) -> jax.Array:
     jax.Array
         The array.
     """
+    if hasattr(value, "__array__") and not isinstance(value, jax.Array):  # also a column of pandas
+        value = _checks.native("array", np.asanyarray(value))
     if type(value) is not np.ndarray or value.dtype.kind not in "biuf":
         return jnp.asarray(value, dtype)
     wanted = jax.dtypes.canonicalize_dtype(value.dtype if dtype is None else dtype)
     array: jax.Array = jax.device_put(np.asarray(value, wanted), may_alias=False)
     return array
+
+
+def native(name: str, tree: Any) -> Any:
+    """Return a pytree with NumPy's arrays in the byte order of this machine.
+
+    Parameters
+    ----------
+    name : str
+        What errors call it.
+    tree : pytree
+        Anything that may hold arrays.
+
+    Returns
+    -------
+    pytree
+        The same structure.
+
+    Raises
+    ------
+    ValueError
+        If entries of an array are masked.
+    """
+    return jax.tree.map(lambda leaf: _checks.native(name, leaf), tree)
 
 
 def is_table(x: Any) -> bool:
@@ -145,6 +170,7 @@ def leaders(groups: Labels) -> Int[Array, " n"]:
         Numbers of rows.
     """
     if not _checks.is_traced(groups):
+        groups = _checks.native("groups", groups)
         _, rows, group = np.unique(np.asarray(groups), return_index=True, return_inverse=True)
         return jnp.asarray(rows[group.ravel()], jnp.int32)
     traced: Any = groups  # an array

@@ -34,8 +34,9 @@ from moejax.families import Family, FamilyLike
 from moejax.families import completed as completed_family
 from moejax.gates import NEVER, Gate, GateLike, among
 from moejax.gates import completed as completed_gate
+from moejax.model._arguments import check_shapes, checked
 from moejax.model._columns import Columns, column_tuple, columns_of
-from moejax.model._data import PARTS, Data, Inputs, floating, is_table, leaders
+from moejax.model._data import PARTS, Data, Inputs, floating, is_table, leaders, native, on_device
 
 _WORK_ARRAYS = 8  # arrays of (K, n) that a prediction makes
 
@@ -89,6 +90,8 @@ class Model:
         dict
             {"experts": ..., "gate": ..., "family": ...}, each a pytree.
         """
+        x = native("x", x)
+        check_shapes(self, x)
         x = floating(x)
         expert_key, gate_key = jax.random.split(key)
         prepared = self.prepare(x).expert  # which refuses what a part cannot see, before `init` trips over it
@@ -116,7 +119,7 @@ class Model:
         jax.Array, (n,) or (n, m)
             Predictions. A top-1 gate uses the mean of one expert alone; `categorical` gives class probabilities (n, C).
         """
-        return self._by_block(lambda params, x, offset: self.mean(params, self.prepare(x), offset), params, x, offset)
+        return self._by_block(lambda params, x, offset: self.mean(params, self.prepare(x), offset), params, x, offset=offset)
 
     def expert_predictions(self, params: Params, x: Features, offset: OffsetLike | None = None) -> Rowwise:
         """Return the mean of each expert.
@@ -139,7 +142,7 @@ class Model:
         def means(params: Any, x: Any, offset: Any) -> jax.Array:
             return jnp.swapaxes(self.means(params, self.prepare(x), offset), 0, 1)
 
-        return self._by_block(means, params, x, offset)
+        return self._by_block(means, params, x, offset=offset)
 
     def gate_probs(self, params: Params, x: Features) -> Float[Array, "n K"]:
         """Return P(expert | x), soft for every gate.
@@ -156,7 +159,7 @@ class Model:
         jax.Array, (n, K)
             Probabilities, of sum 1 over experts.
         """
-        return self._by_block(lambda params, x: jnp.exp(self.log_gate(params, self.prepare(x))).T, params, x)
+        return self._by_block(lambda params, x, _: jnp.exp(self.log_gate(params, self.prepare(x))).T, params, x)
 
     def log_prob(self, params: Params, x: Features, y: OutputsLike, offset: OffsetLike | None = None) -> Float[Array, " n"]:
         """Return log p(y | x), the log density or log mass of the mixture for each row.
@@ -182,11 +185,12 @@ class Model:
         ValueError
             If the model has no family.
         """
+        self._family("log_prob")
 
-        def each(params: Any, x: Any, y: jax.Array, offset: Any) -> jax.Array:
+        def each(params: Any, x: Any, offset: Any, y: jax.Array) -> jax.Array:
             return jax.nn.logsumexp(self.log_joint(params, self.prepare(x), y, offset), axis=0)
 
-        return self._by_block(each, params, x, jnp.asarray(y), offset)
+        return self._by_block(each, params, x, y, offset)
 
     def responsibilities(
         self,
@@ -225,13 +229,16 @@ class Model:
         -----
         The responsibility of expert k for a row is g_k(x) f(y; eta_k(x), phi_k) / p(y | x).
         """
+        self._family("responsibilities")
 
-        def each(params: Any, x: Any, y: jax.Array, offset: Any, leader: Any = None) -> jax.Array:
+        def each(params: Any, x: Any, offset: Any, y: jax.Array, leader: Any = None) -> jax.Array:
             return jax.nn.softmax(self.grouped_log_joint(params, Data(self.prepare(x), y, offset, leader)), axis=0).T
 
         if groups is not None:  # a group may lie anywhere among the rows
-            return each(params, x, jnp.asarray(y), offset, leaders(groups))
-        return self._by_block(each, params, x, jnp.asarray(y), offset)
+            params, x, target, offset = checked(self, params, x, y, offset)
+            _checks.shape("groups", groups, target.shape[:1], "the group of each row")
+            return each(params, x, offset, target, leaders(groups))
+        return self._by_block(each, params, x, y, offset)
 
     def sample(self, key: RandomKey, params: Params, x: Features, offset: OffsetLike | None = None) -> Outputs:
         """Return a draw of y for each row, from the density of `log_prob`.
@@ -260,17 +267,22 @@ class Model:
         family = self._family("sample")
         if not family.has_sample:
             raise ValueError(f"sample: {family!r} has no draws; want a family with `sample`")
+        params, x, _, offset = checked(self, params, x, offset=offset)
         inputs = self.prepare(x)
         expert_key, family_key = jax.random.split(key)
         chosen = jax.random.categorical(expert_key, self.log_gate(params, inputs), axis=0)
         draws = family.sample(family_key, self.eta(params, inputs, offset), self.phi(params))
         return draws[chosen, jnp.arange(draws.shape[1])]
 
-    def _by_block(self, function: Callable[..., jax.Array], params: Any, x: Any, *rows: Any) -> jax.Array:
+    def _by_block(
+        self, function: Callable[..., jax.Array], params: Any, x: Any, y: Any = None, offset: Any = None
+    ) -> jax.Array:
+        """What a function of params, x, offset and, if given, y returns for each row."""
         if isinstance(x, Inputs):
             self.prepare(x)  # which refuses it
-        rows = jax.tree.map(jnp.asarray, rows)
-        found: jax.Array = by_block(function, _WORK_ARRAYS * self.n_experts, params, floating(x), *rows)
+        params, x, y, offset = checked(self, params, x, y, offset)
+        rows = (x, offset) if y is None else (x, offset, y)
+        found: jax.Array = by_block(function, _WORK_ARRAYS * self.n_experts, params, *rows)
         return found
 
     # ---- inside: experts lead, rows last ------------------------------------------------------------------------
@@ -291,7 +303,7 @@ class Model:
         if isinstance(x, Inputs):  # as a loss gets it
             wanted = "a method that takes prepared inputs, as model.mean(params, data.x, data.offset)"
             raise ValueError(f"x: prepared inputs were given to a method that prepares them itself; want {wanted}")
-        x = floating(x)
+        x = floating(native("x", x))
         return Inputs(
             self.expert.prepare(self.seen("expert_columns", x)),
             self.gate.prepare(self.seen("gate_columns", x)),
@@ -348,7 +360,7 @@ class Model:
             Predictors.
         """
         eta = self.expert.apply(params["experts"], inputs.expert)
-        return eta if offset is None else eta + offset
+        return eta if offset is None else eta + on_device(offset)
 
     def means(self, params: Params, inputs: Inputs, offset: OffsetLike | None = None) -> Eta:
         """Return the experts' means.
@@ -486,7 +498,7 @@ class Model:
         jax.Array, (K, n)
             Log densities.
         """
-        return self.grouped_log_joint(params, Data(inputs, y, offset))
+        return self.grouped_log_joint(params, Data(inputs, on_device(y), offset))
 
     def grouped_log_joint(self, params: Params, data: Data) -> Float[Array, "K n"]:
         """Return `log_joint` where the rows of a group share their expert.

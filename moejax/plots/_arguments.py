@@ -17,7 +17,7 @@ def as_numbers(name: str, value: Any, least: int, most: int | None = None, wante
 
     `most` is `least` if None. `wanted` describes the wanted shape in the error message.
     """
-    array = np.asarray(value)
+    array = np.asarray(_checks.native(name, value))
     if array.dtype != bool and not np.issubdtype(array.dtype, np.number):
         raise ValueError(f"{name}: values of type {array.dtype} were given; want numbers")
     if np.iscomplexobj(array):

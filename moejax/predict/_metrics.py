@@ -185,9 +185,8 @@ def calibration(
 
 def _checked(y: Any, probabilities: Any, weights: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return labels (n,) as integers, probabilities (n, C), and weights (n,) with sum 1."""
-    table = np.asarray(probabilities)
-    _checks.finite("probabilities", table if table.dtype.kind in "OSUMmc" else table.astype(float))
-    table = table.astype(float)
+    _checks.finite("probabilities", probabilities)
+    table = np.asarray(probabilities).astype(float)
     if table.ndim == 1:
         table = np.stack([1 - table, table], axis=1)
     _checks.shape("probabilities", table, (None, None), "rows by classes, or (n,) of class 1")
@@ -197,8 +196,5 @@ def _checked(y: Any, probabilities: Any, weights: Any) -> tuple[np.ndarray, np.n
         )
     _checks.shape("y", y, (len(table),), "a class number for each row")
     _checks.whole("y", y, 0, table.shape[1] - 1)
-    share = np.ones(len(table)) if weights is None else np.asarray(weights, float)
-    _checks.shape("weights", share, (len(table),), "one for each row")
-    _checks.not_negative("weights", share)
-    _checks.positive("sum of weights", share.sum())
+    share = np.ones(len(table)) if weights is None else _checks.row_weights("weights", weights, len(table))
     return np.asarray(y).astype(int), np.clip(table, 0, 1), share / share.sum()

@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _checks
-from moejax.model import Model
+from moejax._trees import n_rows
+from moejax.model import Model, checked, on_device
 from moejax.predict import _modes
 from moejax.predict._modes import Mixture
 
@@ -81,6 +82,7 @@ def predict(model: Model, params: Any, x: Any, pool: str = "mean", offset: Any =
     >>> pooling.predict(model, params, x, pool="top").shape
     (3,)
     """
+    params, x, _, offset = checked(model, params, x, offset=offset)
     inputs = model.prepare(x)
     return _pooled(model.means(params, inputs, offset), model.log_gate(params, inputs), pool)
 
@@ -124,6 +126,7 @@ def probabilities(model: Model, params: Any, x: Any, pool: str = "mean", offset:
     >>> pooling.probabilities(model, model.init(jax.random.key(0), x), x).shape
     (3, 2)
     """
+    params, x, _, offset = checked(model, params, x, offset=offset)
     inputs = model.prepare(x)
     eta = model.eta(params, inputs, offset)
     if model.family is None or not model.family.has_classes:
@@ -324,10 +327,11 @@ def quantiles(model: Model, params: Any, x: Any, q: Any, offset: Any = None) -> 
     """
     _check_cdf(model)
     _checks.finite("q", q)
-    inside = _checks.is_traced(q) or bool(((jnp.asarray(q) > 0) & (jnp.asarray(q) < 1)).all())
+    inside = _checks.is_traced(q) or ((np.asarray(q) > 0) & (np.asarray(q) < 1)).all()
     if np.ndim(q) > 1 or not inside:
         raise ValueError(f"q: {q} was given; want numbers between 0 and 1, one or a sequence")
-    found: jax.Array = _quantiles(model, params, x, jnp.atleast_1d(jnp.asarray(q, float)), offset)
+    params, x, _, offset = checked(model, params, x, offset=offset)
+    found: jax.Array = _quantiles(model, params, x, jnp.atleast_1d(on_device(q, float)), offset)
     return found if np.ndim(q) else found[:, 0]
 
 
@@ -377,7 +381,7 @@ def interval(model: Model, params: Any, x: Any, level: float = 0.9, offset: Any 
     _checks.positive("level", level)
     if not _checks.is_traced(level) and level >= 1:
         raise ValueError(f"level: {level} was given; want a number between 0 and 1")
-    return quantiles(model, params, x, 0.5 + 0.5 * jnp.asarray([-level, level]), offset)
+    return quantiles(model, params, x, 0.5 + 0.5 * jnp.asarray([-1, 1]) * on_device(level, float), offset)
 
 
 def modes(model: Model, params: Any, x: Any, offset: Any = None) -> Modes:
@@ -440,6 +444,7 @@ def modes(model: Model, params: Any, x: Any, offset: Any = None) -> Modes:
         raise ValueError(
             f"model: family {model.family!r} was given; want a family of numbers; for classes use pooling.classes"
         )
+    params, x, _, offset = checked(model, params, x, offset=offset)
     found: Modes = _modes_of(model, params, x, offset)
     return found
 
@@ -467,12 +472,13 @@ def _cdf(mixture: Mixture, y: jax.Array) -> jax.Array:
 
 def _on_grid(model: Model, params: Any, x: Any, y: Any, offset: Any, function: Any) -> jax.Array:
     """Return function(mixture, y) at y (n,) or (n, g), with the shape of y."""
-    n = jax.tree.leaves(x)[0].shape[0]
+    params, x, _, offset = checked(model, params, x, offset=offset)
+    n = n_rows(x)
     if np.ndim(y) not in (1, 2) or np.shape(y)[0] != n:
         raise ValueError(f"y: shape {np.shape(y)} was given; want {(n,)}, or ({n}, g) for a grid")
     _checks.finite("y", y)
     mixture = _mixture(model, params, x, offset, 1 if np.ndim(y) == 1 else np.shape(y)[1])
-    values: jax.Array = function(mixture, jnp.asarray(y, mixture.eta.dtype).ravel()).reshape(np.shape(y))
+    values: jax.Array = function(mixture, on_device(y, mixture.eta.dtype).ravel()).reshape(np.shape(y))
     return values
 
 

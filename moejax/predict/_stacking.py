@@ -65,10 +65,10 @@ def predictions(models: Sequence[Any], x: Any, classes: Any = None) -> np.ndarra
     """
     _check_models(models, "predict")
     if is_classifier(models):
-        known = np.unique(np.concatenate([model.classes_ for model in models])) if classes is None else np.asarray(classes)
+        known = _labels(models, classes)
         predicted = [_log_probabilities(model, x, known) for model in models]
     else:
-        predicted = [np.asarray(model.predict(x) if hasattr(model, "predict") else model(x)) for model in models]
+        predicted = [_numbers(number, model, x) for number, model in enumerate(models)]
     for number, values in enumerate(predicted):
         _checks.finite(f"models[{number}]: predictions", values)
         if values.ndim not in (1, 2) or values.shape != predicted[0].shape:
@@ -124,19 +124,19 @@ def out_of_fold(models: Sequence[Any], x: Any, y: Any, folds: Any = 5, *, weight
     [[4.5], [4.5], [1.5], [1.5]]
     """
     _check_models(models, "fit")
-    y = np.asarray(y)
+    y = _checks.of_objects("y", y) if not is_classifier(models) else np.asarray(_checks.native("y", y))
+    _checks.native("x", x)
     rows = len(x) if hasattr(x, "__len__") else np.shape(x)[0]
     if rows != len(y):
         raise ValueError(f"y: {len(y)} targets were given for {rows} rows of x; want one target for each row")
     classes = np.unique(y) if is_classifier(models) else None
     labels = fold_labels(folds, y, seed, stratified=classes is not None)
     if weights is not None:
-        _checks.shape("weights", weights, (len(y),), "one for each row")
-        _checks.not_negative("weights", weights)
+        weights = _checks.row_weights("weights", weights, len(y))
     result = None
     for fold in np.unique(labels):
         held_out, training = np.flatnonzero(labels == fold), np.flatnonzero(labels != fold)
-        training_weights = None if weights is None else np.asarray(weights)[training]
+        training_weights = None if weights is None else weights[training]
         inputs, target = rows_of(x, training), y[training]
         fitted = [
             fit_copy(model, inputs, target, training_weights, f"models[{number}]") for number, model in enumerate(models)
@@ -182,12 +182,13 @@ def losses(predicted: Any, y: Any) -> np.ndarray:
     >>> stacking.losses(np.array([[1.0, 2.0]]), np.array([0.0])).round(3).tolist()  # log(1), log(2)
     [[0.0, 0.693]]
     """
-    predicted, y = np.asarray(predicted, float), np.asarray(y)
     _checks.finite("predicted", predicted)
+    predicted = np.asarray(predicted, float)
     if predicted.ndim not in (2, 3):
         raise ValueError(f"predicted: shape {predicted.shape} was given; want (n, K), or (n, K, C) for classifiers")
     _checks.shape("y", y, (len(predicted),), "one for each row")
     _checks.finite("y", y)
+    y = np.asarray(y)
     if predicted.ndim == 3:
         _checks.whole("y", y, 0, predicted.shape[2] - 1)
         return -np.take_along_axis(predicted, y.astype(int)[:, None, None], axis=2)[..., 0]
@@ -243,10 +244,7 @@ def linear_forecasts(x: Any, losses: Any, l2: float = 1e-3, weights: Any = None)
     _checks.finite("losses", losses)
     _checks.not_negative("l2", l2)
     x, losses = np.asarray(x, float), np.asarray(losses, float)
-    w = np.ones(len(x)) if weights is None else np.asarray(weights, float)
-    _checks.shape("weights", w, (len(x),), "one for each row")
-    _checks.not_negative("weights", w)
-    _checks.positive("sum of weights", w.sum())
+    w = np.ones(len(x)) if weights is None else _checks.row_weights("weights", weights, len(x))
     w = w / w.sum()
     centre, mean = w @ x, w @ losses
     rows = (x - centre) * w[:, None]
@@ -389,7 +387,7 @@ def fold_labels(folds: Any, y: np.ndarray, seed: int = 0, stratified: bool = Fal
     ValueError
         If there are fewer than two folds or more folds than rows, or if labels are not integers or one is below 0.
     """
-    n = len(y)
+    n, stratified = len(y), _checks.flag("stratified", stratified)
     if np.ndim(folds) == 0:
         _checks.count("folds", folds, 2)
         if folds > n:
@@ -400,7 +398,7 @@ def fold_labels(folds: Any, y: np.ndarray, seed: int = 0, stratified: bool = Fal
         labels[order] = np.arange(n) % folds
         return labels
     _checks.shape("folds", folds, (n,), "the fold of each row")
-    labels = np.asarray(folds)
+    labels = np.asarray(_checks.native("folds", folds))
     if labels.dtype.kind not in "iu":
         raise ValueError(f"folds: values of type {labels.dtype} were given; want whole numbers")
     if (labels < 0).any():
@@ -420,6 +418,19 @@ def _check_models(models: Any, wanted: str) -> None:
     for number, model in enumerate(models):
         if not (callable(getattr(model, wanted, None)) or (wanted == "predict" and callable(model))):
             raise ValueError(f"models[{number}]: {model!r} has no {wanted}; want a model with this method")
+
+
+def _labels(models: Any, classes: Any) -> np.ndarray:
+    """Return the sorted labels that are given, or all that any of the classifiers knows."""
+    if classes is None:
+        return np.unique(np.concatenate([model.classes_ for model in models]))
+    return np.asarray(_checks.native("classes", classes))
+
+
+def _numbers(number: int, model: Any, x: Any) -> np.ndarray:
+    """Return the predictions of a regressor or of a function of x."""
+    predicted = model.predict(x) if hasattr(model, "predict") else model(x)
+    return _checks.of_objects(f"models[{number}]: predictions", predicted)
 
 
 def _log_probabilities(model: Any, x: Any, classes: np.ndarray) -> np.ndarray:

@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import _checks
 from moejax._checks import check_weights
 from moejax.gates import largest
-from moejax.model import Model
+from moejax.model import Model, checked
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,15 +117,12 @@ def usage(model: Model, params: Any, x: Any, y: Any = None, *, weights: Any = No
     >>> moejax.usage(model, model.init(jax.random.key(0), x), x).probability.tolist()
     [0.5, 0.5]
     """
-    for leaf in jax.tree.leaves(x):
-        _checks.finite("x", leaf)
+    params, x, y, offset = checked(model, params, x, y, offset)
     inputs = model.prepare(x)
     log_gate = model.log_gate(params, inputs)
     kept, n = model.kept or 1, log_gate.shape[1]
     if weights is not None:
         check_weights(weights, n)
-    if y is not None:
-        _checks.finite("y", y)
     share = np.full(n, 1 / n) if weights is None else np.asarray(weights, float) / np.sum(weights, dtype=float)
 
     def mean(rows: Any) -> np.ndarray:

@@ -10,12 +10,12 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
 from moejax import _checks, experts, families
-from moejax.sklearn._estimators import row_weights
+from moejax.sklearn._estimators import Scored, row_weights, table_of
 from moejax.sklearn._mixture import MixtureOfExperts
 from moejax.sklearn._parts import EXPERTS, part_of
 
 
-class MoEClassifier(ClassifierMixin, MixtureOfExperts):
+class MoEClassifier(Scored, ClassifierMixin, MixtureOfExperts):
     """A mixture of K classifiers, logistic for two classes, softmax for more: linear and sparse, or of any experts.
 
     The loss is the mean negative log-likelihood. There is no family and no scale. All other parameters are as in
@@ -184,6 +184,7 @@ class MoEClassifier(ClassifierMixin, MixtureOfExperts):
             If no start leads to a fit of finite numbers.
         """
         loss = self._check_settings()
+        X, y = table_of(X), _checks.native("y", y)
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
         check_classification_targets(y)
         weights = row_weights(sample_weight, len(y))
@@ -251,6 +252,7 @@ class MoEClassifier(ClassifierMixin, MixtureOfExperts):
     def _target(self, y: Any, n: int) -> np.ndarray:
         """Return class numbers (n,) as floats, or raise ValueError for a label that was not seen in `fit`."""
         _checks.shape("y", y, (n,), "one for each row of X")
+        y = _checks.native("y", y)
         unknown = np.setdiff1d(y, self.classes_)
         if unknown.size:
             raise ValueError(f"y: label {unknown[0]!r} was given; want labels among {self.classes_.tolist()}")

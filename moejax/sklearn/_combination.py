@@ -25,7 +25,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from moejax import _checks, experts
 from moejax.model import Model, moe
 from moejax.predict import _stacking as stacking
-from moejax.sklearn._estimators import applied, moments, row_weights
+from moejax.sklearn._estimators import Scored, applied, moments, row_weights, table_of
 from moejax.sklearn._targets import Labels, Reals
 
 LOSSES = ("nll", "squared_error")
@@ -69,12 +69,12 @@ class Combination(BaseEstimator):
         if not reset:
             check_is_fitted(self, "params_")
         more = {"skip_check_array": True} if hasattr(X, "iloc") else {"dtype": np.float64}
-        return validate_data(self, X, reset=reset, **more)
+        return validate_data(self, table_of(X), reset=reset, **more)
 
     def _checked_rows(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, np.ndarray, np.ndarray]:
         """Return X and y as the estimators get them, and weights; set `target_`."""
         X = self._checked(X, reset=True)
-        y = self._kind.checked(column_or_1d(y, warn=True))
+        y = self._kind.checked(column_or_1d(self._kind.plain(y), warn=True))
         check_consistent_length(X, y)
         weights = row_weights(sample_weight, len(y))
         self.target_ = self._kind.of(y, weights)
@@ -151,12 +151,12 @@ class Combination(BaseEstimator):
             If the loss is squared error, which has no density.
         """
         check_is_fitted(self, "params_")
-        scaled = self.target_.scaled(self.target_.encoded(self._kind.checked(column_or_1d(y))))
+        scaled = self.target_.scaled(self.target_.encoded(self._kind.checked(column_or_1d(self._kind.plain(y)))))
         scores: np.ndarray = self._applied("log_prob", X, scaled) - np.log(self.target_.scale)
         return scores
 
 
-class Regression(RegressorMixin):
+class Regression(Scored, RegressorMixin):
     """Predictions of a real target."""
 
     _kind = Reals
@@ -196,7 +196,7 @@ class Regression(RegressorMixin):
         return predicted
 
 
-class Classification(ClassifierMixin):
+class Classification(Scored, ClassifierMixin):
     """Predictions of labels."""
 
     _kind = Labels

@@ -89,6 +89,8 @@ class _Ensemble(Combination):
             If the likelihood of the chosen start still changes after `max_iter` iterations.
         """
         models = self._models()
+        if self.progress is not None:
+            _checks.flag("progress", self.progress)
         for (name, _), model in zip(self.estimators, models, strict=True):
             stacking.weight_argument(model, f"estimators: {name!r}")
         gate = self._gate()

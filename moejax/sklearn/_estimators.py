@@ -16,8 +16,8 @@ from moejax import _cache, _checks
 from moejax._rows import padded_size
 from moejax.losses import Loss
 from moejax.model import Model
+from moejax.model._arguments import shapes_of
 from moejax.solvers import EMFit, Fit, GradientFit, fit_gradient
-from moejax.solvers._arguments import shapes_of
 from moejax.sweeps import sweep
 from moejax.sweeps._selection import winner
 
@@ -71,12 +71,78 @@ def row_weights(given: Any, n: int) -> np.ndarray:
     """
     if given is None:
         return np.ones(n)
-    weights = np.asarray(given)
-    _checks.shape("sample_weight", weights, (n,), "one for each row")
-    _checks.not_negative("sample_weight", weights)
-    if not weights.any():
-        raise ValueError("sample_weight: all are zero; want at least one row that counts")
-    return weights.astype(float)
+    return _checks.row_weights("sample_weight", _checks.of_objects("sample_weight", given), n)
+
+
+def table_of(X: Any) -> Any:
+    """Return X for scikit-learn to check: a plain array of numbers, of an array of NumPy's.
+
+    Parameters
+    ----------
+    X : array-like, (n, d)
+        Inputs as the user gave them.
+
+    Returns
+    -------
+    array-like, (n, d)
+        The same, unchanged where it is no array of NumPy's.
+
+    Raises
+    ------
+    ValueError or TypeError
+        If entries are masked, or are objects that are no numbers.
+    """
+    return _checks.of_objects("X", X) if isinstance(X, np.ndarray) else X
+
+
+def target_of(y: Any) -> Any:
+    """Return a real target as a plain array of numbers, or unchanged what is no target at all.
+
+    Parameters
+    ----------
+    y : array-like, (n,)
+        Targets as the user gave them.
+
+    Returns
+    -------
+    numpy.ndarray, (n,), or None
+        Numbers.
+
+    Raises
+    ------
+    ValueError or TypeError
+        If entries are masked, or are no real numbers.
+    """
+    if y is None:
+        return None  # of which scikit-learn has its own to say
+    numbers = _checks.of_objects("y", y)
+    _checks.real("y", numbers)
+    return numbers
+
+
+class Scored:
+    """Checks before scores: what scikit-learn's own `score` would take for other numbers."""
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return R squared of the predictions of a regressor, or the accuracy of the labels of a classifier.
+
+        Parameters
+        ----------
+        X : array-like, (n, d)
+            Inputs, in the user's units.
+        y : array-like, (n,)
+            Targets or labels.
+        sample_weight : array-like, (n,), optional
+            Case weights. None means equal weights.
+
+        Returns
+        -------
+        float
+            The score.
+        """
+        more: Any = super()
+        score: float = more.score(X, _checks.native("y", y), _checks.native("sample_weight", sample_weight))
+        return score
 
 
 def moments(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

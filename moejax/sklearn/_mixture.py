@@ -25,12 +25,14 @@ from moejax.sklearn._estimators import (
     gradient_fit,
     moments,
     precision,
+    table_of,
 )
 from moejax.sklearn._parts import gate_of, loss_of
 from moejax.solvers import Fit, Status, describe, fit_em
 
 SOLVERS = ("em", "gradient")
 _PENALTIES = ("l1_experts", "l1_gate", "l2_experts", "l2_gate")
+_FLAGS = ("gate_reference", "shared_scale", "standardize", "standardize_y")  # a classifier has some of them
 _APART = {"restart": "n_init", "n_experts": "n_experts", **{name: name for name in _PENALTIES}}  # numbers not in `hyper`
 
 
@@ -65,6 +67,9 @@ class MixtureOfExperts(BaseEstimator):
         for name in _PENALTIES:
             _checks.shape(name, getattr(self, name), (), "one number")
             _checks.not_negative(name, getattr(self, name))
+        for name in _FLAGS:
+            if hasattr(self, name):
+                _checks.flag(name, getattr(self, name))
         return loss
 
     def _configured(self, model: Model, loss: Loss) -> Any:
@@ -198,7 +203,7 @@ class MixtureOfExperts(BaseEstimator):
     def _checked(self, X: Any) -> np.ndarray:
         """Check X and return it on the scale of the fit."""
         check_is_fitted(self, "params_")
-        return self._standardized(validate_data(self, X, dtype=[np.float64, np.float32], reset=False))
+        return self._standardized(validate_data(self, table_of(X), dtype=[np.float64, np.float32], reset=False))
 
     def _apply(self, method: str, x: np.ndarray, *y: np.ndarray) -> np.ndarray:
         """Apply the model's method of that name to standardised rows."""

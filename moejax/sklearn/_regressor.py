@@ -11,12 +11,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from moejax import _checks, experts
 from moejax.losses import Loss
-from moejax.sklearn._estimators import moments, precision, row_weights
+from moejax.sklearn._estimators import Scored, moments, precision, row_weights, table_of, target_of
 from moejax.sklearn._mixture import MixtureOfExperts
 from moejax.sklearn._parts import EXPERTS, family_of, part_of
 
 
-class MoERegressor(RegressorMixin, MixtureOfExperts):
+class MoERegressor(Scored, RegressorMixin, MixtureOfExperts):
     """A mixture of K regressions: linear and sparse, or of any parts that fit together.
 
     Parameters
@@ -244,6 +244,7 @@ class MoERegressor(RegressorMixin, MixtureOfExperts):
         """
         loss = self._check_settings()
         expert, family = part_of("experts", self.experts, EXPERTS, experts.completed), self._family(loss)
+        X, y = table_of(X), target_of(y)
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], y_numeric=True, ensure_min_samples=2)
         y, weights = np.asarray(y, float), row_weights(sample_weight, len(y))
         self.y_mean_, self.y_scale_ = 0.0, 1.0
@@ -325,7 +326,9 @@ class MoERegressor(RegressorMixin, MixtureOfExperts):
     def _target(self, y: Any, n: int) -> np.ndarray:
         """Return y on the scale of the fit, or raise ValueError for values outside the support of the family."""
         _checks.shape("y", y, (n,), "one for each row of X")
-        y = np.asarray(y, float)
+        y = _checks.of_objects("y", y)
+        _checks.finite("y", y)
+        y = y.astype(float)
         family: Any = self.model_.family
         family._check_support(y)
         target: np.ndarray = (y - self.y_mean_) / self.y_scale_

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.utils.multiclass import check_classification_targets
 
 from moejax import _checks, families
-from moejax.sklearn._estimators import moments
+from moejax.sklearn._estimators import moments, target_of
 
 _FLOOR = 1e-3  # floor of variances; any estimators differ more in accuracy than linear experts, so it is below the default
 
@@ -34,6 +34,11 @@ class Reals:
     mean: float
     scale: float
     numbers: ClassVar[None] = None
+
+    @staticmethod
+    def plain(y: Any) -> Any:
+        """Return y as a plain array of numbers, or raise ValueError or TypeError."""
+        return target_of(y)
 
     @classmethod
     def of(cls, y: np.ndarray, weights: np.ndarray) -> Reals:
@@ -86,6 +91,11 @@ class Labels:
 
     classes: np.ndarray
     scale: ClassVar[float] = 1.0
+
+    @staticmethod
+    def plain(y: Any) -> Any:
+        """Return labels as they are, or raise ValueError for masked ones."""
+        return _checks.native("y", y)
 
     @classmethod
     def of(cls, y: np.ndarray, weights: np.ndarray) -> Labels:

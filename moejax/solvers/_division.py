@@ -21,7 +21,7 @@ import numpy as np
 
 from moejax import _checks
 from moejax._linear import dot
-from moejax.model import floating
+from moejax.model import floating, native, on_device
 from moejax.solvers import _starts
 
 _CONCENTRATIONS = 20  # steps of `inliers` from each start; they end after a few, where nothing changes any more
@@ -83,7 +83,7 @@ def inliers(key: jax.Array, x: Any, y: Any, *, share: float = 0.1, tries: int = 
     if not 1 <= outliers <= n // 2:
         raise ValueError(f"share: {share!r} of {n} rows was given; want at least one row and at most half of them")
     x = floating(x)
-    shares: jax.Array = _trimmed(key, x, jnp.asarray(y, x.dtype).reshape(n, -1), outliers, tries)
+    shares: jax.Array = _trimmed(key, x, on_device(y, x.dtype).reshape(n, -1), outliers, tries)
     return shares
 
 
@@ -116,7 +116,7 @@ def by_rule(rule: Callable[[Any], Any], x: Any, n_experts: int, *, name: str = "
     may be in several divisions, and is then shared by them in proportion. Raises ValueError for other shapes and numbers,
     and for a row that is in no division. name: what errors call it.
     """
-    given = rule(x)
+    given = native(name, rule(native("x", x)))
     n = np.shape(jax.tree.leaves(x)[0])[0]
     if np.ndim(given) == 1:
         _checks.shape(name, given, (n,), "the division of each row")

@@ -19,7 +19,7 @@ from moejax import _checks, losses, penalties
 from moejax._contracts import check_capabilities
 from moejax._rows import Rows
 from moejax._trees import merge, split
-from moejax.model import PARTS, Data, Model
+from moejax.model import PARTS, Data, Model, checked, native, on_device
 from moejax.penalties import Penalty, PenaltyLike
 from moejax.solvers import _shared, _starts
 from moejax.solvers._accelerated import accelerated_step, no_momentum
@@ -118,7 +118,7 @@ class GradientFit(Configured):
         """
         hyper = {} if hyper is None else hyper
         self.check_hyper(hyper)
-        params = drawn(self, key, x, hyper, start)
+        params = drawn(self, key, native("x", x), hyper, native("start", start))
         return self.begun(params, hyper)
 
     def train_step(
@@ -160,6 +160,10 @@ class GradientFit(Configured):
         """
         hyper = {} if hyper is None else hyper
         self.check_hyper(hyper)
+        _, x, y, offset = checked(self.model, state.params, x, y, offset)
+        if weights is not None:
+            _checks.check_weights(weights, y.shape[0])
+            weights = on_device(weights)
         data = Data(
             self.model.prepare(x), y, offset, total=total_weight(weights, y), key=key, hyper={**self.loss.hyper, **hyper}
         )
@@ -498,6 +502,6 @@ def fit_gradient(
         float(min_improvement),
         float(tol),
         float(learning_rate),
-        bool(proximal),
+        _checks.flag("proximal", proximal),
         block_size,
     )

@@ -143,6 +143,7 @@ class Path:
 
     def _checked(self, key: Any, x: Any, y: Any, hyper: Any, weights: Any, offset: Any, groups: Any, start: Any) -> Fit:
         check_key(key)
+        x, y, weights, offset, groups, start = _shared.natives(x, y, weights, offset, groups, start)
         self.check_hyper(hyper)
         for name, value in hyper.items():
             if name != self.name:

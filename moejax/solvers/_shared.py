@@ -17,7 +17,7 @@ import numpy as np
 from moejax import _checks, penalties
 from moejax._contracts import check_capabilities
 from moejax._trees import chosen
-from moejax.model import PARTS, Data, Model, floating, leaders
+from moejax.model import PARTS, Data, Model, checked, floating, leaders, native, on_device
 from moejax.solvers import _division
 from moejax.solvers._arguments import check_data, check_key
 from moejax.solvers._result import normalized
@@ -33,6 +33,7 @@ def arguments(
     A start is then params or responsibilities (n, K).
     """
     check_key(key)
+    x, y, weights, offset, groups, start = natives(x, y, weights, offset, groups, start)
     hyper = {} if hyper is None else hyper
     fit.check_hyper(hyper)
     for name, value in hyper.items():
@@ -40,6 +41,12 @@ def arguments(
     fit.check_data(x, y, weights, offset, groups, start)
     start = _division.resolved("start", start, x, fit.model.n_experts)
     return key, *arrays(x, y, hyper, weights, offset, groups, start)
+
+
+def natives(x: Any, y: Any, weights: Any, offset: Any, groups: Any, start: Any) -> tuple[Any, ...]:
+    """The data of a fit with NumPy's arrays in the byte order of this machine. Raises ValueError where some are masked."""
+    named = {"x": x, "y": y, "weights": weights, "offset": offset, "groups": groups, "start": start}
+    return tuple(native(name, value) for name, value in named.items())
 
 
 @contextlib.contextmanager
@@ -87,11 +94,12 @@ def arrays(
 
 def _started(start: Any, dtype: Any) -> Any:
     """Params, or responsibilities as an array, that nobody else changes."""
-    return start if start is None else _copied(start) if isinstance(start, dict) else array(start, dtype)
+    return start if start is None else _copied(native("start", start)) if isinstance(start, dict) else array(start, dtype)
 
 
 def _own(x: Any) -> Any:
     """`floating` of arrays that are nobody else's; an array that is right already costs no more than its copy."""
+    x = native("x", x)
     is_array = type(x) is np.ndarray or isinstance(x, jax.Array)  # other kinds of arrays are JAX's to judge
     if is_array and x.dtype.kind == "f" and jax.dtypes.canonicalize_dtype(x.dtype) == x.dtype:
         return _copied(x)
@@ -149,6 +157,10 @@ def checked_rows(fit: Any, x: Any, y: Any, weights: Any, offset: Any, groups: An
 
 def score(model: Any, loss: Any, params: Any, x: Any, y: jax.Array, weights: Any, offset: Any, groups: Any) -> jax.Array:
     """The weighted mean loss without penalties, by which selection compares: lower is better."""
+    params, x, y, offset = checked(model, params, x, y, offset)
+    if weights is not None:
+        _checks.check_weights(weights, y.shape[0])
+        weights = on_device(weights)
     leader = None if groups is None else leaders(groups)
     data = Data(model.prepare(x), y, offset, leader, hyper=dict(loss.hyper))
     mean: jax.Array = loss.score(model, params, data, normalized(weights, y))

@@ -103,6 +103,7 @@ def axis_values(name: str, given: Any, countable: bool = False) -> np.ndarray:
         _checks.count(name, given, 2 if name == "fold" else 1)
         return np.arange(given)
     try:
+        given = _checks.native(f"axes[{name!r}]", given)
         values = np.asarray(list(given) if isinstance(given, Iterable) and not hasattr(given, "__array__") else given)
     except ValueError:  # sequences of different lengths
         values = np.empty(0)
@@ -138,7 +139,7 @@ def fold_labels(given: Any) -> np.ndarray | None:
     numpy.ndarray or None
         The labels; None for a number of folds.
     """
-    return None if given is None or np.ndim(given) == 0 else np.asarray(given)
+    return None if given is None or np.ndim(given) == 0 else np.asarray(_checks.native("axes['fold']", given))
 
 
 def members_of(axes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from moejax import _checks
+from moejax.model import on_device
 from moejax.solvers import _division, _shared
 from moejax.sweeps._axes import ROW_AXES, axis_values, fold_labels, members_of, n_experts, named_divisions
 from moejax.sweeps._inputs import Inputs, as_inputs, typed
@@ -130,13 +131,14 @@ class Sweeper:
             raise ValueError(
                 "start: given beside the axis 'restart', whose starts it would replace; want only one of the two"
             )
+        x, y, weights, offset, groups, start = _shared.natives(x, y, weights, offset, groups, start)
         starts = self._resolved(x) if self.divisions else [start]
         if hasattr(self.fit, "check_data"):
             for one_start in starts:
                 self.fit.check_data(x, y, weights, offset, groups, one_start)
         if callable(start):
             starts = [_division.resolved("start", start, x, n_experts(self.fit))]
-        shared_start = jnp.stack([jnp.asarray(one_start) for one_start in starts]) if self.divisions else starts[0]
+        shared_start = jnp.stack([on_device(one_start) for one_start in starts]) if self.divisions else starts[0]
         inputs = as_inputs(Inputs(key, x, y, weights, offset, shared_start, self.fold_of_row, groups), self.axes)
         more = [{"weights": weights, "offset": offset, "groups": groups, "start": one_start} for one_start in starts]
         return inputs, more
@@ -362,7 +364,7 @@ def sweep(
         chunk_size,
         None if devices is None else tuple(devices),
         threads,
-        progress,
+        None if progress is None else _checks.flag("progress", progress),
         None if checkpoint is None else Path(checkpoint),
-        bool(optimize),
+        _checks.flag("optimize", optimize),
     )
