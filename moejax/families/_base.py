@@ -95,7 +95,7 @@ class Family(Part):
 
     Notes
     -----
-    Required: `log_prob`, `mean`. Optional, with a default: `init`, `check_target`, `start`, `curvature`, `at_floor`,
+    Required: `log_prob`, `mean`. Optional, with a default: `init`, `check_target`, `start`, `null`, `curvature`, `at_floor`,
     `log_variances`, `held`, `bounded`, `fall`, `trainable`, `penalized`, `hyper`, `check_hyper`, `settled`,
     `degrees_of_freedom`, `reordered`, `summary`.
 
@@ -205,6 +205,23 @@ class Family(Part):
             The predictor of all experts at the start.
         """
         return 0.0
+
+    def null(self, phi: Tree, target: Target) -> Tree:
+        """Return phi of the one density that fits all rows without inputs, to begin with; by default unchanged.
+
+        Parameters
+        ----------
+        phi : pytree
+            Dispersion parameters.
+        target : Target
+            Moments of the target.
+
+        Returns
+        -------
+        pytree
+            phi of the same structure.
+        """
+        return phi
 
     def curvature(self, y: Outputs, eta: Eta, phi: Tree) -> Eta:
         """Return the second derivative of -log_prob in eta, its expectation, or a bound.

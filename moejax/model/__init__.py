@@ -17,6 +17,7 @@ from moejax.model._data import floating as floating
 from moejax.model._data import is_table as is_table
 from moejax.model._data import leaders as leaders
 from moejax.model._data import on_device as on_device
+from moejax.model._data import without_absent as without_absent
 from moejax.model._model import Model as Model
 from moejax.model._model import moe as moe
 
@@ -32,4 +33,5 @@ __all__ = [
     "leaders",
     "moe",
     "on_device",
+    "without_absent",
 ]
