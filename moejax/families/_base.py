@@ -95,9 +95,9 @@ class Family(Part):
 
     Notes
     -----
-    Required: `log_prob`, `mean`. Optional, with a default: `init`, `check_target`, `check_rows`, `start`, `curvature`,
-    `at_floor`, `log_variances`, `held`, `bounded`, `fall`, `trainable`, `penalized`, `hyper`, `check_hyper`, `settled`,
-    `degrees_of_freedom`, `reordered`, `summary`.
+    Required: `log_prob`, `mean`. Optional, with a default: `init`, `check_target`, `check_rows`, `start`, `null`,
+    `curvature`, `at_floor`, `log_variances`, `held`, `bounded`, `fall`, `trainable`, `penalized`, `hyper`, `check_hyper`,
+    `settled`, `degrees_of_freedom`, `reordered`, `summary`.
 
     Shapes: y is (n,) or (n, m), always floats (counts and class numbers too). eta is (K, n), or (K, n, m) for m outputs,
     which are independent given the expert, or for m numbers that are one output's. phi is a dictionary of dispersion
@@ -217,6 +217,23 @@ class Family(Part):
             The predictor of all experts at the start.
         """
         return 0.0
+
+    def null(self, phi: Tree, target: Target) -> Tree:
+        """Return phi of the one density that fits all rows without inputs, to begin with; by default unchanged.
+
+        Parameters
+        ----------
+        phi : pytree
+            Dispersion parameters.
+        target : Target
+            Moments of the target.
+
+        Returns
+        -------
+        pytree
+            phi of the same structure.
+        """
+        return phi
 
     def curvature(self, y: Outputs, eta: Eta, phi: Tree) -> Eta:
         """Return the second derivative of -log_prob in eta, its expectation, or a bound.

@@ -110,6 +110,12 @@ class Gamma(Family):
         """Return the logarithm of the mean target, of each output."""
         return log_weighted_mean(target)
 
+    def null(self, phi: Params, target: Target) -> Params:
+        """Return the shapes of the density that has the target's mean and variance."""
+        tiny = jnp.finfo(target.variance.dtype).tiny
+        log_shape = 2 * log_weighted_mean(target) - jnp.log(jnp.maximum(target.variance, tiny))
+        return {"log_shape": jnp.broadcast_to(log_shape, phi["log_shape"].shape).astype(phi["log_shape"].dtype)}
+
     def mode(self, eta: jax.Array, phi: Params) -> jax.Array:
         """Return (1 - 1 / shape) * mean, like eta.
 

@@ -68,6 +68,11 @@ class Located(Family):
         """
         return raised_to_floor(phi["log_scale"], 0.5 * log_floor(self.variance_floor), self.shared_scale)
 
+    def null(self, phi: Params, target: Target) -> Params:
+        """Return scales that are the target's standard deviation."""
+        log_scale = 0.5 * jnp.log(jnp.maximum(target.variance, jnp.finfo(target.variance.dtype).tiny))
+        return {**phi, "log_scale": jnp.broadcast_to(log_scale, phi["log_scale"].shape).astype(phi["log_scale"].dtype)}
+
     def summary(self, phi: Params) -> Params:
         """Return the scales, (K,) or () if shared."""
         return {"scale": jnp.exp(self.log_scale(phi))}

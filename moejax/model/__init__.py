@@ -19,6 +19,7 @@ from moejax.model._data import is_table as is_table
 from moejax.model._data import leaders as leaders
 from moejax.model._data import native as native
 from moejax.model._data import on_device as on_device
+from moejax.model._data import without_absent as without_absent
 from moejax.model._model import Model as Model
 from moejax.model._model import moe as moe
 
@@ -36,4 +37,5 @@ __all__ = [
     "moe",
     "native",
     "on_device",
+    "without_absent",
 ]

@@ -140,6 +140,35 @@ def native(name: str, tree: Any) -> Any:
     return jax.tree.map(lambda leaf: _checks.native(name, leaf), tree)
 
 
+def without_absent(x: Any, y: Any, weights: Any) -> tuple[Any, Any]:
+    """Return x and y in which rows of weight 0 hold what the first other row holds.
+
+    They take no part in any sum; but numbers without meaning, as 1e20 for a missing value, would take the digits of others.
+
+    Parameters
+    ----------
+    x : jax.Array, numpy.ndarray or pytree of them
+        Inputs, with n leading.
+    y : jax.Array or numpy.ndarray, (n,) or (n, m)
+        Targets.
+    weights : jax.Array or numpy.ndarray, (n,), or None
+        Weights of the rows. Under a trace they are not known, and rows stay what they are.
+
+    Returns
+    -------
+    x, y
+        The same where no row has weight 0.
+    """
+    if weights is None or any(isinstance(v, jax.core.Tracer) for v in jax.tree.leaves((x, y, weights))):
+        return x, y
+    there = np.asarray(weights) > 0
+    if there.all():
+        return x, y
+    at = np.where(there, np.arange(len(there)), there.argmax())
+    of_present: tuple[Any, Any] = jax.tree.map(lambda v: v[at], (x, y))
+    return of_present
+
+
 def is_table(x: Any) -> bool:
     """Return whether x is an array (n, d).
 

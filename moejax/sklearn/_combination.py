@@ -25,7 +25,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from moejax import _checks, experts
 from moejax.model import Model, moe
 from moejax.predict import _stacking as stacking
-from moejax.sklearn._estimators import Scored, applied, moments, row_weights, table_of
+from moejax.sklearn._estimators import Scored, applied, column_moments, row_weights, table_of
 from moejax.sklearn._targets import Labels, Reals
 
 LOSSES = ("nll", "squared_error")
@@ -104,7 +104,7 @@ class Combination(BaseEstimator):
         table = np.asarray(table, float)
         _checks.finite("X", table)
         if weights is not None:
-            self.gate_mean_, self.gate_scale_ = moments(table, weights)
+            self.gate_mean_, self.gate_scale_ = column_moments(table, weights)
         standardized: np.ndarray = (table - self.gate_mean_) / self.gate_scale_
         return standardized
 

@@ -16,11 +16,12 @@ from tqdm import tqdm
 
 from moejax import _checks, _rows, gates
 from moejax._contracts import missing
+from moejax._precision import precision
 from moejax.gates import Gate
 from moejax.gates._base import FUNCTIONS
 from moejax.predict import _stacking as stacking
 from moejax.sklearn._combination import Classification, Combination, Regression, model_of
-from moejax.sklearn._estimators import key_of, precision
+from moejax.sklearn._estimators import key_of
 from moejax.sklearn._parts import Named, part_of
 from moejax.solvers import EMFit, Fit, _starts, fit_em
 

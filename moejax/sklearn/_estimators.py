@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -13,6 +10,7 @@ import numpy as np
 import optax
 
 from moejax import _cache, _checks
+from moejax._precision import precision
 from moejax._rows import padded_size
 from moejax.losses import Loss
 from moejax.model import Model
@@ -168,22 +166,25 @@ def moments(values: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.nda
     return np.where(constant, rows[0], mean), np.where(constant | (sd == 0), 1.0, sd)
 
 
-@contextlib.contextmanager
-def precision(dtype: Any) -> Iterator[None]:
-    """Run JAX in float64 for the type float64, and in float32 for other types.
+def column_moments(x: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return what standardises columns: means, and standard deviations in float64.
 
     Parameters
     ----------
-    dtype : numpy.dtype
-        Type of the inputs.
+    x : numpy.ndarray, (n, d)
+        Rows.
+    weights : numpy.ndarray, (n,)
+        Weights of rows.
 
-    Yields
-    ------
-    None
+    Returns
+    -------
+    mean, sd : numpy.ndarray, (d,)
+        For a column that does not vary, its value and 1; infinity for the sd of one that varies by rounding alone, whose
+        standardised values and coefficient are then 0.
     """
-    there = jax.enable_x64 if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental").enable_x64
-    with there(dtype == np.float64):
-        yield
+    mean, sd = moments(x, weights)
+    spread = np.ptp(x[weights > 0], axis=0)
+    return mean, np.where((spread > 0) & (spread <= 10 * np.finfo(x.dtype).eps * np.abs(mean)), np.inf, sd)
 
 
 def gradient_fit(model: Model, loss: Loss, steps: int, *, penalty: Any = None, tol: float | None = None) -> GradientFit:
@@ -304,10 +305,10 @@ def key_of(seed: int) -> jax.Array:
     jax.Array, ()
         The key.
     """
-    if jax.config.jax_default_prng_impl != "threefry2x32":
+    if jax.config.jax_default_prng_impl != "threefry2x32":  # type: ignore[attr-defined]
         return jax.random.key(seed)
-    # The words of such a key are those of the seed (Salmon et al. 2011 leave its choice open).
-    return jax.random.wrap_key_data(jax.device_put(np.array([0, seed], np.uint32)))
+    key: jax.Array = jax.random.wrap_key_data(jax.device_put(np.array([0, seed], np.uint32)))  # which words are the seed's
+    return key
 
 
 def is_little(fit: Any, n_init: int, y: np.ndarray) -> bool:

@@ -15,6 +15,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from moejax import _checks, experts, families, gates, losses
+from moejax._precision import precision
 from moejax.losses import Loss
 from moejax.model import Model, moe
 from moejax.sklearn._estimators import (
@@ -22,9 +23,8 @@ from moejax.sklearn._estimators import (
     best_of_starts,
     check_choice,
     check_coefficients,
+    column_moments,
     gradient_fit,
-    moments,
-    precision,
     table_of,
 )
 from moejax.sklearn._parts import gate_of, loss_of
@@ -103,7 +103,9 @@ class MixtureOfExperts(BaseEstimator):
 
         `y_scale_` must be set. weights: (n,), checked.
         """
-        centre, scale = moments(x, weights) if self.standardize else (np.zeros(x.shape[1]), np.ones(x.shape[1]))
+        there = weights > 0  # rows of weight 0 are as if absent, whatever they hold
+        x, y, weights = x[there], y[there], weights[there]
+        centre, scale = column_moments(x, weights) if self.standardize else (np.zeros(x.shape[1]), np.ones(x.shape[1]))
         self.x_mean_, self.x_scale_, self._dtype = centre, scale, x.dtype
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         with precision(x.dtype):
@@ -124,7 +126,8 @@ class MixtureOfExperts(BaseEstimator):
     ) -> tuple[Any, Fit]:
         """Return the best fit and what it was configured as.
 
-        Where every start ends with an expert of too few rows, one is let go, until there is a sound fit. Where there is none of fewer experts either, the best of all experts is returned.
+        Where every start ends with an expert of too few rows, one is let go, until there is a sound fit. Where there is none
+        of fewer experts either, the best of all experts is returned.
         """
         found: list[tuple[Any, Fit]] = []
         for n_experts in range(self.n_experts, 0, -1):

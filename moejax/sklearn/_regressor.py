@@ -10,8 +10,9 @@ from sklearn.base import RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from moejax import _checks, experts
+from moejax._precision import precision
 from moejax.losses import Loss
-from moejax.sklearn._estimators import Scored, moments, precision, row_weights, table_of, target_of
+from moejax.sklearn._estimators import Scored, moments, row_weights, table_of, target_of
 from moejax.sklearn._mixture import MixtureOfExperts
 from moejax.sklearn._parts import EXPERTS, family_of, part_of
 
@@ -270,10 +271,11 @@ class MoERegressor(Scored, RegressorMixin, MixtureOfExperts):
         It is computed when it is asked for, so that a first fit does not wait for its programs.
         """
         check_is_fitted(self, "params_")
-        if not self._sees_family:  # only a likelihood trains it for certain
+        family = self.model_.family if self._sees_family else None  # only a likelihood trains it for certain
+        if family is None:
             return None
         with precision(self._dtype):
-            found = self.model_.family.summary(self.params_["family"])
+            found = family.summary(self.params_["family"])
         return np.asarray(found[name])[()] if name in found else None
 
     @property

@@ -10,10 +10,11 @@ from sklearn.linear_model import RidgeCV
 from sklearn.utils import check_random_state
 
 from moejax import _checks, gates, losses
+from moejax._precision import precision
 from moejax.model._arguments import shapes_of
 from moejax.predict import _stacking as stacking
 from moejax.sklearn._combination import BLIND, LOSSES, SEES, Classification, Combination, Regression, model_of
-from moejax.sklearn._estimators import best_of_starts, check_choice, check_coefficients, gradient_fit, precision
+from moejax.sklearn._estimators import best_of_starts, check_choice, check_coefficients, gradient_fit
 from moejax.sklearn._parts import Named, part_of
 from moejax.sklearn._targets import Labels
 from moejax.solvers import fit_em

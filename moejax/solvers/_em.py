@@ -95,7 +95,7 @@ class EMFit(Configured):
             null = {
                 "experts": model.expert.null(drawn["experts"], self._eta(rows, target)),
                 "gate": model.gate.null(drawn["gate"]),
-                "family": drawn["family"],
+                "family": self._family.null(drawn["family"], target),
             }
             params = model.with_hyper(null, hyper)
             if division is None:

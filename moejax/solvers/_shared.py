@@ -17,7 +17,7 @@ import numpy as np
 from moejax import _checks, penalties
 from moejax._contracts import check_capabilities
 from moejax._trees import chosen
-from moejax.model import PARTS, Data, Model, checked, floating, leaders, native, on_device
+from moejax.model import PARTS, Data, Model, checked, floating, leaders, native, on_device, without_absent
 from moejax.solvers import _division
 from moejax.solvers._arguments import check_data, check_key
 from moejax.solvers._result import normalized
@@ -88,6 +88,7 @@ def arrays(
     x = _own(x)
     dtype = jax.tree.leaves(x)[0].dtype
     y, weights, offset = (None if v is None else array(v, dtype) for v in (y, weights, offset))
+    x, y = without_absent(x, y, weights)
     hyper = {name: array(value, np.int32 if name == "restart" else dtype) for name, value in hyper.items()}
     return x, y, hyper, weights, offset, None if groups is None else leaders(groups), _started(start, dtype)
 

@@ -77,8 +77,8 @@ def _clusters(
     sample, turn, dtype = _sample(rows), number % len(kinds), rows.blocks.y.dtype
     features, widths = _features(sample, see if is_table(see(rows.first.x)) else None, "residuals" in kinds)
     wanted = {"residuals": (0, 1)}
-    mask = np.stack([np.repeat(wanted.get(kind, (1, 0)), widths) for kind in kinds]).astype(dtype)
-    mask = jnp.asarray(mask)[turn] if (mask != mask[0]).any() else mask[0]
+    masks = np.stack([np.repeat(wanted.get(kind, (1, 0)), widths) for kind in kinds]).astype(dtype)
+    mask = jnp.asarray(masks)[turn] if (masks != masks[0]).any() else masks[0]
     # The same clusters would come out again and again: from the second round on, every column has a weight of its own.
     drawn = jnp.exp(_UNEVEN * (2 * _uniform(_seed(key, number, 2), np.arange(sum(widths)), dtype) - 1))
     scale = where(number < len(kinds), mask, (mask + _OTHERS) * drawn)

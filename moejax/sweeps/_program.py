@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -163,7 +163,7 @@ class Program:
         """Structure of the pytree that a call returns."""
         return self.executable.out_tree
 
-    def __call__(self, values: dict[str, jax.Array], inner: Any = None) -> Any:
+    def __call__(self, values: Mapping[str, Any], inner: Any = None) -> Any:
         """Run one chunk.
 
         Parameters

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from moejax._precision import precision
 from moejax.solvers import INADMISSIBLE, Fit, Status, describe, name_of
 from moejax.sweeps._axes import EVERY_ROW
 from moejax.sweeps._result import Sweep
@@ -184,7 +185,8 @@ def select(result: Sweep, *, refit: bool = True, criterion: Criterion = "held_ou
     at = dict(zip(tuned, (int(i) for i in np.unravel_index(position, competing.shape[:-2])), strict=True))
     chosen = {name: result.axes[name][i].item() for name, i in at.items()}
     if "fold" in result.axes and refit:
-        again = _refit(result, chosen)
+        with precision(np.asarray(result.fits.objective).dtype):  # that of the sweep, wherever this is called
+            again = _refit(result, chosen)
         fit, restart = winner(again)
         _warn(again, fit)
         return Selection(fit.params, chosen, fit, restart, table, again)
