@@ -129,7 +129,7 @@ def row_weights(name: str, value: Any, n: int) -> np.ndarray:
     not_negative(name, value)
     weights = np.asarray(value, float)
     if not weights.any():
-        raise ValueError(f"{name}: all are 0; want at least one row that counts")
+        raise ValueError(f"{name}: all are 0; want at least one that is not zero")
     return weights
 
 

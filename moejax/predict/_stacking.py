@@ -64,6 +64,7 @@ def predictions(models: Sequence[Any], x: Any, classes: Any = None) -> np.ndarra
     [[-2.0, 4.0], [-3.0, 9.0]]
     """
     _check_models(models, "predict")
+    x = _checks.native("x", x)
     if is_classifier(models):
         known = _labels(models, classes)
         predicted = [_log_probabilities(model, x, known) for model in models]
@@ -125,7 +126,7 @@ def out_of_fold(models: Sequence[Any], x: Any, y: Any, folds: Any = 5, *, weight
     """
     _check_models(models, "fit")
     y = _checks.of_objects("y", y) if not is_classifier(models) else np.asarray(_checks.native("y", y))
-    _checks.native("x", x)
+    x = _checks.native("x", x)
     rows = len(x) if hasattr(x, "__len__") else np.shape(x)[0]
     if rows != len(y):
         raise ValueError(f"y: {len(y)} targets were given for {rows} rows of x; want one target for each row")

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from sklearn.base import is_regressor
 
 from moejax import _cache, _checks
 from moejax._precision import precision
@@ -88,9 +89,14 @@ def table_of(X: Any) -> Any:
     Raises
     ------
     ValueError or TypeError
-        If entries are masked, or are objects that are no numbers.
+        If entries are masked, or are no real numbers.
     """
-    return _checks.of_objects("X", X) if isinstance(X, np.ndarray) else X
+    if not isinstance(X, np.ndarray):
+        return X
+    table = _checks.of_objects("X", X)
+    if table.dtype.kind != "c":  # of which scikit-learn has its own to say
+        _checks.real("X", table)
+    return table
 
 
 def target_of(y: Any) -> Any:
@@ -119,7 +125,7 @@ def target_of(y: Any) -> Any:
 
 
 class Scored:
-    """Checks before scores: what scikit-learn's own `score` would take for other numbers."""
+    """Scores of numbers that are what they seem: scikit-learn's own takes what lies under a mask."""
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return R squared of the predictions of a regressor, or the accuracy of the labels of a classifier.
@@ -139,7 +145,13 @@ class Scored:
             The score.
         """
         more: Any = super()
-        score: float = more.score(X, _checks.native("y", y), _checks.native("sample_weight", sample_weight))
+        if is_regressor(self):
+            y = target_of(y)
+            _checks.finite("y", y)
+        y = _checks.native("y", y)
+        if sample_weight is not None:
+            sample_weight = row_weights(sample_weight, len(y))
+        score: float = more.score(X, y, sample_weight)
         return score
 
 
