@@ -343,9 +343,11 @@ def check_capabilities(part: Contract) -> None:
     Raises
     ------
     ValueError
-        If a declared capability lacks a method, if a method belongs to a capability that is not complete, or if a complete
-        capability is not declared.
+        If a declared capability lacks a method, if a method belongs to a capability that is not complete, if a complete
+        capability is not declared, or if an attribute that is a boolean is something else.
     """
+    for name in _flags(type(part)):
+        _checks.flag(f"{part.role}: {name}", getattr(part, name))
     known = capabilities(type(part))
     declared = [name for name in known if getattr(part, name)]
     for name in declared:
@@ -373,6 +375,14 @@ def check_capabilities(part: Contract) -> None:
         there = [m for m in known[name] if m not in absent]
         wanted = "both, or neither" if len(known[name]) == 2 else f"all of {_listed(known[name])}, or none"
         raise ValueError(f"{part.role}: {part!r} has {_listed(there)} and no {' and no '.join(absent)}; want {wanted}")
+
+
+@lru_cache(maxsize=256)
+def _flags(kind: type) -> tuple[str, ...]:
+    """Return the names of attributes that are booleans by the contract and the fields of a part."""
+    notes = [vars(cls).get("__annotations__", {}) for cls in kind.__mro__]
+    annotated = (name for own in notes for name, note in own.items() if note in (bool, "bool"))
+    return tuple(dict.fromkeys([*annotated, *capabilities(kind)]))
 
 
 def _declaration(part: Any, name: str) -> Any:

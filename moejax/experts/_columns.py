@@ -260,7 +260,7 @@ def check_division(name: str, columns: Any, n_experts: int) -> None:
     if len(columns) != n_experts:
         raise ValueError(f"{name}: columns of {len(columns)} experts were given; want those of {n_experts}")
     for k, own in enumerate(columns):
-        given = np.asarray(own)
+        given = np.asarray(_checks.native(name, own))
         if given.ndim != 1 or given.dtype.kind not in "iu" or given.min() < 0 or len(set(given.tolist())) < len(given):
             wanted = f"at least one column index for expert {k}, none negative or repeated"
             raise ValueError(f"{name}: {own!r} was given; want {wanted}")

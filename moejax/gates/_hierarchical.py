@@ -271,7 +271,8 @@ class Hierarchical(Gate):
         ValueError
             If an argument has another shape, or a share is below 0.
         """
-        weights, (branches, leaves) = np.asarray(params["weights"]), self.layout.below.shape
+        weights = np.asarray(_checks.native("params: weights", params["weights"]))
+        branches, leaves = self.layout.below.shape
         _checks.shape("params: weights", weights, (branches, None), "a row for each branch of the tree")
         names = [f"x{j + 1}" for j in range(weights.shape[1])] if feature_names is None else list(feature_names)
         _checks.shape("feature_names", names, (weights.shape[1],), "one for each feature that the gate sees")

@@ -43,6 +43,7 @@ def checked(model: Any, params: Any, x: Any, y: Any = None, offset: Any = None) 
     y, offset = native("y", y), native("offset", offset)
     if not any(_checks.is_traced(leaf) for leaf in jax.tree.leaves((params, x, y, offset))):
         _check(model, params, x, y, offset)
+    params = jax.tree.map(lambda leaf: on_device(leaf) if isinstance(leaf, np.ndarray) else leaf, params)
     return params, floating(x), *(None if v is None else on_device(v) for v in (y, offset))
 
 

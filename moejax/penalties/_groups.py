@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from moejax import _checks
 from moejax.penalties._base import Penalty
 from moejax.penalties._formulas import (
     Coefficients,
@@ -365,7 +366,7 @@ def group_columns(part: str, groups: Sequence[Sequence[int]]) -> Columns:
 
 def _block(block: Any) -> tuple[int, ...]:
     """Return the column numbers of one group as a tuple, or raise ValueError."""
-    columns = np.asarray(block)
+    columns = np.asarray(_checks.native("groups", block))
     if columns.ndim != 1 or columns.dtype.kind not in "iu" or not columns.size or columns.min() < 0:
         raise ValueError(f"groups: {block!r} was given; want column numbers, at least one a group and none negative")
     return tuple(columns.tolist())

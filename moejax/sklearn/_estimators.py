@@ -93,10 +93,7 @@ def table_of(X: Any) -> Any:
     """
     if not isinstance(X, np.ndarray):
         return X
-    table = _checks.of_objects("X", X)
-    if table.dtype.kind != "c":  # of which scikit-learn has its own to say
-        _checks.real("X", table)
-    return table
+    return _real("X", X)
 
 
 def target_of(y: Any) -> Any:
@@ -119,8 +116,15 @@ def target_of(y: Any) -> Any:
     """
     if y is None:
         return None  # of which scikit-learn has its own to say
-    numbers = _checks.of_objects("y", y)
-    _checks.real("y", numbers)
+    return _real("y", y)
+
+
+def _real(name: str, value: Any) -> np.ndarray:
+    """Return an array of real numbers, or raise ValueError or TypeError."""
+    numbers = _checks.of_objects(name, value)
+    if numbers.dtype.kind == "c":  # in the words that scikit-learn looks for
+        raise ValueError(f"{name}: Complex data not supported; want real numbers")
+    _checks.real(name, numbers)
     return numbers
 
 

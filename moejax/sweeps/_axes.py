@@ -102,8 +102,8 @@ def axis_values(name: str, given: Any, countable: bool = False) -> np.ndarray:
     if name in ("restart", "fold", "bootstrap") and np.ndim(given) == 0:
         _checks.count(name, given, 2 if name == "fold" else 1)
         return np.arange(given)
+    given = _checks.native(f"axes[{name!r}]", given)
     try:
-        given = _checks.native(f"axes[{name!r}]", given)
         values = np.asarray(list(given) if isinstance(given, Iterable) and not hasattr(given, "__array__") else given)
     except ValueError:  # sequences of different lengths
         values = np.empty(0)
