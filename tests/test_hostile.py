@@ -170,7 +170,7 @@ INPUTS = {
     "a mapping": {"a": X},
 }
 TARGETS = {"NaN": HOLED, "too few": Y[:-1], "text": np.full(N, "a"), "complex": Y * 1j, "objects": np.full(N, None)}
-OFFSETS = {**TARGETS, "a row": Y[None], "a number": 1.0}
+OFFSETS = {**TARGETS, "a row": Y[None]}
 
 
 def wrong_params(params):

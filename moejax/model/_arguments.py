@@ -26,7 +26,7 @@ def checked(model: Any, params: Any, x: Any, y: Any = None, offset: Any = None) 
     y : array_like or None, (n,) or (n, m), default None
         Targets.
     offset : array_like or None, default None
-        Shaped like the predictor of one expert.
+        Shaped like the predictor of one expert, or a number.
 
     Returns
     -------
@@ -60,7 +60,8 @@ def _check(model: Any, params: Any, x: Any, y: Any, offset: Any) -> None:
         raise
     check_params("params", params, init, f", for x of {_columns(x)}")
     if offset is not None:
-        _checks.shape("offset", offset, (n, *eta.shape[2:]), "like one expert's predictors")
+        if np.ndim(offset):  # a number is one for all rows
+            _checks.shape("offset", offset, (n, *eta.shape[2:]), "like one expert's predictors")
         _checks.finite("offset", offset)
     if y is not None:
         if model.family is None:

@@ -126,11 +126,11 @@ def probabilities(model: Model, params: Any, x: Any, pool: str = "mean", offset:
     >>> pooling.probabilities(model, model.init(jax.random.key(0), x), x).shape
     (3, 2)
     """
+    if model.family is None or not model.family.has_classes:
+        raise ValueError(f"model: family {model.family!r} was given; want a family of classes, as families.bernoulli()")
     params, x, _, offset = checked(model, params, x, offset=offset)
     inputs = model.prepare(x)
     eta = model.eta(params, inputs, offset)
-    if model.family is None or not model.family.has_classes:
-        raise ValueError(f"model: family {model.family!r} was given; want a family of classes, as families.bernoulli()")
     each = model.family.class_probabilities(eta)
     if each.ndim != 3:
         raise ValueError(f"model: {eta.shape[2]} columns of labels are predicted; want one column, or model.predict")
@@ -454,8 +454,7 @@ def modes(model: Model, params: Any, x: Any, offset: Any = None) -> Modes:
 
 def _mixture(model: Model, params: Any, x: Any, offset: Any, copies: int) -> Mixture:
     """Return the mixture with each row of x repeated `copies` times; raise ValueError unless it has one target."""
-    if model.family is None:
-        raise ValueError("model: one without a family was given; want a family, as in moe(..., family=families.gaussian())")
+    assert model.family is not None  # as `_check_family` saw
     inputs = model.prepare(x)
     eta, log_gate = model.eta(params, inputs, offset), model.log_gate(params, inputs)
     classes = model.family.has_classes
@@ -472,6 +471,7 @@ def _cdf(mixture: Mixture, y: jax.Array) -> jax.Array:
 
 def _on_grid(model: Model, params: Any, x: Any, y: Any, offset: Any, function: Any) -> jax.Array:
     """Return function(mixture, y) at y (n,) or (n, g), with the shape of y."""
+    _check_family(model)
     params, x, _, offset = checked(model, params, x, offset=offset)
     n = n_rows(x)
     if np.ndim(y) not in (1, 2) or np.shape(y)[0] != n:
@@ -480,6 +480,12 @@ def _on_grid(model: Model, params: Any, x: Any, y: Any, offset: Any, function: A
     mixture = _mixture(model, params, x, offset, 1 if np.ndim(y) == 1 else np.shape(y)[1])
     values: jax.Array = function(mixture, on_device(y, mixture.eta.dtype).ravel()).reshape(np.shape(y))
     return values
+
+
+def _check_family(model: Model) -> None:
+    """Raise ValueError if the model has no family."""
+    if model.family is None:
+        raise ValueError("model: one without a family was given; want a family, as in moe(..., family=families.gaussian())")
 
 
 def _check_cdf(model: Model) -> None:

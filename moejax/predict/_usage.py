@@ -117,6 +117,8 @@ def usage(model: Model, params: Any, x: Any, y: Any = None, *, weights: Any = No
     >>> moejax.usage(model, model.init(jax.random.key(0), x), x).probability.tolist()
     [0.5, 0.5]
     """
+    if y is not None and model.family is None:
+        raise ValueError("y: given for a model that has no family; want one, as in moe(..., family=families.gaussian())")
     params, x, y, offset = checked(model, params, x, y, offset)
     inputs = model.prepare(x)
     log_gate = model.log_gate(params, inputs)
