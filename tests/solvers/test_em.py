@@ -910,7 +910,7 @@ def test_a_ridge_does_not_stop_short_of_the_optimum():
 @pytest.mark.parametrize("name", ["x", "y", "weights", "offset"])
 def test_masked_arrays_are_refused_whatever_was_compiled_before(name):
     fit = moejax.fit_em(moejax.moe(experts.linear(), gates.constant(), 2, family=families.gaussian()), max_iter=2)
-    given = {"x": X[:20], "y": Y["gaussian"][:20], "weights": np.ones(20), "offset": np.zeros(20)}
+    given = {"x": X[:20], "y": Y["gaussian"][:20], "weights": np.ones(20), "offset": np.ones(20)}
     fit(jax.random.key(0), **given)
     with pytest.raises(ValueError, match=f"^{name}: a masked array was given"):
         fit(jax.random.key(0), **{**given, name: np.ma.masked_greater(given[name], 0.5)})
