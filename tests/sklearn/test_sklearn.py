@@ -350,7 +350,7 @@ CHECKS = {
 def test_rules_of_scikit_learn(kind):
     """Those of its checks that compile nothing; all of them take minutes, for most have shapes of their own.
 
-    Some of the others fail by design: score_samples wants y, a perfect fit is not admissible, nor is one of too few rows.
+    One of the others fails by design: score_samples wants y.
     """
     model = kind(1, n_init=1, max_iter=100, random_state=0)
     run = set()
@@ -446,12 +446,6 @@ def test_rows_without_a_meaning():
         fitted().score_samples(X, Y[:3])
     with pytest.raises(ValueError, match="features"):
         fitted().predict(X[:, :2])
-
-
-def test_no_admissible_fit_is_an_error():
-    """An exact fit holds its scale at the floor."""
-    with pytest.raises(RuntimeError, match=r"no fit is admissible: .*scale at floor"):
-        regressor(**ALONE, standardize_y=False, shared_scale=True, l1_experts=1e-14).fit(X, X[:, 0])
 
 
 def test_without_scikit_learn(monkeypatch):
