@@ -22,7 +22,9 @@ def fitted(x, y, n_experts, said=(), **settings):
 LINE = np.linspace(-2, 2, 81)[:, None] + 0.013
 
 
-@pytest.mark.parametrize(("n_experts", "x", "y"), [(1, *make_regression(100, 3, random_state=0)), (2, LINE, np.abs(LINE[:, 0]))])
+@pytest.mark.parametrize(
+    ("n_experts", "x", "y"), [(1, *make_regression(100, 3, random_state=0)), (2, LINE, np.abs(LINE[:, 0]))]
+)
 def test_targets_without_noise_are_reproduced(n_experts, x, y):
     model = fitted(x, y, n_experts, ["y", "max_iter"])  # the scale is at what rounding leaves, and slopes are huge
     assert model.score(x, y) > 0.99

@@ -253,7 +253,7 @@ def test_the_objective_falls_to_a_stationary_point_and_is_that_by_hand(family, g
             ended += 1
             # What no optimum ends is left out: predictors that run off to infinity, where the slope is nearly 0.
             assert_no_number_can_move(value, one.params, model.trainable(one.params))
-        else:
+        elif one.status & Status.OUT_OF_STEPS:
             assert one.steps == 500
     assert ended
 
@@ -476,7 +476,7 @@ def test_rows_of_a_group_share_their_expert(gate):
     fit = moejax.fit_em(model_of("gaussian", gate, 2), record_every=1)
     got = run(fit, X, Y["gaussian"], {"l2_experts": 0.01}, groups=groups)
     assert_never_rises(got)
-    assert got.status & Status.CONVERGED
+    assert got.kkt <= 1e-7
 
     def value(params):
         g, f = log_gate(gate, params, X), log_density("gaussian", params, X, Y["gaussian"])
@@ -602,7 +602,8 @@ def test_columns_far_from_zero_are_fitted_like_others(shift):
 def test_a_fit_is_out_of_steps_only_when_it_took_them_all(of_x, of_y):
     fit = moejax.fit_em(model_of("gaussian", "softmax"), record_every=1)
     got = restarts(fit, X * of_x, Y["gaussian"] * of_y, 24, l1_experts=0.0)
-    assert ((got.status & Status.CONVERGED > 0) | (got.steps == fit.max_iter)).all()
+    assert ((got.kkt <= 1e-7) | (got.steps == fit.max_iter)).all()
+    assert ((got.status & Status.OUT_OF_STEPS == 0) | (got.steps == fit.max_iter)).all()
 
 
 def test_more_columns_than_rows():
