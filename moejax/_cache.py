@@ -158,6 +158,7 @@ def jit(function: Callable[..., Any], n_static: int = 1, quick: bool = False) ->
     """
     jitted = jax.jit(function, static_argnums=tuple(range(n_static)))
     known: dict[Any, Any] = {}
+    lock = threading.Lock()
 
     @functools.wraps(function)
     def call(*arguments: Any) -> Any:
@@ -177,9 +178,10 @@ def jit(function: Callable[..., Any], n_static: int = 1, quick: bool = False) ->
             parts = _keys.parts(what, *arguments[:n_static], arguments=arguments[n_static:]) if ours else None
             options = QUICK_OPTIONS if quick and device.platform == "cpu" else None
             executable = program(parts, lambda: jitted.lower(*arguments), options, device=device, name=what)
-            while len(known) >= _KEPT_IN_MEMORY:
-                known.pop(next(iter(known)), None)
-            known[this] = executable
+            with lock:
+                while len(known) >= _KEPT_IN_MEMORY:
+                    known.pop(next(iter(known)))
+                known[this] = executable
         return executable(*arguments[n_static:])
 
     return call

@@ -92,6 +92,8 @@ class Family(Part):
         Capability: `mode` and `rise`. The modes of mixtures come by them.
     has_classes : bool, default False
         Capability: `class_probabilities`. The targets are classes.
+    is_discrete : bool, default False
+        Whether targets have probabilities rather than densities.
 
     Notes
     -----
@@ -114,6 +116,7 @@ class Family(Part):
     has_cdf: bool = False
     has_modes: bool = False
     has_classes: bool = False
+    is_discrete: bool = False
 
     @property
     def shared(self) -> bool:

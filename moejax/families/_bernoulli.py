@@ -20,6 +20,7 @@ class Bernoulli(Undispersed):
     has_sample = True
     has_cdf = True
     has_classes = True
+    is_discrete = True
 
     def log_prob(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """Return log P(y), summed over outputs, (K, n)."""

@@ -26,6 +26,7 @@ class Categorical(Undispersed):
     n_classes: int
     has_sample = True
     has_classes = True
+    is_discrete = True
 
     def init(self, n_experts: int, eta: Any) -> Params:
         """Return no dispersion parameters; raise ValueError unless eta is (K, n, n_classes)."""

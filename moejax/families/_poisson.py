@@ -21,6 +21,7 @@ class Poisson(Undispersed):
     """Counts; made by `poisson`."""
 
     support = "counts"
+    is_discrete = True
     has_sample = True
     has_cdf = True
     has_modes = True

@@ -130,7 +130,7 @@ class Combination(BaseEstimator):
         """
         return self._applied("gate_probs", X)
 
-    def score_samples(self, X: Any, y: Any) -> np.ndarray:
+    def log_prob(self, X: Any, y: Any) -> np.ndarray:
         """Return log p(y | x) for each row, in the units of y.
 
         Parameters

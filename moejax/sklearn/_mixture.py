@@ -28,7 +28,7 @@ from moejax.sklearn._estimators import (
     table_of,
 )
 from moejax.sklearn._parts import gate_of, loss_of
-from moejax.solvers import Fit, Status, describe, fit_em
+from moejax.solvers import Fit, Status, describe, fit_em, remedy
 
 SOLVERS = ("em", "gradient")
 _PENALTIES = ("l1_experts", "l1_gate", "l2_experts", "l2_gate")
@@ -158,10 +158,7 @@ class MixtureOfExperts(BaseEstimator):
             warnings.warn(f"y: {said}{floor}", UserWarning, stacklevel=4)
         if fit.is_settling and not self.converged_:
             ended = f"{self.max_iter} was given, and the best fit ended {describe(self.status_)}"
-            more = (
-                "want other penalties or fewer experts" if self.status_ & Status.DIVERGED else "want more, or a larger tol"
-            )
-            warnings.warn(f"max_iter: {ended}; {more}", ConvergenceWarning, stacklevel=4)
+            warnings.warn(f"max_iter: {ended}; {remedy(self.status_)}", ConvergenceWarning, stacklevel=4)
 
     def _keep(self, fit: Fit, share: np.ndarray, rows: Any) -> None:
         """Set the attributes that describe how the fit ended."""
@@ -256,7 +253,7 @@ class MixtureOfExperts(BaseEstimator):
         """
         return self._apply_to_pair("responsibilities", X, y)
 
-    def score_samples(self, X: Any, y: Any) -> np.ndarray:
+    def log_prob(self, X: Any, y: Any) -> np.ndarray:
         """Return log p(y | x) for each row, in the units of y, by the soft gate.
 
         Parameters

@@ -76,7 +76,7 @@ class MoERegressor(Scored, RegressorMixin, MixtureOfExperts):
         Whether all experts share one scale (for "gamma", one shape). A family that is an object says so itself.
     variance_floor : float or None, default None
         Lower bound of every expert's variance (for "gamma", dispersion) as a share of the largest; 0 for none, None for that
-        of the family, 1e-4. A family that is an object says so itself.
+        of the family, 1e-3. A family that is an object says so itself.
     standardize : bool, default True
         Whether the columns of X are standardised for the fit.
     standardize_y : bool, default True

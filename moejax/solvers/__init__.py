@@ -24,6 +24,7 @@ from moejax.solvers._result import effective_sizes as effective_sizes
 from moejax.solvers._result import finished as finished
 from moejax.solvers._result import name_of as name_of
 from moejax.solvers._result import normalized as normalized
+from moejax.solvers._result import remedy as remedy
 from moejax.solvers._result import total_weight as total_weight
 from moejax.solvers._sequence import critical as critical
 from moejax.solvers._sequence import is_count as is_count
@@ -58,6 +59,7 @@ __all__ = [
     "name_of",
     "normalized",
     "path",
+    "remedy",
     "sequence",
     "total_weight",
 ]

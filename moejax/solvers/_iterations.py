@@ -28,6 +28,7 @@ _FAR = 10
 _OVERSTEP = 2  # how much longer a step is made that leaves a saddle
 _LEAST_SHARE = 2.0**-30  # of a step, before it is given up
 _GROWTH = 1.2  # of the sizes of gradient steps that were no worse
+_MISSED = 1e-6  # of the rows of an expert, below which it separates their targets
 _BEGIN = 0x626567  # a stream of a start's key, apart from those of its responsibilities
 _COLUMNS = {"experts": "expert_columns", "gate": "gate_columns"}
 
@@ -59,7 +60,7 @@ class Report(NamedTuple):
 
     objective: with penalties, a mean. log_likelihood, classified: means (see `Fit`). sizes: (K,), of the experts, sums of
     weights. kkt: the violation of the optimality condition. unsure: how many rows the gate is not certain of, 1 where it is
-    not asked.
+    not asked. missed: of an expert the least share of its rows whose targets it is not certain of, 1 where it is not asked.
     """
 
     objective: jax.Array
@@ -68,6 +69,7 @@ class Report(NamedTuple):
     sizes: jax.Array
     kkt: jax.Array
     unsure: jax.Array
+    missed: jax.Array
 
     def packed(self, dtype: Any) -> jax.Array:
         """All of it as one vector, sizes last."""
@@ -169,7 +171,9 @@ class EM(Solver):
             here, value = self.numbers(fit.bounded(guess, task.target)), objective.astype(dtype)
             trial = where(jnp.isfinite(value), _GUESS, _SURE)
         zero, one, nothing = jnp.zeros((), jnp.int32), jnp.ones((), dtype), jnp.full((), jnp.nan, dtype)
-        report = Report(value, nothing, nothing, jnp.zeros(self.model.n_experts, dtype), jnp.inf * one, one).packed(dtype)
+        report = Report(value, nothing, nothing, jnp.zeros(self.model.n_experts, dtype), jnp.inf * one, one, one).packed(
+            dtype
+        )
         history = jnp.full(-(-fit.max_iter // fit.record_every), jnp.nan, dtype)
         no = jnp.zeros((), bool)
         given = task.given if params is None else zero
@@ -193,6 +197,7 @@ class EM(Solver):
     def finish(self, task: Task, end: End) -> Fit:
         """The `Fit` of an end."""
         params, report = self.params(task, end.numbers), _unpacked(end.report)
+        flags = self._flags(task, params, report, end.products)
         return concluded(
             self.model,
             params,
@@ -208,7 +213,7 @@ class EM(Solver):
             steps=end.steps,
             kkt=report.kkt,
             converged=report.kkt <= self.fit.tolerance(task.squares.dtype),
-            flags=self._flags(task, params, report, end.products),
+            flags=flags,
             determined=_shared.determined(self.fit, task.hyper),
         )
 
@@ -238,6 +243,9 @@ class EM(Solver):
             used = self.model.expert.in_use(params["experts"], sum(sparse, jnp.zeros(())) > 0)
             hang = collinear(q.gram, used).reshape(self.model.n_experts, -1).any(axis=1) & self.model.active(params)
             bits = where(hang.any() & ~_shared.determined(self.fit, hyper), int(Status.RANK_DEFICIENT), 0)
+        if self.asker.watches_experts:
+            free = sum((w for _, w in _shared.used(self.fit, hyper, "experts")), jnp.zeros(())) == 0
+            bits = bits | where((report.missed < _MISSED) & free, int(Status.SEPARATED_EXPERT), 0)
         if not self.asker.watches_gate:
             return bits
         free = sum((w for _, w in _shared.used(self.fit, hyper, "gate")), jnp.zeros(())) == 0
@@ -280,6 +288,7 @@ class EM(Solver):
             sums.sizes,
             kkt,
             jnp.ones((), dtype) if sums.unsure is None else sums.unsure,
+            self._missed(params, sums),
         )
         value = (
             report.objective
@@ -295,6 +304,13 @@ class EM(Solver):
         now = fit.record_every * np.arange(len(state.history)) == state.step - state.given
         counted: State = after._replace(step=state.step + 1, history=where(now, after.report[0], state.history))
         return counted
+
+    def _missed(self, params: Any, sums: Sums) -> jax.Array:
+        """Of the active experts with rows, the least share of rows whose targets one is not certain of."""
+        if sums.missed is None:
+            return jnp.ones((), sums.sizes.dtype)
+        there = self.model.active(params) & (sums.sizes > 0)
+        return where(there, sums.missed / where(there, sums.sizes, 1.0), 1.0).min()
 
     def _forward(
         self, task: Task, state: State, report: Report, value: jax.Array, led: jax.Array, sizes: Any, first: jax.Array

@@ -36,8 +36,8 @@ class Status(enum.IntFlag):
     STARVED_EXPERT
         An expert that is trained has fewer rows to itself (effective number) than its parameters + 2.
     SEPARATED_GATE
-        The inputs separate the experts, and an unpenalised gate has no finite optimum. Set by solvers that solve for
-        coefficients.
+        The inputs separate the experts, and an unpenalised gate has no finite optimum: it neither converges nor runs out of
+        steps. Set by solvers that solve for coefficients.
     RANK_DEFICIENT
         Columns are collinear. Set by solvers that solve for coefficients.
     DEGENERATE_EXPERT
@@ -45,6 +45,9 @@ class Status(enum.IntFlag):
         and no ridge; or its variance is at most a thousandth of the largest, on fewer rows than three for each of its
         parameters. A few rows near to a plane are found in any table, and the likelihood grows without bound as a variance
         goes to 0.
+    SEPARATED_EXPERT
+        The inputs separate the classes, or the counts of 0, of an expert's rows, and its coefficients, unpenalised, have no
+        finite optimum; likewise.
     """
 
     CONVERGED = 1
@@ -55,10 +58,11 @@ class Status(enum.IntFlag):
     SEPARATED_GATE = 32
     RANK_DEFICIENT = 64
     DEGENERATE_EXPERT = 128
+    SEPARATED_EXPERT = 256
 
 
 INADMISSIBLE = Status.DIVERGED | Status.DEGENERATE_EXPERT
-_NARROW = math.log(1e-3)  # of a variance beside the largest
+_NARROW = math.log(1.01e-3)  # of a variance beside the largest; the floor by default is just below
 _FEW = 3  # rows for each parameter
 
 
@@ -147,6 +151,29 @@ def describe(status: Any) -> str:
         Words, as "converged, starved expert"; "none" where no bit is set.
     """
     return ", ".join(name_of(flag) for flag in Status if int(status) & flag) or "none"
+
+
+def remedy(status: Any) -> str:
+    """Return what to do about a fit that has not converged.
+
+    Parameters
+    ----------
+    status : int
+        `Status` bits.
+
+    Returns
+    -------
+    str
+        Words, as "want more steps, or a larger tol".
+    """
+    status = Status(int(status))
+    if status & Status.DIVERGED:
+        return "want other penalties, fewer experts, or inputs of a smaller scale"
+    apart = {Status.SEPARATED_EXPERT: "l2_experts", Status.SEPARATED_GATE: "l2_gate"}
+    penalties = [name for flag, name in apart.items() if status & flag]
+    if penalties:
+        return f"no finite coefficients are best where inputs separate; want {' and '.join(penalties)} above 0"
+    return "want more steps, or a larger tol"
 
 
 def name_of(flag: Status) -> str:
@@ -297,13 +324,14 @@ def concluded(
     if likelihood:
         degrees = degrees_of_freedom(model, params).astype(objective.dtype)
     diverged = ~(jnp.isfinite(objective) & finite)
+    finite_optimum = (flags & int(Status.SEPARATED_GATE | Status.SEPARATED_EXPERT)) == 0
     floor = model.family is not None and likelihood and model.family.at_floor(model.phi(params), target)
     degenerate = likelihood and _degenerate(model, params, shares / squares, determined)
     starved = (model.active(params) & (shares / squares < _needed(model, params))).any()
     bits = (
         (diverged, Status.DIVERGED),
-        (converged & ~diverged, Status.CONVERGED),
-        (~converged & ~diverged, Status.OUT_OF_STEPS),
+        (converged & ~diverged & finite_optimum, Status.CONVERGED),
+        (~converged & ~diverged & finite_optimum, Status.OUT_OF_STEPS),
         (floor, Status.SCALE_AT_FLOOR),
         (starved & ~diverged, Status.STARVED_EXPERT),
         (degenerate, Status.DEGENERATE_EXPERT),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -15,7 +16,7 @@ from moejax.families import Family, Target
 from moejax.losses import NegativeLogLikelihood
 from moejax.model import Data, Inputs, Model
 
-_CERTAIN = 0.99  # a gate that is this sure of its expert in every row separates them
+_CERTAIN = 0.99  # a gate that is this sure of its expert in every row separates them, as an expert does its targets
 
 
 class Sums(NamedTuple):
@@ -23,7 +24,8 @@ class Sums(NamedTuple):
 
     likelihood: of the log-likelihood that is ascended. expected: the same for responsibilities that were given, or None.
     log_likelihood: of log p(y | x). classified: of how much less the likeliest expert has of it. unsure: rows of which the
-    gate is not certain, or None. sizes: (K,), of responsibilities. experts, gate: what the parts asked for, a `Packed` where
+    gate is not certain, or None. missed: (K,), of rows of whose targets an expert is not certain, or None. sizes: (K,),
+    of responsibilities. experts, gate: what the parts asked for, a `Packed` where
     that was moments, None of parts that ask for nothing. slopes: of the expected loss in what is trained, by part, of those
     that it does not follow from. spread: what the dispersion of the family wants.
     """
@@ -33,6 +35,7 @@ class Sums(NamedTuple):
     log_likelihood: jax.Array
     classified: jax.Array
     unsure: jax.Array | None
+    missed: jax.Array | None
     sizes: jax.Array
     experts: Any
     gate: Any
@@ -63,6 +66,12 @@ class Asker(NamedTuple):
         """Whether the loss is the likelihood of y given x."""
         plain = not (self.loss.joint or self.loss.complete or self.loss.kept)
         return plain and not self.model.expert.has_distribution
+
+    @property
+    def watches_experts(self) -> bool:
+        """Whether experts have coefficients, which grow without end where they are certain of every target of their rows."""
+        linear = self._family.is_discrete and self.model.expert.is_linear
+        return linear and any(jax.tree.leaves(self.trainable["experts"]))
 
     @property
     def watches_gate(self) -> bool:
@@ -114,6 +123,7 @@ class Asker(NamedTuple):
             total["log_likelihood"] if "log_likelihood" in total else total["likelihood"],
             total["classified"],
             total.get("unsure"),
+            where(log_density < math.log(_CERTAIN), w, 0.0).sum(axis=1) if self.watches_experts else None,
             (w if own is None else own * block.weights).sum(axis=1),
             experts,
             gate,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import threading
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -27,6 +30,9 @@ _QUICK_OPTIONS = _cache.QUICK_OPTIONS
 # memory), and the least and the largest number of members. If fits end at different times, half of a chunk's members run at
 # once, and the chunk waits for the last member. Small chunks are then better.
 _CHUNK_BYTES = {"cpu": (2**20, 8, 128), "cpu uneven": (2**20, 2, 32), "other": (2**32, 1, 1024)}
+
+# Seconds of a step of waiting for results: a part of the time so far, within limits.
+_STEP, _LEAST_WAIT, _MOST_WAIT = 0.03, 2e-5, 0.05
 
 
 def fit_member(fit: Callable[..., Any], values: dict[str, jax.Array], shared: Inputs) -> tuple[Any, Any]:
@@ -99,13 +105,19 @@ def _drawn_counts(key: jax.Array, sample: jax.Array, weights: jax.Array, there: 
 
 _executables: dict[Any, Any] = {}
 _KEPT_PROGRAMS = 64
+_lock = threading.Lock()
 
 
 def _remember(known: Any, executable: Any) -> None:
     """Keep an executable, and drop the oldest ones above the limit."""
-    while len(_executables) >= _KEPT_PROGRAMS:
-        _executables.pop(next(iter(_executables)), None)
-    _executables[known] = executable
+    with _lock:
+        while len(_executables) >= _KEPT_PROGRAMS:
+            _executables.pop(next(iter(_executables)))
+        _executables[known] = executable
+
+
+class Dropped(Exception):
+    """Nobody waits any longer for the results of a program."""
 
 
 class Program:
@@ -157,6 +169,7 @@ class Program:
             if known is not None:
                 _remember(known, executable)
         self.executable = executable
+        self._dropped = threading.Event()
 
     @property
     def structure(self) -> Any:
@@ -164,11 +177,11 @@ class Program:
         return self.executable.out_tree
 
     def __call__(self, values: Mapping[str, Any], inner: Any = None) -> Any:
-        """Run one chunk.
+        """Run one chunk. An interrupt ends the wait for it, though not what the device does.
 
         Parameters
         ----------
-        values : dict of jax.Array
+        values : dict of arrays
             For each axis the values of the members, (chunk,).
         inner : jax.Array, optional
             Other values of the axis that the fit takes all at once, as many as there are in the shared inputs.
@@ -177,9 +190,35 @@ class Program:
         -------
         pytree of numpy.ndarray
             Results of the members, with the members leading.
+
+        Raises
+        ------
+        Dropped
+            If `drop` was called.
         """
         shared = self.shared if inner is None else self.shared._replace(inner=jax.device_put(inner, self.device))
-        return jax.tree.map(np.asarray, self.executable(jax.device_put(values, self.device), shared))
+        results = self.executable(jax.device_put(values, self.device), shared)
+        self._wait(jax.tree.leaves(results))
+        return jax.tree.map(np.asarray, results)
+
+    def drop(self) -> None:
+        """End all waiting for results: nobody wants them any more."""
+        self._dropped.set()
+
+    def _wait(self, leaves: list[Any]) -> None:
+        """Wait for results in short steps, because nothing interrupts a thread that waits in JAX."""
+        began = time.perf_counter()
+        try:
+            while not self._dropped.is_set():
+                if all(leaf.is_ready() for leaf in leaves):
+                    return
+                self._dropped.wait(min(max(_STEP * (time.perf_counter() - began), _LEAST_WAIT), _MOST_WAIT))
+            raise Dropped
+        except BaseException:
+            # JAX's client would wait for the device when it is destroyed, and the interpreter could not end until then. With
+            # one more reference it is never destroyed.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self.device.client))
+            raise
 
 
 def _signature(tree: Any) -> Any:
@@ -216,9 +255,34 @@ def compile_for(
     jax.stages.Compiled
         The executable. If the compiler does not know an option, no options are used.
     """
-    options = {} if device.platform != "cpu" else _QUICK_OPTIONS if not optimize else {} if uneven else _CPU_OPTIONS
+    options = _options(device.platform, uneven, optimize)
     build = lowered if callable(lowered) else lambda: lowered
     return _cache.program(parts, build, options, device=device, name="the program of a sweep")
+
+
+def compiler_options(fit: Any, platform: str, optimize: bool) -> dict[str, Any]:
+    """Return the options with which the program of a sweep is compiled.
+
+    Parameters
+    ----------
+    fit : callable
+        The fit.
+    platform : str
+        Kind of device, as "cpu".
+    optimize : bool
+        Whether the program is compiled with optimisation.
+
+    Returns
+    -------
+    dict
+        Values by the names of options.
+    """
+    return _options(platform, _is_uneven(fit), optimize)
+
+
+def _options(platform: str, uneven: bool, optimize: bool) -> dict[str, Any]:
+    """Return the compiler's options on a kind of device."""
+    return {} if platform != "cpu" else _QUICK_OPTIONS if not optimize else {} if uneven else _CPU_OPTIONS
 
 
 def _padded_target(fit: Any, y: Any) -> Any:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from moejax._precision import precision
-from moejax.solvers import INADMISSIBLE, Fit, Status, describe, name_of
+from moejax.solvers import INADMISSIBLE, Fit, Status, describe, name_of, remedy
 from moejax.sweeps._axes import EVERY_ROW
 from moejax.sweeps._result import Sweep
 
@@ -420,9 +420,9 @@ def _warn(again: Sweep, fit: Fit) -> None:
         warnings.warn(
             f"{said}; want fewer experts, shared scales, a higher variance_floor, or penalties", ChoiceWarning, stacklevel=3
         )
-    elif int(fit.status) & int(Status.OUT_OF_STEPS) and getattr(again.sweeper.fit, "is_settling", False):
+    elif not int(fit.status) & int(Status.CONVERGED) and getattr(again.sweeper.fit, "is_settling", False):
         said = f"the chosen fit ended {ended}, and no other converged"
-        warnings.warn(f"{said}; want a larger max_iter or steps, or a larger tol", ChoiceWarning, stacklevel=3)
+        warnings.warn(f"{said}; {remedy(fit.status)}", ChoiceWarning, stacklevel=3)
 
 
 def _restart_number(result: Sweep, position: Any) -> int:

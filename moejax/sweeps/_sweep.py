@@ -109,8 +109,8 @@ class Sweeper:
         Raises
         ------
         ValueError
-            If the fit refuses an argument, a fold has no rows to train on or to test on, or a fold holds a part of a group.
-            The error is raised before the sweep compiles.
+            If the fit refuses an argument, a fold has no rows to train on or to test on, a fold holds a part of a group, or
+            the folder of the checkpoint holds chunks of another sweep. The error is raised before the sweep compiles.
         FloatingPointError
             If every member diverged.
         """
@@ -210,6 +210,8 @@ class Sweeper:
 
         Raises
         ------
+        ValueError
+            If the folder of the checkpoint holds chunks of another sweep or cannot be written.
         FloatingPointError
             If every member diverged.
         """
@@ -224,11 +226,10 @@ class Sweeper:
         started = time.perf_counter()
         store = Store(self.checkpoint, identity_of(self, inputs, devices[0].platform)) if self.checkpoint else None
         chunk = self.chunk_of(inputs)
+        chunk = store.begin(chunk) if store else chunk
         threads = self.threads or threads_per_device(devices)
         programs = [Program(self.fit, tuple(outer), inputs, chunk, device, self.optimize) for device in devices]
         ready = time.perf_counter()
-        if store:
-            store.begin(chunk)
         starts = range(0, count, chunk)
         outputs = run_chunks(programs, threads, members, chunk, starts, store, self.progress)
         seconds = {"compile": compiled + ready - started, "run": time.perf_counter() - ready}
@@ -289,6 +290,8 @@ def sweep(
         Whether to show a progress bar over chunks. None shows one if standard error is a terminal.
     checkpoint : str or path, optional
         A folder that keeps every finished chunk. An interrupted sweep continues from there, with its first chunk size.
+        Chunks that are damaged, or of another sweep, are named in the log "moejax" and computed again. Several runs of one
+        sweep may share the folder.
     optimize : bool, default True
         False, on a CPU, makes compilation several times faster and the run several times slower. This suits few members and
         few rows.
@@ -302,8 +305,8 @@ def sweep(
     Raises
     ------
     ValueError
-        If `fit` is not a function, an axis is empty, unknown or has a value that it cannot have, or `chunk_size`, `threads`
-        or `devices` is not valid.
+        If `fit` is not a function, an axis is empty, unknown or has a value that it cannot have, or `chunk_size`, `threads`,
+        `devices` or `checkpoint` is not valid.
 
     Notes
     -----
@@ -312,6 +315,9 @@ def sweep(
     The same key, versions, kind of device, chunk size and `optimize` give the same bits for a member, whatever the order and
     number of members, devices or threads. Keys of JAX's `rbg` implementation are an exception: their draws differ under
     `vmap`.
+
+    An interrupt (Ctrl-C) ends a sweep within seconds. Chunks that run have two seconds to finish. A device may go on with a
+    chunk that does not, but its results are dropped.
 
     References
     ----------
@@ -365,6 +371,17 @@ def sweep(
         None if devices is None else tuple(devices),
         threads,
         None if progress is None else _checks.flag("progress", progress),
-        None if checkpoint is None else Path(checkpoint),
+        None if checkpoint is None else _folder(checkpoint),
         _checks.flag("optimize", optimize),
     )
+
+
+def _folder(checkpoint: Any) -> Path:
+    """Return the folder of a checkpoint, or raise ValueError if it cannot be one."""
+    given = os.fspath(checkpoint) if isinstance(checkpoint, str | os.PathLike) else None
+    if not isinstance(given, str) or not given or "\0" in given:
+        raise ValueError(f"checkpoint: {checkpoint!r} was given; want the path of a folder, or None")
+    folder = Path(given)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"checkpoint: {given!r} is not a folder; want the path of a folder, or None")
+    return folder

@@ -316,9 +316,9 @@ def test_a_penalty_without_an_admissible_fit_is_left_out_of_the_figures(tmp_path
     choose, shown = lambda_grid.choose, {}
 
     def choose_from_spoilt(grid):
-        grid.fits.status[[0, 2]] |= int(lambda_grid.Status.STARVED_EXPERT)
+        grid.fits.status[[0, 2]] |= int(lambda_grid.Status.DEGENERATE_EXPERT)
         grid.fits.objective[0] = np.nan
-        grid.fits.status[3, 0] |= int(lambda_grid.Status.STARVED_EXPERT)
+        grid.fits.status[3, 0] |= int(lambda_grid.Status.DEGENERATE_EXPERT)
         grid.fits.objective[3, 0] = -1.0  # the best, were it admissible
         return choose(grid)
 

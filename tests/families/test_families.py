@@ -18,16 +18,16 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 K, N, C = 3, 40, 4
 FAMILIES = {
-    "gaussian": families.gaussian(),
+    "gaussian": families.gaussian(variance_floor=0.05),
     "gaussian, shared": families.gaussian(shared_scale=True),
-    "t": families.student_t(),
-    "t of df 4": families.student_t(4),
+    "t": families.student_t(variance_floor=0.05),
+    "t of df 4": families.student_t(4, variance_floor=0.05),
     "t, shared": families.student_t(shared_scale=True),
     "location-scale": families.location_scale(scale_floor=0.3),
     "bernoulli": families.bernoulli(),
     "categorical": families.categorical(C),
     "poisson": families.poisson(),
-    "gamma": families.gamma(),
+    "gamma": families.gamma(dispersion_floor=0.05),
     "gamma, shared": families.gamma(shared_shape=True),
 }
 DISPERSED = [name for name in FAMILIES if name.startswith(("gaussian", "t", "gamma"))]
@@ -702,9 +702,9 @@ def test_a_test_set_may_have_a_single_class():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        *((lambda f=f: families.gaussian(variance_floor=f), "^variance_floor: ") for f in (0, -1, 1, np.nan)),
-        *((lambda f=f: families.student_t(variance_floor=f), "^variance_floor: ") for f in (0, 1.5)),
-        *((lambda f=f: families.gamma(dispersion_floor=f), "^dispersion_floor: ") for f in (0, 1, np.inf)),
+        *((lambda f=f: families.gaussian(variance_floor=f), "^variance_floor: ") for f in (-1, 1, np.nan)),
+        *((lambda f=f: families.student_t(variance_floor=f), "^variance_floor: ") for f in (-0.1, 1.5)),
+        *((lambda f=f: families.gamma(dispersion_floor=f), "^dispersion_floor: ") for f in (-1e-9, 1, np.inf)),
         *((lambda f=f: families.location_scale(scale_floor=f), "^scale_floor: ") for f in (0, -1, np.inf)),
         *((lambda d=d: families.student_t(d), "^df: ") for d in (0, -1, np.nan, np.inf)),
         *((lambda c=c: families.categorical(c), "^n_classes: ") for c in (1, 0, 2.0, "3", True)),

@@ -86,7 +86,7 @@ def test_gates_that_see_no_input_cannot_tell_either_but_fit_no_worse_than_one_li
     model = moejax.moe(experts.linear(), GATES[gate], 2, family=families.bernoulli())
     result = moejax.sweep(by(solver, model), {"restart": 4, "l2_experts": [1e-4]})(jax.random.key(0), X, CROSSED)
     best = moejax.select(result)
-    assert accuracy_on_fresh_rows(model, best.params) < 0.65
+    assert accuracy_on_fresh_rows(model, best.params) < 0.76  # two lines, wherever one is, tell three of four quadrants
     alone = np.log(logistic(CROSSED, 1e-4)[np.arange(300), CROSSED.astype(int)]).sum()
     assert best.fit.log_likelihood > alone
 

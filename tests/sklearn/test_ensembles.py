@@ -91,7 +91,7 @@ def test_weights_of_confidence_are_those_of_its_forecasts():
     forecasts = np.column_stack([f.predict(table) for f in model.forecasters_])
     weights = np.exp(-2 * forecasts)
     np.testing.assert_allclose(model.predict_gate(X[b]), weights / weights.sum(axis=1, keepdims=True), rtol=1e-6)
-    assert np.isfinite(model.score_samples(X[b], Y[b])).all()
+    assert np.isfinite(model.log_prob(X[b], Y[b])).all()
 
 
 def test_stacked_classes_are_likelier_than_by_any_of_the_classifiers():
@@ -168,7 +168,7 @@ def test_linear_regressions_come_to_the_very_optimum_of_em():
     assert ensemble.converged_
     assert ensemble.log_likelihood_ == pytest.approx(float(fit.log_likelihood) - N * np.log(LY.std()), abs=1e-5)
     np.testing.assert_allclose(ensemble.predict(LX), predicted, atol=1e-3)
-    assert ensemble.score_samples(LX, LY).sum() == pytest.approx(ensemble.log_likelihood_, rel=1e-9)
+    assert ensemble.log_prob(LX, LY).sum() == pytest.approx(ensemble.log_likelihood_, rel=1e-9)
     assert ensemble.shares_.sum() == pytest.approx(1)
 
 
@@ -184,7 +184,7 @@ def test_gates_of_ensembles_may_be_objects():
     np.testing.assert_array_equal(of_lines(gate=gates.softmax()).predict(LX), of_lines().predict(LX))
     model = clone(MoEEnsembleRegressor(LINES, gate=Level(), max_iter=30, tol=1e-3)).fit(LX, LY, start=START)
     assert model.gate_estimator_ is None
-    assert model.score_samples(LX, LY).sum() == pytest.approx(model.log_likelihood_, rel=1e-6)
+    assert model.log_prob(LX, LY).sum() == pytest.approx(model.log_likelihood_, rel=1e-6)
 
 
 def test_trees_and_lines_share_a_piecewise_problem():

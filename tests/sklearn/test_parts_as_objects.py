@@ -185,7 +185,7 @@ def fitted(name):
 @pytest.mark.parametrize("name", OBJECTS)
 def test_objects_fit_and_predict(name):
     model = fitted(name)
-    each = model.score_samples(X, Y)
+    each = model.log_prob(X, Y)
     assert np.isfinite(model.predict(X)).all()
     assert each.sum() == pytest.approx(model.log_likelihood_, rel=1e-6)
     again = pickle.loads(pickle.dumps(model))
@@ -225,7 +225,7 @@ def test_three_classes_with_experts_of_ones_own():
     model = clone(classifier(experts=two_layers, gate=gates.constant(), l2_experts=0.01)).fit(X, CLASSES)
     assert model.coef_ is None
     np.testing.assert_allclose(model.predict_proba(X).sum(axis=1), 1)
-    assert model.score_samples(X, CLASSES).sum() == pytest.approx(model.log_likelihood_)
+    assert model.log_prob(X, CLASSES).sum() == pytest.approx(model.log_likelihood_)
 
 
 # ---- units ------------------------------------------------------------------------------------------------------------
@@ -281,7 +281,7 @@ def test_estimators_of_the_page_fit_and_predict(name):
     if name == "with_loss":
         assert np.isnan(model.log_likelihood_)
     else:
-        assert model.score_samples(X, Y).sum() == pytest.approx(model.log_likelihood_)
+        assert model.log_prob(X, Y).sum() == pytest.approx(model.log_likelihood_)
     if name == "with_penalty":
         assert (model.coef_ >= 0).all()
 
@@ -317,7 +317,7 @@ def test_ones_own_parts_report_what_they_declare():
     model = regressor(experts=Planes(), family=Located(), gate="constant").fit(X, Y)
     np.testing.assert_allclose(model.predict_experts(X), X @ model.coef_.T + model.intercept_, rtol=1e-8)
     assert model.scale_.tolist() == pytest.approx((np.exp(model.params_["family"]["log_scale"]) * model.y_scale_).tolist())
-    assert model.score_samples(X, Y).sum() == pytest.approx(model.log_likelihood_)
+    assert model.log_prob(X, Y).sum() == pytest.approx(model.log_likelihood_)
     assert (np.diff(model.shares_) <= 0).all()
     again = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(again.predict(X), model.predict(X))

@@ -36,13 +36,13 @@ Y = {
 }
 Y["gaussian, shared"] = Y["gaussian"]
 FAMILIES = {
-    "gaussian": families.gaussian(),
+    "gaussian": families.gaussian(variance_floor=0.05),
     "gaussian, shared": families.gaussian(shared_scale=True),
-    "t": families.student_t(),
+    "t": families.student_t(variance_floor=0.05),
     "bernoulli": families.bernoulli(),
     "categorical": families.categorical(3),
     "poisson": families.poisson(),
-    "gamma": families.gamma(),
+    "gamma": families.gamma(dispersion_floor=0.05),
 }
 GATES = {
     "fixed": gates.fixed([0.5, 0.2, 0.3]),
@@ -253,7 +253,7 @@ def test_the_objective_falls_to_a_stationary_point_and_is_that_by_hand(family, g
             ended += 1
             # What no optimum ends is left out: predictors that run off to infinity, where the slope is nearly 0.
             assert_no_number_can_move(value, one.params, model.trainable(one.params))
-        else:
+        elif one.status & Status.OUT_OF_STEPS:
             assert one.steps == 500
     assert ended
 
@@ -441,12 +441,12 @@ def assert_same_fit(a, b, atol=1e-6):
 
 def test_whole_weights_are_repeated_rows_and_rows_of_weight_zero_are_absent():
     counts = np.resize([1, 2, 3, 2], N // 2)  # their sum is N
-    y, junk = Y["gaussian"], 1e4 * RNG.normal(size=(N // 2, D))
+    y, junk = Y["gaussian"], 1e20 * RNG.normal(size=(N // 2, D))
     x = np.vstack([X[: N // 2], junk])
     weights, target = np.append(counts, np.zeros(N // 2)), np.append(y[: N // 2], junk[:, 0])
     repeated = np.repeat(np.arange(N // 2), counts)
     tight = dataclasses.replace(TWO, tol=1e-10)  # the likelihood, unlike the objective, moves with the params
-    few = from_shares(x, target, weights, fit=tight)
+    few = tight(KEY, x, target, STRENGTHS, weights=weights, start_responsibilities=shares(2))
     many = from_shares(X[repeated], y[repeated], start=shares(2)[repeated], fit=tight)
     assert_same_fit(few, many)
     assert few.log_likelihood == pytest.approx(many.log_likelihood, rel=1e-8)
@@ -476,7 +476,7 @@ def test_rows_of_a_group_share_their_expert(gate):
     fit = moejax.fit_em(model_of("gaussian", gate, 2), record_every=1)
     got = run(fit, X, Y["gaussian"], {"l2_experts": 0.01}, groups=groups)
     assert_never_rises(got)
-    assert got.status & Status.CONVERGED
+    assert got.kkt <= 1e-7
 
     def value(params):
         g, f = log_gate(gate, params, X), log_density("gaussian", params, X, Y["gaussian"])
@@ -602,7 +602,8 @@ def test_columns_far_from_zero_are_fitted_like_others(shift):
 def test_a_fit_is_out_of_steps_only_when_it_took_them_all(of_x, of_y):
     fit = moejax.fit_em(model_of("gaussian", "softmax"), record_every=1)
     got = restarts(fit, X * of_x, Y["gaussian"] * of_y, 24, l1_experts=0.0)
-    assert ((got.status & Status.CONVERGED > 0) | (got.steps == fit.max_iter)).all()
+    assert ((got.kkt <= 1e-7) | (got.steps == fit.max_iter)).all()
+    assert ((got.status & Status.OUT_OF_STEPS == 0) | (got.steps == fit.max_iter)).all()
 
 
 def test_more_columns_than_rows():

@@ -204,7 +204,7 @@ def test_a_mixture_has_exact_zeros_and_an_objective_that_never_rises():
 
 
 def test_the_objective_of_a_likelihood_never_rises_either():
-    model = moejax.moe(experts.linear(), gates.softmax(), K, family=families.gaussian())
+    model = moejax.moe(experts.linear(), gates.softmax(), K, family=families.gaussian(variance_floor=0.05))
     fit = moejax.fit_gradient(model, losses.nll(), "accelerated", steps=200, record_every=1, learning_rate=1e4)
     assert "learning_rate" not in fit.hyper
     hyper = {"l1_gate": 0.02, "l1_experts": 0.02}

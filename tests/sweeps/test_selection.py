@@ -12,14 +12,15 @@ import pytest
 
 import moejax
 from moejax.fit import Fit, Status
+from moejax.selection import ChoiceWarning
 from moejax.sweeps import _program
 
 N = 12
 X, Y = np.arange(2.0 * N).reshape(N, 2), np.arange(1.0 * N)
 KEY = jax.random.key(0)
 FOLDS = np.array([0] * 6 + [1] * 3 + [2] * 3)
-CONVERGED, STARVED, FLOOR, DIVERGED = (
-    int(s) for s in (Status.CONVERGED, Status.STARVED_EXPERT, Status.SCALE_AT_FLOOR, Status.DIVERGED)
+CONVERGED, DEGENERATE, FLOOR, DIVERGED, RUNNING = (
+    int(s) for s in (Status.CONVERGED, Status.DEGENERATE_EXPERT, Status.SCALE_AT_FLOOR, Status.DIVERGED, Status.OUT_OF_STEPS)
 )
 
 
@@ -61,10 +62,12 @@ CHOICES = [
     # status, held out, penalty chosen, restart chosen
     (CONVERGED, HELD_OUT, 0.2, 3),
     (CONVERGED, [[0.1, 3.0, 0.2], [4.0, 0.0, 9.0]], 0.1, 5),
-    ([[CONVERGED] * 3, [STARVED, CONVERGED, CONVERGED]], HELD_OUT, 0.2, 5),
-    ([[CONVERGED] * 3, [FLOOR | CONVERGED, DIVERGED, CONVERGED]], HELD_OUT, 0.1, 5),
-    ([[CONVERGED] * 3, [STARVED] * 3], [[8.0] * 3, [0.0] * 3], 0.1, 5),
-    ([[DIVERGED, DIVERGED, int(Status.OUT_OF_STEPS)], [STARVED] * 3], HELD_OUT, 0.1, 7),
+    ([[CONVERGED] * 3, [DEGENERATE, CONVERGED, CONVERGED]], HELD_OUT, 0.2, 5),
+    ([[CONVERGED] * 3, [FLOOR | CONVERGED, DIVERGED, CONVERGED]], HELD_OUT, 0.2, 3),
+    ([[CONVERGED, RUNNING, CONVERGED], [RUNNING, RUNNING, CONVERGED]], HELD_OUT, 0.1, 7),
+    ([[DEGENERATE, DEGENERATE | CONVERGED, RUNNING], [DIVERGED] * 3], HELD_OUT, 0.1, 7),
+    ([[CONVERGED] * 3, [DEGENERATE] * 3], [[8.0] * 3, [0.0] * 3], 0.1, 5),
+    ([[DIVERGED, DIVERGED, int(Status.OUT_OF_STEPS)], [DEGENERATE] * 3], HELD_OUT, 0.1, 7),
     (int(Status.SEPARATED_GATE | Status.RANK_DEFICIENT | Status.OUT_OF_STEPS), HELD_OUT, 0.2, 3),
     (CONVERGED, [[0.1, np.nan, 0.2], [4.0, 0.0, 9.0]], 0.2, 3),
 ]
@@ -85,7 +88,9 @@ def test_restarts_by_objective_and_penalties_by_held_out_loss(status, held_out, 
 def test_a_fit_without_a_finite_objective_is_not_chosen():
     selection = moejax.select(one_fold([[np.nan, 1.0, 2.0], [-np.inf, 3.0, 4.0]], HELD_OUT), refit=False)
     assert (selection.chosen, selection.restart) == ({"l1": 0.2}, 5)
-    with pytest.raises(RuntimeError, match="no fit is admissible: 6 of 6 not finite in the objective; want"):
+    with pytest.raises(
+        RuntimeError, match="no combination has a finite fit in every fold: 6 of 6 not finite in the objective; want"
+    ):
         moejax.select(one_fold(np.nan, HELD_OUT), refit=False)
 
 
@@ -123,7 +128,7 @@ def test_table_has_a_row_for_each_combination():
     rng = np.random.default_rng(0)
     objective, held_out = rng.uniform(size=(2, 2, 3, 2, 3))
     status = np.full(objective.shape, CONVERGED)
-    status[0, 1, 0, 2] = STARVED
+    status[0, 1, 0, 2] = DEGENERATE
     status[1, 2, :, 1] = DIVERGED
     selection = moejax.select(made(axes, objective, held_out, status))
     table = selection.table
@@ -263,13 +268,14 @@ def test_information_criteria_are_those_of_their_formulas():
 
 
 def test_information_criteria_pass_over_what_is_not_admissible():
-    status = [[STARVED, CONVERGED], [FLOOR, DIVERGED]]
+    status = [[DEGENERATE, CONVERGED], [DEGENERATE, DIVERGED]]
     result = made({"l1": [0.1, 0.2], "restart": 2}, [[1.0, 2.0], [1.0, 1.0]], status=np.asarray(status))
     selection = moejax.select(with_numbers(result, [[1, 9], [1, 1]]), criterion="bic")
     assert (selection.chosen, selection.restart) == ({"l1": 0.1}, 1)
-    assert np.isnan(selection.table["bic"][1])
-    with pytest.raises(RuntimeError, match="no fit is admissible: 1 of 2 diverged, 1 of 2 scale at floor; want"):
-        moejax.select(with_numbers(result, 1).isel(l1=1), criterion="aic")
+    assert np.isfinite(selection.table["bic"]).all()
+    with pytest.warns(ChoiceWarning, match="^the chosen fit ended degenerate expert, like all others"):
+        only = moejax.select(with_numbers(result, 1).isel(l1=1), criterion="aic")
+    assert only.restart == 0
 
 
 def test_a_criterion_of_ones_own_is_lowest_for_the_best_restarts():
@@ -287,7 +293,7 @@ def test_a_criterion_of_ones_own_is_lowest_for_the_best_restarts():
     assert calls == [result.fits]
     assert (selection.chosen, selection.restart, selection.refit) == ({"n_experts": 1.0, "l1": 0.1}, 3, None)
     np.testing.assert_array_equal(selection.table["criterion"], [20, 30, 25, np.nan])
-    status = np.where(objective == 1.0, STARVED, CONVERGED)
+    status = np.where(objective == 1.0, DEGENERATE, CONVERGED)
     again = moejax.select(made(axes, objective, status=status), criterion=lambda fits: numbers - 1)
     np.testing.assert_array_equal(again.table["criterion"], [-1, 29, 24, -1])
     assert (again.chosen, again.restart) == ({"n_experts": 1.0, "l1": 0.1}, 5)
@@ -353,17 +359,17 @@ REFUSED = [
     (not_fits, {}, ValueError, "^result:.*dict"),
     (
         lambda: made(
-            {"l1": [0.1, 0.2], "fold": 3}, 1.0, 1.0, [[STARVED, STARVED | FLOOR, CONVERGED | STARVED], [DIVERGED] * 3]
+            {"l1": [0.1, 0.2], "fold": 3}, 1.0, 1.0, [[DIVERGED, DIVERGED, CONVERGED | DEGENERATE], [DIVERGED] * 3]
         ),
         {},
         RuntimeError,
-        "no fit is admissible: 3 of 6 diverged, 1 of 6 scale at floor, 3 of 6 starved expert; want",
+        "no combination has a finite fit in every fold: 5 of 6 diverged, 1 of 6 degenerate expert; want",
     ),
     (
-        lambda: made(TUNED, 1.0, 1.0, [[1, 1, STARVED], [STARVED, 1, 1]]),
+        lambda: made(TUNED, 1.0, 1.0, [[1, 1, DIVERGED], [DIVERGED, 1, 1]]),
         {},
         RuntimeError,
-        "no combination has an admissible fit in every fold: 2 of 6 starved expert; want",
+        "no combination has a finite fit in every fold: 2 of 6 diverged; want",
     ),
 ]
 
