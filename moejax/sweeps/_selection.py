@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from moejax import _checks
 from moejax._precision import precision
 from moejax.solvers import INADMISSIBLE, Fit, Status, describe, name_of, remedy
 from moejax.sweeps._axes import EVERY_ROW
@@ -154,6 +155,7 @@ def select(result: Sweep, *, refit: bool = True, criterion: Criterion = "held_ou
     if not callable(criterion):
         _check_choice("criterion", criterion, CRITERIA)
     _check_choice("rule", rule, RULES)
+    refit = _checks.flag("refit", refit)
     _check_axes(result, refit, criterion)
     tuned = [name for name in result.axes if name not in ("restart", "fold")]
     simplicity = _check_rule(result, tuned, criterion) if rule == "one_standard_error" else []
