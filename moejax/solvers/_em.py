@@ -95,7 +95,8 @@ class EMFit(Configured):
             null = {
                 "experts": model.expert.null(drawn["experts"], self._eta(rows, target)),
                 "gate": model.gate.null(drawn["gate"]),
-                "family": self._family.null(drawn["family"], target),
+                # Responsibilities that are given tell the dispersions of experts, which a first step then finds.
+                "family": self._family.null(drawn["family"], target) if division is None else drawn["family"],
             }
             params = model.with_hyper(null, hyper)
             if division is None:
