@@ -278,7 +278,7 @@ class Family(Part):
         """
         return jnp.zeros((), bool)
 
-    def log_variances(self, phi: Tree) -> Float[Array, "K ..."] | None:
+    def log_variances(self, phi: Tree) -> Float[Array, ...] | None:
         """Return how wide each expert's density is around its predictor, by which experts are compared.
 
         Parameters
@@ -288,7 +288,7 @@ class Family(Part):
 
         Returns
         -------
-        jax.Array, (K,) or (K, m), or None
+        jax.Array, (K,) or (K, m), or () or (m,) if shared, or None
             Logarithms of variances, or of what grows like them, up to a number that all experts share; by default None,
             where no expert can raise the likelihood without bound on a few rows.
         """

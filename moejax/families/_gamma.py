@@ -150,9 +150,9 @@ class Gamma(Family):
             least = jnp.maximum(least, lowest(log_dispersion, log_floor(self.dispersion_floor)))
         return touches(log_dispersion, least)
 
-    def log_variances(self, phi: Params) -> jax.Array | None:
-        """Return the logarithms of dispersions, (K,) or (K, m); None if shared."""
-        return None if self.shared_shape else -self.log_shape(phi)
+    def log_variances(self, phi: Params) -> jax.Array:
+        """Return the logarithms of dispersions, (K,) or (K, m), or () or (m,) if shared."""
+        return -self.log_shape(phi)
 
     def degrees_of_freedom(self, phi: Params) -> jax.Array:
         """Return one for each output: (K,), or () if shared."""

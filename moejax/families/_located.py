@@ -100,9 +100,9 @@ class Located(Family):
             least = jnp.maximum(least, lowest(phi["log_scale"], 0.5 * log_floor(self.variance_floor)))
         return touches(phi["log_scale"], least)
 
-    def log_variances(self, phi: Params) -> jax.Array | None:
-        """Return the logarithms of squared scales, (K,) or (K, m); None if shared."""
-        return None if self.shared_scale else 2 * self.log_scale(phi)
+    def log_variances(self, phi: Params) -> jax.Array:
+        """Return the logarithms of squared scales, (K,) or (K, m), or () or (m,) if shared."""
+        return 2 * self.log_scale(phi)
 
     def degrees_of_freedom(self, phi: Params) -> jax.Array:
         """Return one for each leaf and output: (K,), or () if shared."""

@@ -140,33 +140,31 @@ def native(name: str, tree: Any) -> Any:
     return jax.tree.map(lambda leaf: _checks.native(name, leaf), tree)
 
 
-def without_absent(x: Any, y: Any, weights: Any) -> tuple[Any, Any]:
-    """Return x and y in which rows of weight 0 hold what the first other row holds.
+def without_absent(weights: Any, *rows: Any) -> tuple[Any, ...]:
+    """Return rows of which those of weight 0 hold what the first other one holds.
 
     They take no part in any sum; but numbers without meaning, as 1e20 for a missing value, would take the digits of others.
 
     Parameters
     ----------
-    x : jax.Array, numpy.ndarray or pytree of them
-        Inputs, with n leading.
-    y : jax.Array or numpy.ndarray, (n,) or (n, m)
-        Targets.
     weights : jax.Array or numpy.ndarray, (n,), or None
         Weights of the rows. Under a trace they are not known, and rows stay what they are.
+    *rows : pytrees of jax.Array or numpy.ndarray, or None
+        Inputs, targets, offsets, with n leading.
 
     Returns
     -------
-    x, y
+    tuple
         The same where no row has weight 0.
     """
-    if weights is None or any(isinstance(v, jax.core.Tracer) for v in jax.tree.leaves((x, y, weights))):
-        return x, y
+    if weights is None or any(isinstance(v, jax.core.Tracer) for v in jax.tree.leaves((weights, rows))):
+        return rows
     there = np.asarray(weights) > 0
     if there.all():
-        return x, y
+        return rows
     at = np.where(there, np.arange(len(there)), there.argmax())
-    of_present: tuple[Any, Any] = jax.tree.map(lambda v: v[at], (x, y))
-    return of_present
+    present: tuple[Any, ...] = jax.tree.map(lambda v: v[at] if v.ndim else v, rows)
+    return present
 
 
 def is_table(x: Any) -> bool:

@@ -129,36 +129,40 @@ class MixtureOfExperts(BaseEstimator):
         Where every start ends with an expert of too few rows, one is let go, until there is a sound fit. Where there is none
         of fewer experts either, the best of all experts is returned.
         """
-        found: list[tuple[Any, Fit]] = []
-        for n_experts in range(self.n_experts, 0, -1):
-            gate = gate_of(self.gate, n_experts, self.gate_reference)
-            fit = self._configured(moe(expert, gate, n_experts, family=family), loss)
-            best = best_of_starts(fit, self.n_init, self._numbers(fit, x), seed, x, y, weights)
-            found.append((fit, best))
-            if best.admissible:
-                return found[-1]
-            if not (isinstance(self.gate, str) and isinstance(self.experts, str)):
-                break  # of one's own parts some know how many experts there are
-        return found[0]
+        fit = self._configured(
+            moe(expert, gate_of(self.gate, self.n_experts, self.gate_reference), self.n_experts, family=family), loss
+        )
+        best = best_of_starts(fit, self.n_init, self._numbers(fit, x), seed, x, y, weights)
+        if best.admissible or not (isinstance(self.gate, str) and isinstance(self.experts, str)):
+            return fit, best  # of one's own parts some know how many experts there are
+        for n_experts in range(self.n_experts - 1, 0, -1):
+            try:
+                gate = gate_of(self.gate, n_experts, self.gate_reference)
+                fewer = self._configured(moe(expert, gate, n_experts, family=family), loss)
+                sound = best_of_starts(fewer, self.n_init, self._numbers(fewer, x), seed, x, y, weights)
+            except (ValueError, RuntimeError):  # a gate that takes no fewer, or no finite fit
+                break
+            if sound.admissible:
+                return fewer, sound
+        return fit, best
 
     def _warn(self, fit: Any) -> None:
         """Warn of a fit that is not what was asked for, with what to do."""
         if fit.model.n_experts < self.n_experts:
             given = f"{self.n_experts} were given, and of so many every start leaves one with too few rows"
             warnings.warn(f"n_experts: {given}; {fit.model.n_experts} were fitted", UserWarning, stacklevel=4)
-        floor = f"; their floor is variance_floor={self.variance_floor}" if hasattr(self, "variance_floor") else ""
         if self.status_ & Status.DEGENERATE_EXPERT:
-            said = "every start ends with an expert of next to no variance on few rows"
-            want = "want fewer experts, shared scales, a higher variance_floor or penalties"
-            warnings.warn(f"n_experts: {said}; {want}{floor}", UserWarning, stacklevel=4)
+            said = "every start ends with an expert that has too few rows for its coefficients or its scale"
+            warnings.warn(f"n_experts: {said}; {remedy(self.status_)}", UserWarning, stacklevel=4)
         elif self.status_ & Status.SCALE_AT_FLOOR:
             said = (
                 "a scale of the best fit is at its floor: the expert reproduces its rows, or has far less noise than others"
             )
-            warnings.warn(f"y: {said}{floor}", UserWarning, stacklevel=4)
-        if fit.is_settling and not self.converged_:
-            ended = f"{self.max_iter} was given, and the best fit ended {describe(self.status_)}"
-            warnings.warn(f"max_iter: {ended}; {remedy(self.status_)}", ConvergenceWarning, stacklevel=4)
+            warnings.warn(f"y: {said}; see variance_floor", UserWarning, stacklevel=4)
+        if fit.is_settling and not self.status_ & (Status.CONVERGED | Status.DEGENERATE_EXPERT):
+            given = f"max_iter: {self.max_iter} was given, and " if self.status_ & Status.OUT_OF_STEPS else ""
+            ended = f"{given}the best fit ended {describe(self.status_)}"
+            warnings.warn(f"{ended}; {remedy(self.status_)}", ConvergenceWarning, stacklevel=4)
 
     def _keep(self, fit: Fit, share: np.ndarray, rows: Any) -> None:
         """Set the attributes that describe how the fit ended."""

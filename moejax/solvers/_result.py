@@ -41,10 +41,10 @@ class Status(enum.IntFlag):
     RANK_DEFICIENT
         Columns are collinear. Set by solvers that solve for coefficients.
     DEGENERATE_EXPERT
-        Of a likelihood: an expert has fewer rows to itself (effective number) than coefficients that are not 0 and one more,
-        and no ridge; or its variance is at most a thousandth of the largest, on fewer rows than three for each of its
-        parameters. A few rows near to a plane are found in any table, and the likelihood grows without bound as a variance
-        goes to 0.
+        Of a likelihood: an expert has fewer rows to itself (effective number) than coefficients of an output that are not 0
+        and one more, and no ridge; or its variance is at most a thousandth of the largest, or a millionth of the target's,
+        on fewer rows than three for each of these. A few rows near to a plane are found in any table, and the likelihood grows
+        without bound as a variance goes to 0.
     SEPARATED_EXPERT
         The inputs separate the classes, or the counts of 0, of an expert's rows, and its coefficients, unpenalised, have no
         finite optimum; likewise.
@@ -167,6 +167,10 @@ def remedy(status: Any) -> str:
         Words, as "want more steps, or a larger tol".
     """
     status = Status(int(status))
+    if status & Status.DEGENERATE_EXPERT:
+        return "want fewer experts or columns, scales that are shared, or larger penalties"
+    if status & Status.SCALE_AT_FLOOR:
+        return "want a higher floor of scales, fewer experts or larger penalties"
     if status & Status.DIVERGED:
         return "want other penalties, fewer experts, or inputs of a smaller scale"
     apart = {Status.SEPARATED_EXPERT: "l2_experts", Status.SEPARATED_GATE: "l2_gate"}
@@ -326,7 +330,7 @@ def concluded(
     diverged = ~(jnp.isfinite(objective) & finite)
     finite_optimum = (flags & int(Status.SEPARATED_GATE | Status.SEPARATED_EXPERT)) == 0
     floor = model.family is not None and likelihood and model.family.at_floor(model.phi(params), target)
-    degenerate = likelihood and _degenerate(model, params, shares / squares, determined)
+    degenerate = likelihood and _degenerate(model, params, shares / squares, target, determined)
     starved = (model.active(params) & (shares / squares < _needed(model, params))).any()
     bits = (
         (diverged, Status.DIVERGED),
@@ -426,17 +430,24 @@ def _needed(model: Model, params: Any) -> Any:
     return degrees + 2 if jnp.ndim(degrees) else 2  # of all experts together, it tells nothing of each
 
 
-def _degenerate(model: Model, params: Any, sizes: jax.Array, determined: Any) -> jax.Array:
+def _degenerate(model: Model, params: Any, sizes: jax.Array, target: Target, determined: Any) -> jax.Array:
     """Whether some expert has too few rows for its coefficients, or next to no variance on a few. sizes: (K,), of rows."""
-    degrees, active = model.expert.degrees_of_freedom(params["experts"]), model.active(params)
+    expert, family, active = model.expert, model.family, model.active(params)
+    degrees = expert.degrees_of_freedom(params["experts"])
     if not any(jax.tree.leaves(model.trainable(params)["experts"])) or not jnp.ndim(degrees):
         return jnp.zeros((), bool)  # as in `_needed`
+    if expert.is_linear:
+        degrees = degrees / (expert.outputs or 1)  # each output has the same rows
     found = (sizes < degrees + 1) & jnp.logical_not(determined)
-    log_variances = None if model.family is None else model.family.log_variances(model.phi(params))
-    if log_variances is not None:
-        by_expert = log_variances.reshape(len(sizes), -1)
-        among = jnp.where(active[:, None], by_expert, -jnp.inf)
-        narrow = (by_expert <= among.max(axis=0) + _NARROW).any(axis=1)
+    phi = model.phi(params)
+    log_variances = None if family is None else family.log_variances(phi)
+    without_inputs = None if family is None else family.log_variances(family.null(phi, target))
+    if family is not None and log_variances is not None and without_inputs is not None:
+        rows = 1 if family.shared else len(sizes)  # one for all experts, or one for each
+        own, null = (v.reshape(rows, -1) for v in (log_variances, without_inputs))
+        own = jnp.broadcast_to(own, (len(sizes), own.shape[1]))
+        among = jnp.where(active[:, None], own, -jnp.inf)
+        narrow = ((own <= among.max(axis=0) + _NARROW) | (own <= null + 2 * _NARROW)).any(axis=1)
         found |= narrow & (sizes < _FEW * (degrees + 1))
     return (active & found).any()
 

@@ -88,7 +88,7 @@ def arrays(
     x = _own(x)
     dtype = jax.tree.leaves(x)[0].dtype
     y, weights, offset = (None if v is None else array(v, dtype) for v in (y, weights, offset))
-    x, y = without_absent(x, y, weights)
+    x, y, offset = without_absent(weights, x, y, offset)
     hyper = {name: array(value, np.int32 if name == "restart" else dtype) for name, value in hyper.items()}
     return x, y, hyper, weights, offset, None if groups is None else leaders(groups), _started(start, dtype)
 

@@ -124,7 +124,7 @@ def as_inputs(given: Inputs, axes: dict[str, np.ndarray]) -> Inputs:
     if given.weights is not None:
         check_weights(given.weights, n)
     y, weights, offset = (None if v is None else on_device(v, dtype) for v in given[2:5])
-    x, y = without_absent(x, y, weights)
+    x, y, offset = without_absent(weights, x, y, offset)
     leader = None
     if given.leader is not None:  # here still the user's labels of groups
         check_groups(given.leader, given.weights, n)

@@ -5,8 +5,8 @@ other numbers are compared by held-out loss (for a likelihood, minus the mean he
 criterion, or by a user's own criterion.
 
 Restarts are compared by one rule: fits that are neither diverged nor degenerate (see `Fit.admissible`) before others; of
-those, converged ones before others; then the objective. So some fit is chosen wherever one is finite, and a warning tells of
-a choice that is not of the first kind.
+those, such as ran out of steps after others; then the objective. So some fit is chosen wherever one is finite, and a warning
+tells of a choice that is not of the first kind.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RULES = ("best", "one_standard_error")
 
 Criterion = str | Callable[[Fit], Any]
 
-_DEGENERATE, _LOST = 2, 9  # ranks: 0 for converged, 1 more for not, 2 more for degenerate; and what is not finite
+_DEGENERATE, _LOST = 2, 9  # ranks: 1 for out of steps, 2 more for degenerate; and what is not finite
 
 
 class ChoiceWarning(UserWarning):
@@ -125,9 +125,9 @@ def select(result: Sweep, *, refit: bool = True, criterion: Criterion = "held_ou
 
     Notes
     -----
-    Of restarts the best is the one of lowest objective, among those that are admissible and have converged; where there are
-    none, among those that are admissible; else among all that are finite. A combination that has no admissible fit in some
-    fold is chosen only where that is so for all.
+    Of restarts the best is the one of lowest objective, among those that are admissible and did not run out of steps; where
+    there are none, among those that are admissible; else among all that are finite. A combination that has no
+    admissible fit in some fold is chosen only where that is so for all.
 
     One-standard-error rule [1]_: the standard error is that of the paired difference within folds, because combinations
     share what makes a fold difficult. The simplest combination has the fewest degrees of freedom, as a mean over folds. If
@@ -294,7 +294,7 @@ def _judged(result: Sweep) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarr
     objective, status = np.asarray(result.fits.objective), np.asarray(result.fits.status)
     held_out = objective if result.held_out is None else result.held_out
     admissible = result.fits.admissible & np.isfinite(objective)
-    rank = np.where(status & int(Status.CONVERGED), 0, 1) + np.where(admissible, 0, _DEGENERATE)
+    rank = np.where(status & int(Status.OUT_OF_STEPS), 1, 0) + np.where(admissible, 0, _DEGENERATE)
     lost = ~np.isfinite(objective) | (status & int(Status.DIVERGED) > 0)
     return objective, held_out, admissible, np.where(lost, _LOST, rank)
 
@@ -418,10 +418,8 @@ def _warn(again: Sweep, fit: Fit) -> None:
     """Warn of a chosen fit that is degenerate, or that has not converged where its solver goes on until a fit has."""
     ended = describe(fit.status)
     if int(fit.status) & int(Status.DEGENERATE_EXPERT):
-        said = f"the chosen fit ended {ended}, like all others: an expert of next to no variance has too few rows"
-        warnings.warn(
-            f"{said}; want fewer experts, shared scales, a higher variance_floor, or penalties", ChoiceWarning, stacklevel=3
-        )
+        said = f"the chosen fit ended {ended}, like all others: too few rows for an expert's coefficients or scale"
+        warnings.warn(f"{said}; {remedy(fit.status)}", ChoiceWarning, stacklevel=3)
     elif not int(fit.status) & int(Status.CONVERGED) and getattr(again.sweeper.fit, "is_settling", False):
         said = f"the chosen fit ended {ended}, and no other converged"
         warnings.warn(f"{said}; {remedy(fit.status)}", ChoiceWarning, stacklevel=3)

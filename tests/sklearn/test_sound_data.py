@@ -2,12 +2,15 @@
 
 import warnings
 
+import jax
 import numpy as np
 import pytest
 from sklearn.datasets import make_regression
+from sklearn.exceptions import ConvergenceWarning
 
-from moejax import Status, families
-from moejax.sklearn import MoERegressor
+import moejax
+from moejax import Status, experts, families, gates
+from moejax.sklearn import MoEClassifier, MoERegressor
 
 
 def fitted(x, y, n_experts, said=(), **settings):
@@ -117,3 +120,48 @@ def test_a_column_that_varies_by_rounding_alone_is_constant(n_experts):
     assert (model.coef_[:, 1] == 0).all()
     at = model.predict([[0.0, 0.3], [0.0, 0.3 + 1e-6], [0.0, 7.0]])
     np.testing.assert_allclose(at, at[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_collapse_of_all_scales_is_no_fit(shared):
+    """120 rows, 100 columns, a ridge: two experts reproduce their rows; one cannot, and is sound."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(120, 100))
+    y = np.where(x[:, 0] > 0, x[:, 1], -2 * x[:, 2]) + 0.5 * rng.normal(size=120)
+    model = fitted(x, y, 2, ["n_experts"], l2_experts=0.1, n_init=2, shared_scale=shared)
+    assert model.model_.n_experts == 1
+    assert np.min(model.scale_) > 0.1
+
+
+def test_gates_that_take_no_fewer_experts_keep_them():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(14, 4))
+    model = fitted(x, x[:, 0] + 0.1 * rng.normal(size=14), 4, ["n_experts"], gate="hierarchical", n_init=2)
+    assert model.model_.n_experts == 4
+    assert model.status_ & Status.DEGENERATE_EXPERT
+
+
+def test_a_separated_fit_competes_like_others():
+    """Stripes of classes, of which each expert's are separated: the best fit is not passed over for one that converged."""
+    rng = np.random.default_rng(0)
+
+    def stripes(n):
+        x = rng.uniform(-3, 3, size=(n, 2)).astype("f")
+        return x, np.floor(x[:, 0] + 3).astype(int) % 2 == 0
+
+    (x, y), fresh = stripes(300), stripes(2000)
+    with pytest.warns(ConvergenceWarning, match="^the best fit ended separated expert; .*want l2_experts above 0"):
+        model = MoEClassifier(3, n_init=40, random_state=0).fit(x, y)
+    assert model.score(*fresh) > 0.9
+
+
+def test_outputs_share_the_rows_of_an_expert():
+    """Ten outputs of ten columns: an expert of a hundred rows has them for each output."""
+    rng = np.random.default_rng(0)
+    x, w = rng.normal(size=(200, 10)), rng.normal(size=(2, 10, 10))
+    y = np.where(x[:, :1] > 0, x @ w[0], x @ w[1]) + 0.3 * rng.normal(size=(200, 10))
+    model = moejax.moe(experts.linear(10), gates.softmax(), 2, family=families.gaussian())
+    fits = moejax.sweep(moejax.fit_em(model), {"restart": 4, "l2_gate": [1e-3]}, progress=False, optimize=False)(
+        jax.random.key(0), x, y
+    )
+    assert fits.fits.admissible.all()
