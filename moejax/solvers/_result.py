@@ -43,8 +43,8 @@ class Status(enum.IntFlag):
     DEGENERATE_EXPERT
         Of a likelihood: an expert has fewer rows to itself (effective number) than coefficients of an output that are not 0
         and one more, and no ridge; or its variance is at most a thousandth of the largest, or a millionth of the target's,
-        on fewer rows than three for each of these. A few rows near to a plane are found in any table, and the likelihood grows
-        without bound as a variance goes to 0.
+        on fewer rows than three for each of these. A few rows near to a plane are found in any table, and the likelihood
+        grows without bound as a variance goes to 0.
     SEPARATED_EXPERT
         The inputs separate the classes, or the counts of 0, of an expert's rows, and its coefficients, unpenalised, have no
         finite optimum; likewise.
