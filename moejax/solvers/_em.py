@@ -8,7 +8,9 @@ where the experts go. The next E-step tells whether the objective fell. If it di
 The first iterations of a start take responsibilities that were given or drawn; what must not rise is then the expected loss.
 
 Between iterations Anderson's extrapolation from the last few (Anderson 1965; for EM, Henderson and Varadhan 2019) guesses
-where they lead. A guess at which the objective is higher is dropped for the iterate that it was made from.
+where they lead. A guess at which the objective is higher is dropped for the iterate that it was made from. A start is near
+to a saddle, where all experts are alike, and such a guess leads back there; so none is made while moves get longer, and the
+iterations go further than the M-steps instead.
 """
 
 from __future__ import annotations
@@ -275,7 +277,7 @@ def fit_em(
 
     An iteration takes the responsibilities at the present params, and lowers for experts and gate a quadratic that bounds or
     approximates the expected loss, plus penalties. If the objective does not fall, the step is halved until it does.
-    Anderson's extrapolation from the last few iterations is used where it lowers the objective.
+    Anderson's extrapolation from the last few iterations is used where it lowers the objective, once moves get shorter.
 
     References
     ----------
