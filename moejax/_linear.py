@@ -189,11 +189,6 @@ def coefficients_of(params: dict[str, Float[Array, "A ..."]], moments: Moments) 
     return quadratic_of(b, moments)
 
 
-def raw_gradient(q: Quadratic) -> Float[Array, "A p"]:
-    """The gradient in coefficients and intercepts of columns that are not centred, (A, p)."""
-    return jnp.concatenate([q.gradient[:, :-1] + q.gradient[:, -1:] * q.means, q.gradient[:, -1:]], axis=1)
-
-
 def quadratic_step(q: Quadratic, absolute: Float[Array, "A 1"] | None, square: Float[Array, "A 1"] | None) -> Moved:
     """The coefficients where quadratics plus penalties are lower, or the same.
 
@@ -209,15 +204,9 @@ def quadratic_problem(q: Quadratic, lower: Callable[..., tuple[Float[Array, "A d
     Intercepts are eliminated exactly, which is to centre the columns at each
     problem's own rows.
     """
-    size, cross = q.gram[:, -1, -1:], q.gram[:, :-1, -1]
-    there = size > jnp.finfo(size.dtype).eps * size.max()  # an expert without rows stays where it is
-    share = where(there, 1 / where(there, size, 1.0), 0.0)
-    centres = cross * share
-    # What rounding leaves of a difference must not pass for a curvature, least of all a negative one.
-    squares = diagonals(q.gram)[:, :-1] + size * jnp.square(q.means)
-    rounding = 8 * q.gram.shape[-1] * float(jnp.finfo(size.dtype).eps)
-    extra = squares[..., None] * (rounding * np.eye(squares.shape[1], dtype=size.dtype))
+    share, cross, centres = _centre(q)
     slope = q.gradient[:, :-1] - centres * q.gradient[:, -1:]
+    extra = _rounding(q)[..., None] * np.eye(cross.shape[1], dtype=cross.dtype)
     b = q.b[:, :-1]
     new, bent = lower(b, slope, q.gram[:, :-1, :-1] - centres[:, :, None] * cross[:, None] + extra)
     moved = new - b
@@ -225,6 +214,29 @@ def quadratic_problem(q: Quadratic, lower: Callable[..., tuple[Float[Array, "A d
     change = (moved * (slope + bent / 2)).sum(axis=1) - 0.5 * (fall * q.gradient[:, -1:])[:, 0]
     intercept = q.b[:, -1:] - fall - ((q.means + centres) * moved).sum(axis=1, keepdims=True)
     return Moved(jnp.concatenate([new, intercept], axis=1), change)
+
+
+def on_own_rows(q: Quadratic) -> tuple[Float[Array, "A p"], Float[Array, "A p"]]:
+    """Slopes and curvatures of quadratics in coefficients of columns that are centred at each problem's own rows, (A, p)."""
+    _, cross, centres = _centre(q)
+    slope = q.gradient[:, :-1] - centres * q.gradient[:, -1:]
+    bend = diagonals(q.gram)[:, :-1] - centres * cross + _rounding(q)
+    return tuple(jnp.concatenate(v, axis=1) for v in ((slope, q.gradient[:, -1:]), (bend, q.gram[:, -1, -1:])))  # type: ignore[return-value]
+
+
+def _centre(q: Quadratic) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """1 over the weight of each problem's rows, (A, 1); sums and means of its columns, (A, d)."""
+    size, cross = q.gram[:, -1, -1:], q.gram[:, :-1, -1]
+    there = size > jnp.finfo(size.dtype).eps * size.max()  # an expert without rows stays where it is
+    share = where(there, 1 / where(there, size, 1.0), 0.0)
+    return share, cross, cross * share
+
+
+def _rounding(q: Quadratic) -> jax.Array:
+    """What is to be added, (A, d), so that the rounding of a difference does not pass for a curvature below 0."""
+    size = q.gram[:, -1, -1:]
+    squares = diagonals(q.gram)[:, :-1] + size * jnp.square(q.means)
+    return squares * (8 * q.gram.shape[-1] * float(jnp.finfo(size.dtype).eps))
 
 
 def lowered(

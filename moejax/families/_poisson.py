@@ -67,11 +67,18 @@ class Poisson(Undispersed):
         return bounded_exp(eta) / (y + 1) - 1
 
     def curvature(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
-        """Return exp(eta), exact."""
-        return jnp.exp(jnp.minimum(eta, exp_limit(eta.dtype)))
+        """Return exp(eta), exact; more where it is far below y, by which no step in one predictor is above 4.
+
+        From far below a count the quadratic of exp(eta) leads so far beyond that halving a step takes no end.
+        """
+        rate = jnp.exp(jnp.minimum(eta, exp_limit(eta.dtype)))
+        return jnp.maximum(rate, (y - rate) / _LONGEST)
 
     def _check_support(self, y: Any) -> None:
         check_values(y, lambda v: (v >= 0) & (v == np.floor(v)), "counts: whole numbers, none below 0")
+
+
+_LONGEST = 4
 
 
 def poisson() -> Poisson:

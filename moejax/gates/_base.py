@@ -56,7 +56,8 @@ class Gate(Part):
     Notes
     -----
     Required: `init`, `log_probs`. Optional, with a default: `prepare`, `weights`, `routed`, `active`, `log_probs_among`,
-    `log_prior`, `trainable`, `penalized`, `hyper`, `check_hyper`, `settled`, `null`, `degrees_of_freedom`, `reordered`.
+    `log_prior`, `curvature`, `trainable`, `penalized`, `hyper`, `check_hyper`, `settled`, `null`, `degrees_of_freedom`,
+    `reordered`.
 
     Shapes: n rows, K experts, d features. Probabilities are (K, n) inside, experts first.
     """
@@ -389,6 +390,25 @@ class Gate(Part):
         pytree
             A tree like `params`.
         """
+
+    def curvature(self, params: Params, statistics: Tree) -> Params:
+        """Return the second derivatives that the violation of the optimality condition is measured by; by default 1.
+
+        They make it independent of units. Only of a gate that `has_gradient`.
+
+        Parameters
+        ----------
+        params : pytree
+            Where the E-step was.
+        statistics : pytree
+            Sums over all rows, what `statistics` asked for.
+
+        Returns
+        -------
+        pytree
+            A tree like `params`, of numbers above 0.
+        """
+        return jax.tree.map(jnp.ones_like, params)
 
     @capability("is_noisy")
     def noisy_log_probs(self, params: Params, x: Tree, key: RandomKey) -> Float[Array, "K n"]:

@@ -108,6 +108,22 @@ class Gaussian(Gate):
         slopes: Params = jax.grad(expected)(params)
         return slopes
 
+    def curvature(self, params: Params, statistics: Moments) -> Params:
+        """Return those of the means, and of whitening the second moments of columns that it multiplies; 1 of the logits."""
+        whitening, _ = _whitening(params)
+        size = statistics.gram[:, -1, -1, None]
+        of_means = size * jnp.square(whitening).sum(axis=1)
+        means = statistics.gram[:, :-1, -1] / jnp.where(size > 0, size, 1)
+        scatter = diagonals(statistics.gram)[:, :-1] - size * jnp.square(means)
+        scatter = scatter.sum(axis=0, keepdims=True) if self.shared else scatter
+        identity = np.eye(whitening.shape[1], dtype=bool)
+        of_whitening = jnp.where(identity | (scatter <= 0)[:, None], 1, scatter[:, None])
+        return {
+            "logits": jnp.ones_like(params["logits"]),
+            "means": jnp.where(of_means > 0, of_means, 1),
+            "whitening": jnp.broadcast_to(of_whitening, whitening.shape),
+        }
+
     def m_step(self, params: Params, statistics: Moments, penalties: Any) -> Params:
         """Return the optimum: shares, weighted means, and weighted covariances that the ridge shrinks to the identity."""
         gram, centre = statistics.gram, statistics.means

@@ -43,8 +43,10 @@ def stepped(coefficients: Coefficients, terms: Terms, step: Any = 1.0) -> Coeffi
     return coefficients
 
 
-def kkt(coefficients: Coefficients, gradients: Coefficients, terms: Terms = ()) -> jax.Array:
-    """Return the largest change of a coefficient in a proximal gradient step of size 1.
+def kkt(
+    coefficients: Coefficients, gradients: Coefficients, terms: Terms = (), curvatures: Coefficients | None = None
+) -> jax.Array:
+    """Return by how much coefficients violate the optimality (KKT) condition.
 
     Parameters
     ----------
@@ -54,15 +56,25 @@ def kkt(coefficients: Coefficients, gradients: Coefficients, terms: Terms = ()) 
         Gradient of the mean loss, without penalties, at these coefficients.
     terms : sequence of (penalty, weight), default ()
         The penalties in the order of their steps, each with its weight.
+    curvatures : list of jax.Array or None, default None
+        Second derivatives of the mean loss, above 0, like the coefficients; None for 1.
 
     Returns
     -------
     jax.Array
-        A scalar: the maximum over coefficients of |c - prox(c - gradient)|. It is 0 if and only if the coefficients satisfy
-        the optimality (KKT) condition.
+        A scalar: the maximum over coefficients of sqrt(h) |c - prox(c - gradient / h)| with the proximal step of size 1 / h.
+        It is 0 if and only if the coefficients satisfy the optimality condition, and half its square is about what the best
+        step in one coefficient would lower the objective by, which does not depend on the units of x. Coefficients that a
+        penalty couples have the largest of their curvatures.
     """
-    moved = stepped([c - g for c, g in zip(coefficients, gradients, strict=True)], terms)
-    return largest_absolute([c - m for c, m in zip(coefficients, moved, strict=True)])
+    if curvatures is None:
+        curvatures = [jnp.ones_like(c) for c in coefficients]
+    for penalty, _ in terms:
+        curvatures = [penalty.majorant(h) for h in curvatures]
+    sizes = [1 / h for h in curvatures]
+    steps = [c - s * g for c, s, g in zip(coefficients, sizes, gradients, strict=True)]
+    moved = stepped(steps, terms, sizes)
+    return largest_absolute([jnp.sqrt(h) * (c - m) for h, c, m in zip(curvatures, coefficients, moved, strict=True)])
 
 
 def check_order(penalties: Iterable[Penalty]) -> None:

@@ -14,6 +14,7 @@ from moejax.model import Data
 from moejax.solvers import _shared
 from moejax.solvers._base import Solver
 from moejax.solvers._batches import Batches
+from moejax.solvers._optimality import estimated, unit_of, violation
 from moejax.solvers._proximal import shrunk_parts
 from moejax.solvers._result import Fit, concluded, told
 from moejax.solvers._sums import target_moments
@@ -204,8 +205,9 @@ class LossSolver(Solver):
         target, likelihood = target_moments(task.rows), fit.loss.has_likelihood
         if likelihood:
             gradient = _shared.free_slopes(fit, params, gradient, target)
-        kkt = _shared.kkt(fit, params, gradient, task.hyper)
         sums = task.rows.sum(lambda block: told(model, params, self._data(task, block), block.weights, likelihood))
+        gradient, curvature = estimated(fit, params, task.rows, gradient, sums.shares, target)
+        kkt = violation(fit, params, gradient, task.hyper, curvature) / jnp.sqrt(unit_of(fit, target))
         leaves = [v for v in jax.tree.leaves(params) if jnp.issubdtype(v.dtype, jnp.inexact)]
         return concluded(
             model,

@@ -245,8 +245,8 @@ def fit_em(
     max_iter : int, default 500
         Largest number of iterations.
     tol : float or None, default None
-        KKT violation (see `Fit.kkt`) at which a fit has converged, in units of the gradient of the mean loss. None for 1e-7
-        in float64 and 1e-4 in float32.
+        Violation of the optimality condition, free of units (see `Fit.kkt`), at which a fit has converged. None for 1e-7 in
+        float64 and 1e-4 in float32.
     record_every : int, default 10
         Iterations between two numbers of `Fit.history`.
     block_size : int or None, default None

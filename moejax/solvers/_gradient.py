@@ -431,7 +431,7 @@ def fit_gradient(
     min_improvement : float, default 1e-6
         Relative fall of the objective that counts.
     tol : float, default 1e-5
-        A fit whose `Fit.kkt` is at most this has converged, in units of the gradient of the mean loss.
+        Violation of the optimality condition, free of units (see `Fit.kkt`), at which a fit has converged.
     proximal : bool, default False
         Whether penalties enter by proximal steps, see Notes.
     block_size : int or None, default None

@@ -11,7 +11,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from moejax import penalties
-from moejax._linear import Quadratic, collinear, quadratic_step, raw_gradient, unpacked
+from moejax._linear import Quadratic, collinear, quadratic_step, unpacked
 from moejax._ops import choose, where
 from moejax._rows import Block, Rows
 from moejax._trees import chosen, merge, replaced, split
@@ -20,6 +20,7 @@ from moejax.solvers import _shared
 from moejax.solvers._base import Solver
 from moejax.solvers._coupled import coupled_step
 from moejax.solvers._extrapolation import Memory, extrapolated, no_memory
+from moejax.solvers._optimality import beyond_rounding, scaled, violation
 from moejax.solvers._result import Fit, Status, concluded
 from moejax.solvers._sums import Asker, Packed, Sums, prepared
 
@@ -279,7 +280,8 @@ class EM(Solver):
         sums, problems = self._problems(task, params, sums)
         gradient = self._gradient(task, params, sums, problems)
         led, sizes = self._m_steps(task, params, state, sums, problems, gradient)
-        penalty, kkt = self._optimality(task, params, state.here, gradient)
+        slopes, bends = scaled(self.model, params, problems, gradient, sums.gate)
+        penalty, kkt = self._optimality(task, params, state.here, slopes, bends)
         extra = penalty + self._priors(task, params)
         report = Report(
             (extra - sums.likelihood).astype(dtype),
@@ -379,12 +381,15 @@ class EM(Solver):
         return self.fit.loss.gate_prior(self.model, params["gate"]) - self.model.log_prior(params) / task.total
 
     def _gradient(self, task: Task, params: Any, sums: Sums, problems: dict[str, Quadratic]) -> Any:
-        """Of the expected loss in params, 0 for numbers that are not trained, or that a constraint of the family holds."""
+        """Of the expected loss in params, 0 for numbers that are not trained, or that a constraint of the family holds.
+
+        In coefficients it is that of columns less `means`.
+        """
         model, gradient = self.model, jax.tree.map(jnp.zeros_like, params)
         slopes = dict(sums.slopes)
         for name, part in (("experts", model.expert), ("gate", model.gate)):
             if name in problems:
-                slopes[name] = part.with_coefficients(gradient[name], raw_gradient(problems[name]))
+                slopes[name] = part.with_coefficients(gradient[name], problems[name].gradient)
             elif name in slopes:
                 slopes[name] = merge(slopes[name], split(gradient[name], self._trainable[name])[1])
         if model.expert.has_distribution:
@@ -399,21 +404,23 @@ class EM(Solver):
             gradient = jax.tree.map(jnp.add, gradient, jax.grad(lambda p: self._priors(task, p))(params))
         return gradient
 
-    def _optimality(self, task: Task, params: Any, here: jax.Array, gradient: Any) -> tuple[Any, jax.Array]:
-        """What penalties add to the objective, and the largest move that a proximal gradient step of size 1 would make."""
+    def _optimality(self, task: Task, params: Any, here: jax.Array, gradient: Any, curvature: Any) -> tuple[Any, jax.Array]:
+        """What penalties add to the objective, and by how much the optimality condition is violated."""
         fit, hyper = self.fit, task.hyper
         terms = [(part, p, w) for part in _COLUMNS for p, w in _shared.used(fit, hyper, part)]
         if any(p.separable is None for _, p, _ in terms):
-            return _shared.penalty(fit, params, hyper), _shared.kkt(fit, params, gradient, hyper)
+            return _shared.penalty(fit, params, hyper), violation(fit, params, gradient, hyper, curvature)
         absolute, square = (
             sum((self._penalized[part] * (w * p.separable[i]) for part, p, w in terms if p.separable[i]), 0.0)
             for i in range(2)
         )
-        moved = penalties.shrunk(here - self.numbers(gradient), absolute, 2 * square)
+        bends = self.numbers(curvature)
+        moved = penalties.shrunk(here - self.numbers(gradient) / bends, absolute / bends, 2 * square / bends)
         penalty: Any = 0.0
         if terms:
             penalty = (absolute * jnp.abs(here) + square * jnp.square(here)).sum()
-        return penalty, jnp.abs(here - moved).max(initial=0)
+        roots = jnp.sqrt(bends)
+        return penalty, beyond_rounding((roots * jnp.abs(here - moved)).max(initial=0), jnp.square(roots * here).sum())
 
     def _m_steps(
         self, task: Task, params: Any, state: State, sums: Sums, problems: dict[str, Quadratic], gradient: Any

@@ -82,8 +82,10 @@ class Fit(NamedTuple):
     steps : jax.Array
         Updates made.
     kkt : jax.Array
-        The largest distance of a trained number from satisfying the optimality condition of the objective: the largest move
-        that a proximal gradient step of size 1 would make.
+        The largest violation of the optimality condition by a trained number, free of units: half its square is about what
+        the objective would fall by if that number alone were moved (see `moejax.penalties.kkt`), less what rounding alone
+        makes. For a loss that is no likelihood, in units of the target's variance. Numbers of parts that are not linear
+        are measured by the gradient of the mean loss.
     status : jax.Array
         `Status` bits.
     degrees_of_freedom : jax.Array or None

@@ -194,17 +194,6 @@ def free_slopes(fit: Any, params: Any, gradient: Any, target: Any) -> Any:
     return {**gradient, "family": jax.tree.map(lambda g, h: jnp.where(h, 0, g), gradient["family"], held)}
 
 
-def kkt(fit: Any, params: Any, gradient: Any, hyper: Hyper) -> jax.Array:
-    """The largest move that a proximal gradient step of size 1 would make: 0 where, and only where, optimal."""
-    marked, trainable = fit.model.penalized(params), fit.model.trainable(params)
-    free = jax.tree.map(lambda t, m: t and not m, trainable, marked)
-    moves = [penalties.kkt(chosen(params, free), chosen(gradient, free))]
-    for part in PARTS:
-        coefficients, slopes = (chosen(tree[part], marked[part]) for tree in (params, gradient))
-        moves.append(penalties.kkt(coefficients, slopes, used(fit, hyper, part)))
-    return jnp.stack(moves).max()
-
-
 def checked_penalties(given: Any) -> tuple[penalties.Penalty, ...]:
     """Penalties as a tuple, one of them alone too. Raises ValueError for what is none."""
     penalty = penalties.completed_all(given)

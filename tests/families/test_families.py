@@ -300,7 +300,13 @@ def test_curvature_is_the_second_derivative(name):
     y, eta, phi = typical(name)
     got = CURVATURE[name](y, eta, phi)
     assert got.shape == eta.shape
-    np.testing.assert_allclose(got, second_derivative(name, y, eta, phi), rtol=1e-9, atol=1e-14)
+    want = second_derivative(name, y, eta, phi)
+    far = (y > 5 * jnp.exp(eta)) if name == "poisson" else jnp.zeros(eta.shape, bool)
+    np.testing.assert_allclose(got[~far], want[~far], rtol=1e-9, atol=1e-14)
+    assert far.sum() < far.size / 2
+    if far.any():  # of a rate far below a count the step in its predictor is 4, where Newton's has no end
+        np.testing.assert_allclose(((y - want) / got)[far], 4.0, rtol=1e-12)
+        assert (want[far] < got[far]).all()
 
 
 @pytest.mark.parametrize("name", ["gamma", "gamma, shared"])

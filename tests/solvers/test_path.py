@@ -291,7 +291,8 @@ def test_the_critical_weight_is_that_of_the_closed_form(weights, likelihood):
     share = np.ones(N) / N if weights is None else weights / weights.sum()
     residuals = Y - share @ Y
     slope = 2.0 if not likelihood else 1 / (share @ residuals**2)
-    wanted = slope * np.abs(X.T @ (share * residuals)).max()
+    slopes = slope * np.abs(X.T @ (share * residuals))
+    wanted = slopes.max()
     fit = moejax.fit_gradient(ONE, loss, steps=1000, learning_rate=0.03)
     first = critical(fit, "l1_experts", KEY, X, Y, weights=weights)
     np.testing.assert_allclose(first, wanted, rtol=1e-4)
@@ -300,7 +301,11 @@ def test_the_critical_weight_is_that_of_the_closed_form(weights, likelihood):
     null["family"] = {"log_scale": jnp.full_like(null["family"]["log_scale"], 0.5 * np.log(share @ residuals**2))}
     still = dataclasses.replace(fit, optimizer=optax.sgd(0.0), steps=1)
     kkt = [still(KEY, X, Y, {"l1_experts": f * wanted}, weights=weights, start=null).kkt for f in (1.0001, 0.98)]
-    np.testing.assert_allclose(kkt, [0, 0.02 * wanted], atol=1e-5, rtol=1e-3)  # how far the largest would leave 0
+    column = X[:, slopes.argmax()]
+    curvature = slope * (share @ (column - share @ column) ** 2)
+    unit = 1.0 if likelihood else share @ residuals**2
+    left = 0.02 * wanted / np.sqrt(curvature * unit)  # half its square is what the largest would lower the objective by
+    np.testing.assert_allclose(kkt, [0, left], atol=1e-5, rtol=1e-3)
 
 
 def test_the_critical_weight_of_a_gate_is_where_a_constant_gate_stops_being_optimal():
