@@ -18,6 +18,7 @@ from moejax._trees import chosen, merge, replaced, split
 from moejax.families import Target
 from moejax.solvers import _shared
 from moejax.solvers._base import Solver
+from moejax.solvers._coincidence import coincide, parted
 from moejax.solvers._coupled import coupled_step
 from moejax.solvers._extrapolation import Memory, extrapolated, no_memory
 from moejax.solvers._optimality import beyond_rounding, scaled, violation
@@ -62,6 +63,7 @@ class Report(NamedTuple):
     objective: with penalties, a mean. log_likelihood, classified: means (see `Fit`). sizes: (K,), of the experts, sums of
     weights. kkt: the violation of the optimality condition. unsure: how many rows the gate is not certain of, 1 where it is
     not asked. missed: of an expert the least share of its rows whose targets it is not certain of, 1 where it is not asked.
+    alike: 1 where experts coincide, else 0.
     """
 
     objective: jax.Array
@@ -71,6 +73,7 @@ class Report(NamedTuple):
     kkt: jax.Array
     unsure: jax.Array
     missed: jax.Array
+    alike: jax.Array
 
     def packed(self, dtype: Any) -> jax.Array:
         """All of it as one vector, sizes last."""
@@ -90,7 +93,8 @@ class State(NamedTuple):
     where the next E-step is. trial: what `here` is, a point to be accepted (_SURE), a _STEP, or a _GUESS. share: of a
     step, how far `here` is on the way from `safe` to `led`. value: what is monitored, at `safe`. report: of `safe`,
     packed. products: of pairs of columns by the weights of the experts, at `safe`, packed. known: how many iterations in
-    a row the memory has, 2 standing for more. sizes: of gradient steps, of parts without an M-step.
+    a row the memory has, 2 standing for more. sizes: of gradient steps, of parts without an M-step. saddle: the objective
+    where experts that coincide were moved apart, to see whether a lower one is near; infinite before.
     """
 
     step: jax.Array
@@ -105,6 +109,7 @@ class State(NamedTuple):
     memory: Memory
     sizes: dict[str, jax.Array]
     history: jax.Array
+    saddle: jax.Array
     done: jax.Array
 
     @property
@@ -172,14 +177,13 @@ class EM(Solver):
             here, value = self.numbers(fit.bounded(guess, task.target)), objective.astype(dtype)
             trial = where(jnp.isfinite(value), _GUESS, _SURE)
         zero, one, nothing = jnp.zeros((), jnp.int32), jnp.ones((), dtype), jnp.full((), jnp.nan, dtype)
-        report = Report(value, nothing, nothing, jnp.zeros(self.model.n_experts, dtype), jnp.inf * one, one, one).packed(
-            dtype
-        )
+        none = jnp.zeros(self.model.n_experts, dtype)
+        report = Report(value, nothing, nothing, none, jnp.inf * one, one, one, 0 * one).packed(dtype)
         history = jnp.full(-(-fit.max_iter // fit.record_every), jnp.nan, dtype)
         no = jnp.zeros((), bool)
         given = task.given if params is None else zero
-        products = jnp.zeros(self._products(task), dtype)
-        return State(zero, given, here, trial, one, value, report, products, zero, no_memory(safe), task.sizes, history, no)
+        products, memory, never = jnp.zeros(self._products(task), dtype), no_memory(safe), jnp.inf * one
+        return State(zero, given, here, trial, one, value, report, products, zero, memory, task.sizes, history, never, no)
 
     def step(self, task: Task, state: State) -> State:
         """The state after one more E-step and, from its sums, M-steps."""
@@ -236,14 +240,14 @@ class EM(Solver):
         return (self.model.n_experts * (self.model.expert.outputs or 1), p * (p + 1) // 2)
 
     def _flags(self, task: Task, params: Any, report: Report, products: jax.Array) -> jax.Array:
-        hyper, bits = task.hyper, jnp.zeros((), jnp.int32)
+        hyper, bits = task.hyper, where(report.alike > 0, int(Status.COINCIDING_EXPERTS), 0)
         if self.model.expert.is_linear:
             means = self.model.seen("expert_columns", task.means)[0]
             q = self.model.expert.quadratic(params["experts"], unpacked(products, 0 * products[:, : len(means) + 1], means))
             sparse = [w for p, w in _shared.used(self.fit, hyper, "experts") if p.separable is None or p.separable[0]]
             used = self.model.expert.in_use(params["experts"], sum(sparse, jnp.zeros(())) > 0)
             hang = collinear(q.gram, used).reshape(self.model.n_experts, -1).any(axis=1) & self.model.active(params)
-            bits = where(hang.any() & ~_shared.determined(self.fit, hyper), int(Status.RANK_DEFICIENT), 0)
+            bits = bits | where(hang.any() & ~_shared.determined(self.fit, hyper), int(Status.RANK_DEFICIENT), 0)
         if self.asker.watches_experts:
             free = sum((w for _, w in _shared.used(self.fit, hyper, "experts")), jnp.zeros(())) == 0
             bits = bits | where((report.missed < _MISSED) & free, int(Status.SEPARATED_EXPERT), 0)
@@ -283,6 +287,8 @@ class EM(Solver):
         slopes, bends = scaled(self.model, params, problems, gradient, sums.gate)
         penalty, kkt = self._optimality(task, params, state.here, slopes, bends)
         extra = penalty + self._priors(task, params)
+        may_coincide = self.model.expert.is_linear and self.model.n_experts > 1
+        alike = coincide(self.model, params, bends, sums.sizes) if may_coincide else jnp.zeros((), bool)
         report = Report(
             (extra - sums.likelihood).astype(dtype),
             sums.log_likelihood,
@@ -291,6 +297,7 @@ class EM(Solver):
             kkt,
             jnp.ones((), dtype) if sums.unsure is None else sums.unsure,
             self._missed(params, sums),
+            alike,
         )
         value = (
             report.objective
@@ -301,10 +308,13 @@ class EM(Solver):
         slack = 4 * jnp.finfo(dtype).eps * jnp.maximum(1, jnp.abs(state.value))
         accepted = (state.trial == _SURE) | switch | ((value <= state.value + slack) & jnp.isfinite(value))
         forward = self._forward(task, state, report, value, self.numbers(led), sizes, first)
+        if may_coincide:
+            forward = self._off_saddle(forward, alike, self.numbers(parted(self.model, params, bends)))
         after = choose(accepted, forward._replace(products=products.astype(dtype)), self._back(state))
         # A comparison, for a scatter of each member's own index is a loop over members.
         now = fit.record_every * np.arange(len(state.history)) == state.step - state.given
-        counted: State = after._replace(step=state.step + 1, history=where(now, after.report[0], state.history))
+        lowest = jnp.minimum(after.report[0], after.saddle)
+        counted: State = after._replace(step=state.step + 1, history=where(now, lowest, state.history))
         return counted
 
     def _missed(self, params: Any, sums: Sums) -> jax.Array:
@@ -346,6 +356,21 @@ class EM(Solver):
             memory=memory,
             sizes=sizes,
             done=done,
+        )
+
+    def _off_saddle(self, state: State, alike: jax.Array, apart: jax.Array) -> State:
+        """The state with experts that coincide moved apart, once, where it would be the last one.
+
+        If they come together again, no better fit is near.
+        """
+        leaves = state.done & alike & jnp.isinf(state.saddle)
+        return state._replace(
+            here=where(leaves, apart, state.here),
+            trial=where(leaves, _SURE, state.trial),
+            share=where(leaves, 1.0, state.share),
+            known=where(leaves, 0, state.known),
+            saddle=where(leaves, state.value, state.saddle),
+            done=state.done & ~leaves,
         )
 
     def _back(self, state: State) -> State:

@@ -31,13 +31,12 @@ def violation(fit: Any, params: Any, gradient: Any, hyper: Any, curvature: Any) 
     """
     marked, trainable = fit.model.penalized(params), fit.model.trainable(params)
     free = jax.tree.map(lambda t, m: t and not m, trainable, marked)
-    trees = (params, gradient)
-    found = [penalties.kkt(*(chosen(tree, free) for tree in trees), (), chosen(curvature, free))]
+    found = [penalties.kkt(chosen(params, free), chosen(gradient, free), (), chosen(curvature, free))]
     for part in PARTS:
-        own = (chosen(tree[part], marked[part]) for tree in trees)
-        found.append(penalties.kkt(*own, _shared.used(fit, hyper, part), chosen(curvature[part], marked[part])))
-    numbers, bends = (chosen(tree, trainable) for tree in (params, curvature))
-    squares = sum((jnp.square(v) * h).sum() for v, h in zip(numbers, bends, strict=True))
+        own, slopes, bends = (chosen(tree[part], marked[part]) for tree in (params, gradient, curvature))
+        found.append(penalties.kkt(own, slopes, _shared.used(fit, hyper, part), bends))
+    numbers, curvatures = (chosen(tree, trainable) for tree in (params, curvature))
+    squares = sum((jnp.square(v) * h).sum() for v, h in zip(numbers, curvatures, strict=True))
     return beyond_rounding(jnp.stack(found).max(), squares)
 
 

@@ -48,6 +48,9 @@ class Status(enum.IntFlag):
     SEPARATED_EXPERT
         The inputs separate the classes, or the counts of 0, of an expert's rows, and its coefficients, unpenalised, have no
         finite optimum; likewise.
+    COINCIDING_EXPERTS
+        Two experts have the same predictors and dispersions, so that fewer experts make the same fit. Where the fit has
+        converged too, they were moved apart and came together again. Set by solvers that solve for coefficients.
     """
 
     CONVERGED = 1
@@ -59,6 +62,7 @@ class Status(enum.IntFlag):
     RANK_DEFICIENT = 64
     DEGENERATE_EXPERT = 128
     SEPARATED_EXPERT = 256
+    COINCIDING_EXPERTS = 512
 
 
 INADMISSIBLE = Status.DIVERGED | Status.DEGENERATE_EXPERT
@@ -78,7 +82,8 @@ class Fit(NamedTuple):
     log_likelihood : jax.Array
         The total over rows of weight * log p(y | x); NaN for a loss that is not a likelihood.
     history : jax.Array
-        The objective at every `record_every` steps; NaN after an early stop.
+        The objective at every `record_every` steps; NaN after an early stop. After EM has moved experts that coincide apart,
+        the lowest so far.
     steps : jax.Array
         Updates made.
     kkt : jax.Array
