@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import jax
@@ -26,11 +27,11 @@ from moejax import _checks, losses, penalties
 from moejax._ops import choose, where
 from moejax._rows import Rows
 from moejax.families import Family, Target
-from moejax.model import PARTS, Model
+from moejax.model import PARTS, Model, is_table
 from moejax.solvers import _shared, _starts
 from moejax.solvers._configured import Configured, Hyper
 from moejax.solvers._iterations import EM, Task
-from moejax.solvers._sums import column_means, prepared, target_moments
+from moejax.solvers._sums import column_means, column_variances, prepared, target_moments
 
 _START_STEPS = {"exact": 1, "approximate": 3, "gradient": 15}  # with the responsibilities of a start, by kind of M-step
 _WORK_ARRAYS = 12  # arrays of (K, n) or (K, n, m) that an iteration makes
@@ -122,6 +123,8 @@ class EMFit(Configured):
         means = column_means(rows)
         start_key = own_key if model.expert.has_begin else key
         task = Task(params, rows, means, target, total, squares, given, start_key, hyper, sizes)
+        if model.gate.is_linear and is_table(model.seen("gate_columns", rows.first.x)):
+            task = task._replace(spread=column_variances(rows, means, partial(model.seen, "gate_columns")))
         if rows.n_blocks == 1:
             task = task._replace(inputs=rows.sum(lambda block: prepared(model, block.x, means, keep=True)))
         return EM(self, params), task

@@ -11,7 +11,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from moejax import penalties
-from moejax._linear import Quadratic, collinear, quadratic_step, unpacked
+from moejax._linear import Quadratic, collinear, on_own_rows, quadratic_step, unpacked
 from moejax._ops import choose, where
 from moejax._rows import Block, Rows
 from moejax._trees import chosen, merge, replaced, split
@@ -23,7 +23,7 @@ from moejax.solvers._coupled import coupled_step
 from moejax.solvers._extrapolation import Memory, extrapolated, no_memory
 from moejax.solvers._optimality import beyond_rounding, scaled, violation
 from moejax.solvers._result import Fit, Status, concluded
-from moejax.solvers._sums import Asker, Packed, Sums, prepared
+from moejax.solvers._sums import CERTAIN, Asker, Packed, Sums, prepared
 
 _SURE, _STEP, _GUESS = np.arange(3, dtype=np.int32)
 _FAR = 10
@@ -31,6 +31,7 @@ _OVERSTEP = 2  # how much longer a step is made that leaves a saddle
 _LEAST_SHARE = 2.0**-30  # of a step, before it is given up
 _GROWTH = 1.2  # of the sizes of gradient steps that were no worse
 _MISSED = 1e-6  # of the rows of an expert, below which it separates their targets
+_HELD = 1e-6  # of the variance of a column, in the rows that a gate is not certain of
 _BEGIN = 0x626567  # a stream of a start's key, apart from those of its responsibilities
 _COLUMNS = {"experts": "expert_columns", "gate": "gate_columns"}
 
@@ -42,6 +43,7 @@ class Task(NamedTuple):
     means: of the inputs, like x of one row. target: moments of the target. total: the weight of all rows. squares: the sum
     of squared weights, which have sum 1. given: how many iterations take the responsibilities as given. key: of the start.
     sizes: of the first gradient steps, of parts without an M-step. inputs: what the parts see of the only block, or None.
+    spread: (d,), variances of the columns that a softmax gate sees, or None.
     """
 
     params: Any
@@ -55,15 +57,16 @@ class Task(NamedTuple):
     hyper: dict[str, Any]
     sizes: dict[str, jax.Array]
     inputs: Any = None
+    spread: Any = None
 
 
 class Report(NamedTuple):
     """What an E-step tells of the params that it was made at.
 
     objective: with penalties, a mean. log_likelihood, classified: means (see `Fit`). sizes: (K,), of the experts, sums of
-    weights. kkt: the violation of the optimality condition. unsure: how many rows the gate is not certain of, 1 where it is
-    not asked. missed: of an expert the least share of its rows whose targets it is not certain of, 1 where it is not asked.
-    alike: 1 where experts coincide, else 0.
+    weights. kkt: the violation of the optimality condition. unsure: see `EM._unsure`, 1 where it is not asked. missed: of an
+    expert the least share of its rows whose targets it is not certain of, 1 where it is not asked. alike: 1 where experts
+    coincide, else 0.
     """
 
     objective: jax.Array
@@ -254,8 +257,7 @@ class EM(Solver):
         if not self.asker.watches_gate:
             return bits
         free = sum((w for _, w in _shared.used(self.fit, hyper, "gate")), jnp.zeros(())) == 0
-        separated = (report.unsure == 0) & (self.model.active(params).sum() > 1) & free
-        return bits | where(separated, int(Status.SEPARATED_GATE), 0)
+        return bits | where((report.unsure == 0) & free, int(Status.SEPARATED_GATE), 0)
 
     # ---- what an iteration asks of the rows -----------------------------------------------------------------------
 
@@ -295,7 +297,7 @@ class EM(Solver):
             sums.classified,
             sums.sizes,
             kkt,
-            jnp.ones((), dtype) if sums.unsure is None else sums.unsure,
+            self._unsure(task, params, sums, problems),
             self._missed(params, sums),
             alike,
         )
@@ -316,6 +318,22 @@ class EM(Solver):
         lowest = jnp.minimum(after.report[0], after.saddle)
         counted: State = after._replace(step=state.step + 1, history=where(now, lowest, state.history))
         return counted
+
+    def _unsure(self, task: Task, params: Any, sums: Sums, problems: dict[str, Quadratic]) -> jax.Array:
+        """Of the experts that some rows belong to and others do not, the least weight of rows that may do either.
+
+        It is 0 too where a column is constant in the rows that may do either, and not in all: its coefficient has no end.
+        """
+        if sums.unsure is None:
+            return jnp.ones((), sums.sizes.dtype)
+        divided = self.model.active(params) & (sums.sizes > 1 - CERTAIN) & (sums.sizes < CERTAIN)
+        least = where(divided, sums.unsure, 1.0).min()
+        if task.spread is None or len(problems["gate"].b) > len(sums.sizes):
+            return least
+        q = problems["gate"]
+        size, bend = q.gram[:, -1:, -1], on_own_rows(q)[1][:, :-1]
+        hangs = (bend <= _constant(q) * size * task.spread) & (task.spread > 0)
+        return where((hangs & divided[: len(size), None]).any(), 0.0, least)
 
     def _missed(self, params: Any, sums: Sums) -> jax.Array:
         """Of the active experts with rows, the least share of rows whose targets one is not certain of."""
@@ -517,6 +535,11 @@ class EM(Solver):
         for p, weight in _shared.used(self.fit, hyper, part):
             new = replaced(new, marks, p.prox(chosen(new, marks), size * weight))
         return new
+
+
+def _constant(q: Quadratic) -> float:
+    """The share of a column's variance that is none."""
+    return _HELD + 16 * q.gram.shape[-1] * float(jnp.finfo(q.gram.dtype).eps)
 
 
 def _weights(terms: list[Any], counts: list[int], which: int, dtype: Any) -> Any:

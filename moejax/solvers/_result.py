@@ -36,8 +36,9 @@ class Status(enum.IntFlag):
     STARVED_EXPERT
         An expert that is trained has fewer rows to itself (effective number) than its parameters + 2.
     SEPARATED_GATE
-        The inputs separate the experts, and an unpenalised gate has no finite optimum: it neither converges nor runs out of
-        steps. Set by solvers that solve for coefficients.
+        The inputs separate an expert from the others, in all rows or in those where a column differs from what it is in the
+        rest, and an unpenalised gate has no finite optimum: the fit neither converges nor runs out of steps. Set by solvers
+        that solve for coefficients.
     RANK_DEFICIENT
         Columns are collinear. Set by solvers that solve for coefficients.
     DEGENERATE_EXPERT

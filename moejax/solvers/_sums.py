@@ -16,18 +16,18 @@ from moejax.families import Family, Target
 from moejax.losses import NegativeLogLikelihood
 from moejax.model import Data, Inputs, Model
 
-_CERTAIN = 0.99  # a gate that is this sure of its expert in every row separates them, as an expert does its targets
+CERTAIN = 0.99  # a gate that is this sure of its expert in every row separates them, as an expert does its targets
 
 
 class Sums(NamedTuple):
     """Sums over rows, by weights of sum 1.
 
     likelihood: of the log-likelihood that is ascended. expected: the same for responsibilities that were given, or None.
-    log_likelihood: of log p(y | x). classified: of how much less the likeliest expert has of it. unsure: rows of which the
-    gate is not certain, or None. missed: (K,), of rows of whose targets an expert is not certain, or None. sizes: (K,),
-    of responsibilities. experts, gate: what the parts asked for, a `Packed` where
-    that was moments, None of parts that ask for nothing. slopes: of the expected loss in what is trained, by part, of those
-    that it does not follow from. spread: what the dispersion of the family wants.
+    log_likelihood: of log p(y | x). classified: of how much less the likeliest expert has of it. unsure: (K,), of rows of
+    which the gate is not certain whether they are an expert's, or None. missed: (K,), of rows of whose targets an expert is
+    not certain, or None. sizes: (K,), of responsibilities. experts, gate: what the parts asked for, a `Packed` where that
+    was moments, None of parts that ask for nothing. slopes: of the expected loss in what is trained, by part, of those that
+    it does not follow from. spread: what the dispersion of the family wants.
     """
 
     likelihood: jax.Array
@@ -107,8 +107,6 @@ class Asker(NamedTuple):
         rows |= self._plain(params, data, block, joint, each, log_probs, pooled)
         own = rows.pop("responsibilities", None)
         probs = jnp.exp(log_probs)
-        if self.watches_gate:
-            rows["unsure"] = (probs.max(axis=0) <= _CERTAIN).astype(each.dtype)
         totals = (jnp.stack(list(rows.values())) * block.units).sum(axis=1)
         total = dict(zip(rows, totals, strict=True))
         experts = self._expert_sums(params, inputs.expert, data.y, eta, slope, w)
@@ -122,8 +120,8 @@ class Asker(NamedTuple):
             total.get("expected"),
             total["log_likelihood"] if "log_likelihood" in total else total["likelihood"],
             total["classified"],
-            total.get("unsure"),
-            where(log_density < math.log(_CERTAIN), w, 0.0).sum(axis=1) if self.watches_experts else None,
+            where((probs < CERTAIN) & (probs > 1 - CERTAIN), block.units, 0.0).sum(axis=1) if self.watches_gate else None,
+            where(log_density < math.log(CERTAIN), w, 0.0).sum(axis=1) if self.watches_experts else None,
             (w if own is None else own * block.weights).sum(axis=1),
             experts,
             gate,
@@ -228,6 +226,12 @@ def column_means(rows: Rows) -> Any:
     """
     sums = rows.sum(lambda block: jax.tree.map(lambda v: v.sum(axis=0, keepdims=True), block.x))
     return jax.tree.map(lambda v: v / rows.size, sums)
+
+
+def column_variances(rows: Rows, means: Any, see: Any) -> jax.Array:
+    """Weighted means of squares of the columns that a part sees of x, less their means: (d,)."""
+    found: jax.Array = rows.sum(lambda block: block.weights @ jnp.square(see(block.x) - see(means)))
+    return found
 
 
 def prepared(model: Model, x: Any, means: Any, keep: bool) -> Inputs:

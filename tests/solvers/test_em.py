@@ -547,6 +547,29 @@ def test_a_gate_that_separates_is_told_unless_a_penalty_holds_it():
     assert held.status & Status.CONVERGED
 
 
+@pytest.mark.parametrize("restart", range(3))
+@pytest.mark.parametrize("case", ["a column", "an expert"])
+def test_a_gate_that_separates_some_rows_is_told(case, restart):
+    rng = np.random.default_rng(0)
+    t, there = rng.normal(size=300), rng.random(300) < 0.3
+    second = t + rng.logistic(size=300) > 0
+    if case == "a column":  # all rows with a 1 in it are of the first expert, of others the gate cannot be certain
+        x, k = np.stack([there, t], axis=1), 2
+        y = np.where(second & ~there, -2, 2) * t + 0.3 * rng.normal(size=300)
+    else:  # the third expert has the rows far from the others
+        x, k = np.where(there, 10 + 0.1 * t, t)[:, None], 3
+        y = np.select([there, second], [0.0, 5.0], -5.0) + 0.1 * rng.normal(size=300)
+    model = moejax.moe(experts.linear(), gates.softmax(), k, family=families.gaussian())
+    shares = np.random.default_rng(restart).dirichlet([5] * k, 300)
+    if case == "an expert":
+        shares = 0.9 * np.eye(3)[np.select([there, second], [2, 1], 0)] + 0.1 * shares
+    status = Status(int(moejax.fit_em(model)(KEY, x, y, start_responsibilities=shares).status))
+    assert status & Status.SEPARATED_GATE
+    assert not status & (Status.CONVERGED | Status.OUT_OF_STEPS)
+    held = moejax.fit_em(model)(KEY, x, y, {"l2_gate": 0.01}, start_responsibilities=shares)
+    assert Status(int(held.status)) & Status.CONVERGED
+
+
 def test_an_expert_of_few_rows_is_starved():
     y = Y["gaussian"].copy()
     y[:2] += 1000
