@@ -60,7 +60,8 @@ class Configured(abc.ABC):
             Numbers by name (see the property `hyper`), each of which may be traced. `restart` numbers the starts of `key`,
             from 0.
         weights : array_like or None, (n,), default None
-            Frequencies of the rows, none below 0. None for equal ones.
+            Frequencies of the rows, none below 0: a row of weight 2 is two rows, one of weight 0 is absent. None for equal
+            ones.
         offset : array_like or None, default None
             Added to every expert's predictor, on the scale of eta; shaped like the predictor of one expert.
         groups : array_like or None, (n,), default None

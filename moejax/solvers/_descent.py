@@ -217,7 +217,7 @@ class LossSolver(Solver):
             log_likelihood=None if sums.log_likelihood is None else task.total * sums.log_likelihood,
             classified=None if sums.classified is None else task.total * sums.classified,
             shares=sums.shares,
-            squares=sums.squares,
+            count=sums.present,
             objective=loss + _shared.penalty(fit, params, task.hyper),
             finite=jnp.stack([jnp.isfinite(v).all() for v in leaves]).all(),
             history=history,

@@ -119,10 +119,10 @@ class EMFit(Configured):
             params = choose(warm, self._given_params(there, params, hyper), params)
             given = where(warm, 0, given)
         params = self.bounded(params, target)
-        squares = rows.sum(lambda block: jnp.square(block.weights).sum())
+        count = rows.sum(lambda block: (block.weights > 0).sum()).astype(dtype)
         means = column_means(rows)
         start_key = own_key if model.expert.has_begin else key
-        task = Task(params, rows, means, target, total, squares, given, start_key, hyper, sizes)
+        task = Task(params, rows, means, target, total, count, given, start_key, hyper, sizes)
         if model.gate.is_linear and is_table(model.seen("gate_columns", rows.first.x)):
             task = task._replace(spread=column_variances(rows, means, partial(model.seen, "gate_columns")))
         if rows.n_blocks == 1:

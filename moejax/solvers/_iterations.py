@@ -40,8 +40,8 @@ class Task(NamedTuple):
     """What the iterations of one fit are given.
 
     params: where they begin, a part of which is trained. rows: their `division` holds responsibilities, given or drawn.
-    means: of the inputs, like x of one row. target: moments of the target. total: the weight of all rows. squares: the sum
-    of squared weights, which have sum 1. given: how many iterations take the responsibilities as given. key: of the start.
+    means: of the inputs, like x of one row. target: moments of the target. total: the weight of all rows. present: how many
+    rows have a weight above 0. given: how many iterations take the responsibilities as given. key: of the start.
     sizes: of the first gradient steps, of parts without an M-step. inputs: what the parts see of the only block, or None.
     spread: (d,), variances of the columns that a softmax gate sees, or None.
     """
@@ -51,7 +51,7 @@ class Task(NamedTuple):
     means: Any
     target: Target
     total: jax.Array
-    squares: jax.Array
+    present: jax.Array
     given: jax.Array
     key: jax.Array
     hyper: dict[str, Any]
@@ -173,7 +173,7 @@ class EM(Solver):
         guess: where those may lead to, to begin there and to return should the objective be higher than `objective`, that at
         params.
         """
-        fit, dtype = self.fit, task.squares.dtype
+        fit, dtype = self.fit, task.present.dtype
         safe = self.numbers(task.params if params is None else params)
         here, trial, value = safe, jnp.asarray(_SURE), jnp.asarray(jnp.inf, dtype)
         if guess is not None:
@@ -214,13 +214,13 @@ class EM(Solver):
             log_likelihood=task.total * report.log_likelihood,
             classified=task.total * report.classified,
             shares=report.sizes,
-            squares=task.squares,
+            count=task.present,
             objective=report.objective,
             finite=jnp.isfinite(end.numbers).all(),
             history=end.history,
             steps=end.steps,
             kkt=report.kkt,
-            converged=report.kkt <= self.fit.tolerance(task.squares.dtype),
+            converged=report.kkt <= self.fit.tolerance(task.present.dtype),
             flags=flags,
             determined=_shared.determined(self.fit, task.hyper),
         )
@@ -279,7 +279,7 @@ class EM(Solver):
 
     def update(self, task: Task, state: State, sums: Sums) -> State:
         """The state after an iteration whose sums over all rows are these."""
-        fit, dtype = self.fit, task.squares.dtype
+        fit, dtype = self.fit, task.present.dtype
         params = self.params(task, state.here)
         first, switch = state.step < state.given, (state.step == state.given) & (state.given > 0)
         products = sums.experts.products if self.model.expert.is_linear else state.products
@@ -521,7 +521,7 @@ class EM(Solver):
             stack = [
                 jnp.concatenate(v) if len(v) > 1 else v[0] for v in zip(*(problems[name] for name in names), strict=True)
             ]
-            weights = (_weights([terms[name] for name in names], counts, i, task.squares.dtype) for i in range(2))
+            weights = (_weights([terms[name] for name in names], counts, i, task.present.dtype) for i in range(2))
             moved = quadratic_step(Quadratic(*stack), *weights)
             ends = np.cumsum(counts)
             for name, count, end in zip(names, counts, ends, strict=True):

@@ -34,7 +34,8 @@ class Status(enum.IntFlag):
     SCALE_AT_FLOOR
         A dispersion is at its lower bound.
     STARVED_EXPERT
-        An expert that is trained has fewer rows to itself (effective number) than its parameters + 2.
+        An expert that is trained has fewer rows to itself than its parameters + 2: its share of the weight of all rows, or
+        of their number where that is larger. Weights are frequencies (for precisions see `effective_sizes`).
     SEPARATED_GATE
         The inputs separate an expert from the others, in all rows or in those where a column differs from what it is in the
         rest, and an unpenalised gate has no finite optimum: the fit neither converges nor runs out of steps. Set by solvers
@@ -42,7 +43,7 @@ class Status(enum.IntFlag):
     RANK_DEFICIENT
         Columns are collinear. Set by solvers that solve for coefficients.
     DEGENERATE_EXPERT
-        Of a likelihood: an expert has fewer rows to itself (effective number) than coefficients of an output that are not 0
+        Of a likelihood: an expert has fewer rows to itself than coefficients of an output that are not 0
         and one more, and no ridge; or its variance is at most a thousandth of the largest, or a millionth of the target's,
         on fewer rows than three for each of these. A few rows near to a plane are found in any table, and the likelihood
         grows without bound as a variance goes to 0.
@@ -207,13 +208,14 @@ def name_of(flag: Status) -> str:
 class Told(NamedTuple):
     """Sums over rows, by weights of sum 1, that a `Fit` is concluded from.
 
-    log_likelihood, classified: means, None where there is no likelihood. shares: (K,). squares: of the weights.
+    log_likelihood, classified: means, None where there is no likelihood. shares: (K,). present: how many rows have a weight
+    above 0.
     """
 
     log_likelihood: jax.Array | None
     classified: jax.Array | None
     shares: jax.Array
-    squares: jax.Array
+    present: jax.Array
 
 
 def told(model: Model, params: Any, data: Data, weights: jax.Array, likelihood: bool) -> Told:
@@ -237,16 +239,16 @@ def told(model: Model, params: Any, data: Data, weights: jax.Array, likelihood: 
     Told
         The sums.
     """
-    squares = jnp.square(weights).sum()
+    count = (weights > 0).sum().astype(weights.dtype)
     if not likelihood:
         share = model.gate_weights(params, data.x)
-        return Told(None, None, (share / share.sum(axis=0) * weights).sum(axis=1), squares)
+        return Told(None, None, (share / share.sum(axis=0) * weights).sum(axis=1), count)
     log_joint = model.grouped_log_joint(params, data)
     each = jax.nn.logsumexp(log_joint, axis=0)
     counted = of_units(weights, data.leader)
     share = jnp.exp(log_joint - each) if data.division is None else data.division
     classified = weighted_sum(counted, log_joint.max(axis=0) - each)
-    return Told(weighted_sum(counted, each), classified, (share * weights).sum(axis=1), squares)
+    return Told(weighted_sum(counted, each), classified, (share * weights).sum(axis=1), count)
 
 
 def finished(
@@ -295,7 +297,7 @@ def finished(
         log_likelihood=None if sums.log_likelihood is None else total * sums.log_likelihood,
         classified=None if sums.classified is None else total * sums.classified,
         shares=sums.shares,
-        squares=sums.squares,
+        count=sums.present,
         objective=objective,
         finite=jnp.stack(
             [jnp.isfinite(v).all() for v in jax.tree.leaves(params) if jnp.issubdtype(v.dtype, jnp.inexact)]
@@ -313,7 +315,7 @@ def concluded(
     log_likelihood: Scalar | None,
     classified: Scalar | None,
     shares: Float[Array, " K"],
-    squares: Scalar,
+    count: Scalar,
     objective: Scalar,
     finite: Bool[Array, ""],
     history: Float[Array, " T"],
@@ -325,10 +327,9 @@ def concluded(
 ) -> Fit:
     """The `Fit` of a solver that ended at params, of which all sums over rows are known.
 
-    log_likelihood, classified: totals, None where there is no likelihood. shares: (K,), of the weight of the rows. squares:
-    the sum of squared weights of rows, which have sum 1; shares over it are the rows that each expert has to itself (Kish
-    1965). finite: whether all params are. flags: status bits that only the solver can tell. determined: whether penalties
-    alone determine the experts' coefficients.
+    log_likelihood, classified: totals, None where there is no likelihood. shares: (K,), of the weight of the rows. count:
+    how many rows have a weight above 0, see `rows_of`. finite: whether all params are. flags: status bits that only the
+    solver can tell. determined: whether penalties alone determine the experts' coefficients.
     """
     nothing = jnp.full_like(objective, jnp.nan)
     degrees = nothing
@@ -338,8 +339,9 @@ def concluded(
     diverged = ~(jnp.isfinite(objective) & finite)
     finite_optimum = (flags & int(Status.SEPARATED_GATE | Status.SEPARATED_EXPERT)) == 0
     floor = model.family is not None and likelihood and model.family.at_floor(model.phi(params), target)
-    degenerate = likelihood and _degenerate(model, params, shares / squares, target, determined)
-    starved = (model.active(params) & (shares / squares < _needed(model, params))).any()
+    sizes = rows_of(shares, total, count)
+    degenerate = likelihood and _degenerate(model, params, sizes, target, determined)
+    starved = (model.active(params) & (sizes < _needed(model, params))).any()
     bits = (
         (diverged, Status.DIVERGED),
         (converged & ~diverged & finite_optimum, Status.CONVERGED),
@@ -353,6 +355,29 @@ def concluded(
         log_likelihood, classified = nothing, nothing
     status = status.astype(jnp.int32)
     return Fit(params, objective, log_likelihood, history, steps, kkt, status, degrees, classified, total, shares)
+
+
+def rows_of(shares: Float[Array, " K"], total: Scalar, count: Scalar) -> Float[Array, " K"]:
+    """Return how many rows each expert has to itself, where weights are frequencies.
+
+    A row of weight 2 is two rows. Weights of a sum below the number of rows are no frequencies, and then every row is one:
+    weights that are uneven, or small, take no rows away.
+
+    Parameters
+    ----------
+    shares : jax.Array, (K,)
+        Of each expert, its share of the weight of the rows.
+    total : jax.Array, ()
+        The weight of all rows.
+    count : jax.Array, ()
+        How many rows have a weight above 0.
+
+    Returns
+    -------
+    jax.Array, (K,)
+        Numbers of rows.
+    """
+    return shares * jnp.maximum(total, count)
 
 
 def normalized(weights: Numbers | None, y: Outputs) -> Float[Array, " n"]:
@@ -399,7 +424,9 @@ def total_weight(weights: Numbers | None, y: Outputs) -> Scalar:
 def effective_sizes(
     model: Model, params: Params, data: Data, weights: Float[Array, " n"], likelihood: bool
 ) -> Float[Array, " K"]:
-    """Return how many rows each expert has to itself.
+    """Return how many rows each expert has to itself, where weights are no frequencies but unequal precisions.
+
+    A `Fit` takes weights for frequencies (see `Status.STARVED_EXPERT`); this is the other meaning.
 
     Parameters
     ----------
@@ -424,7 +451,7 @@ def effective_sizes(
     Kish (1965).
     """
     sums = told(model, params, data, weights, likelihood)
-    return sums.shares / sums.squares
+    return sums.shares / jnp.square(weights).sum()
 
 
 def _needed(model: Model, params: Any) -> Any:

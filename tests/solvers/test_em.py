@@ -452,6 +452,28 @@ def test_whole_weights_are_repeated_rows_and_rows_of_weight_zero_are_absent():
     assert_same_fit(few, many)
     assert few.log_likelihood == pytest.approx(many.log_likelihood, rel=1e-8)
     assert few.rows == many.rows == N
+    assert few.status == many.status
+
+
+@pytest.mark.parametrize("solver", ["em", "gradient"])
+def test_a_few_rows_of_large_weights_are_as_admissible_as_the_rows_they_stand_for(solver):
+    """Six counts, which alone would be too few for two experts of two coefficients each; and small weights take none away."""
+    counts, y = np.array([100, 50, 20, 30, 60, 40]), np.array([0.0, 1, 2, 8, 9, 10])
+    x, low = np.linspace(-1, 1, 6)[:, None], np.stack([y < 5, y > 5], axis=1) * 0.8 + 0.1
+    model, rows = (
+        moejax.moe(experts.linear(), gates.constant(), 2, family=families.poisson()),
+        np.repeat(np.arange(6), counts),
+    )
+    accelerated = moejax.fit_gradient(model, losses.nll(), optimizer="accelerated", steps=500)
+    fit = moejax.fit_em(model) if solver == "em" else accelerated
+    start = moejax.fit_em(model, max_iter=1)(KEY, x[rows], y[rows], start_responsibilities=low[rows]).params
+    few, many = fit(KEY, x, y, weights=counts, start_params=start), fit(KEY, x[rows], y[rows], start_params=start)
+    assert Status(int(few.status)) == Status(int(many.status)) == Status.CONVERGED
+    assert float(few.log_likelihood) == pytest.approx(float(many.log_likelihood), rel=1e-7)
+    alone = fit(KEY, x, y, start_params=start)
+    assert Status(int(alone.status)) & Status.STARVED_EXPERT
+    small = fit(KEY, x[rows], y[rows], weights=np.full(len(rows), 1e-6), start_params=start)
+    assert Status(int(small.status)) == Status.CONVERGED
 
 
 def test_neither_the_order_of_rows_nor_the_size_of_weights_matters(two):
