@@ -9,11 +9,12 @@ import jax
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import first_fit  # noqa: E402
 import rows  # noqa: E402
+import starts  # noqa: E402
 import timed_jobs  # noqa: E402
 import wide  # noqa: E402
 
@@ -171,6 +172,34 @@ def test_the_peak_of_memory_begins_anew():
         pytest.skip("the system does not tell")
     assert rows.peak_above(held, lambda: np.ones(10_000_000)) > 70_000_000
     assert rows.peak_above(rows.status("VmRSS"), lambda: None) < 10_000_000
+
+
+# ---- starts ---------------------------------------------------------------------------------------------------------
+
+
+def test_starts_are_counted_where_they_end(tmp_path, capsys):
+    starts.main(["--quick", "--out", str(tmp_path)])
+    (problem,) = of(tmp_path / "starts.json")["problems"]
+    assert set(problem["ways"]) == set(starts.QUICK_WAYS)
+    assert max(each["hits"] for each in problem["ways"].values()) > 0
+    for each in problem["ways"].values():
+        assert each["expected"] == pytest.approx(each["seconds_start"] * 5 / (each["hits"] + 0.5))
+    assert is_picture(tmp_path / "starts.png")
+    assert "short runs" in capsys.readouterr().out
+
+
+def test_every_problem_of_starts_is_a_sound_table():
+    for problem in starts.PROBLEMS:
+        x, y = problem.make()
+        assert len(x) == len(y) > 50
+        assert np.isfinite(np.column_stack([x, y])).all()
+        assert problem.fit().model.n_experts == problem.n_experts
+    assert len(starts.PROBLEMS) >= 20
+
+
+def test_the_expected_time_counts_half_a_hit_where_there_was_none():
+    assert starts.expected(0, 99, 2.0) == pytest.approx(400.0)
+    assert starts.expected(99, 99, 2.0) == pytest.approx(2 * 100 / 99.5)
 
 
 # ---- wide -----------------------------------------------------------------------------------------------------------

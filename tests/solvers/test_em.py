@@ -457,7 +457,7 @@ def test_whole_weights_are_repeated_rows_and_rows_of_weight_zero_are_absent():
 
 @pytest.mark.parametrize("solver", ["em", "gradient"])
 def test_a_few_rows_of_large_weights_are_as_admissible_as_the_rows_they_stand_for(solver):
-    """Six counts, which alone would be too few for two experts of two coefficients each; and small weights take none away."""
+    """Six counts alone would be too few for two experts of two coefficients each; and small weights take no rows away."""
     counts, y = np.array([100, 50, 20, 30, 60, 40]), np.array([0.0, 1, 2, 8, 9, 10])
     x, low = np.linspace(-1, 1, 6)[:, None], np.stack([y < 5, y > 5], axis=1) * 0.8 + 0.1
     model, rows = (
