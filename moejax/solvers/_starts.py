@@ -50,7 +50,7 @@ def draw(
     (K,), which experts there are. alike: whether nothing but a start tells experts apart; where they differ by themselves,
     number 0 of "random" is equal, and equal is the first of "mixed".
     """
-    kinds = _turns(init, is_table(see(rows.first.x)), alike)
+    kinds = _turns(init, see(rows.first.x), alike)
     if number is None:
         kinds, number = kinds[:1], jnp.zeros((), jnp.int32)
     turn, dtype = number % len(kinds), rows.blocks.y.dtype
@@ -222,12 +222,19 @@ def _seeds(noise: jax.Array, columns: jax.Array, weights: jax.Array, n_experts: 
     return jax.lax.scan(step, jnp.ones_like(weights), length=n_experts)[1]
 
 
-def _turns(init: str, clusters: bool, alike: bool) -> tuple[str, ...]:
-    """The kinds whose turn comes one after another. clusters: whether there are inputs to cluster."""
+def _turns(init: str, seen: Any, alike: bool) -> tuple[str, ...]:
+    """The kinds whose turn comes one after another. seen: what there is to cluster."""
     if init != "mixed":
         return (init,)
-    kinds = MIXED if clusters else ("random", "residuals")
+    kinds = MIXED if _has_columns(seen) else ("random", "residuals")
+    if is_table(seen) and not seen.shape[1]:  # nearly equal shares of the same rows are nearly a saddle
+        kinds = ("residuals", "random")
     return kinds if alike else (EQUAL, *kinds)
+
+
+def _has_columns(x: Any) -> bool:
+    """Whether inputs are a table with columns, which have clusters."""
+    return is_table(x) and np.shape(x)[1] > 0
 
 
 def residuals(x: jax.Array, y: jax.Array, weights: jax.Array) -> jax.Array:
@@ -276,9 +283,11 @@ def check_name(init: Any) -> None:
 
 
 def check_init(init: str, x: Any) -> None:
-    """Raise ValueError for clusters of inputs that are no table."""
-    if init in ("kmeans", "centres") and not is_table(x):
-        raise ValueError(f"init: {init!r} was given for inputs that are no array (n, d); want 'residuals' or 'random'")
+    """Raise ValueError for clusters of inputs that are no table, or one without columns."""
+    if init in ("kmeans", "centres") and not _has_columns(x):
+        raise ValueError(
+            f"init: {init!r} was given for inputs that are no array (n, d) of columns; want 'residuals' or 'random'"
+        )
 
 
 def check_responsibilities(name: str, given: Any, n: int, n_experts: int) -> None:
