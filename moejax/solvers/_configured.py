@@ -64,7 +64,7 @@ class Configured(abc.ABC):
         offset : array_like or None, default None
             Added to every expert's predictor, on the scale of eta; shaped like the predictor of one expert.
         groups : array_like or None, (n,), default None
-            Whole numbers; the rows of a group share their expert and have equal weights.
+            Labels of any type; the rows of a group share their expert and have equal weights.
         start_params : dict or None, default None
             Params to start from in the place of drawn ones.
         start_responsibilities : array_like or callable or None, (n, K), default None
