@@ -9,12 +9,13 @@ import jax
 import numpy as np
 import optax
 from sklearn.base import is_regressor
+from sklearn.utils.validation import column_or_1d
 
 from moejax import _cache, _checks
 from moejax._precision import precision
 from moejax._rows import padded_size
 from moejax.losses import Loss
-from moejax.model import Model
+from moejax.model import Model, widened
 from moejax.model._arguments import shapes_of
 from moejax.solvers import EMFit, Fit, GradientFit, fit_gradient
 from moejax.sweeps import sweep
@@ -53,15 +54,15 @@ def row_weights(given: Any, n: int) -> np.ndarray:
 
     Parameters
     ----------
-    given : array-like, (n,), or None
-        Weights. None means weights of 1, so that one compiled program serves both cases.
+    given : array-like, (n,), float or None
+        Weights. A number is the weight of every row. None means weights of 1, so that one compiled program serves all cases.
     n : int
         Number of rows.
 
     Returns
     -------
     numpy.ndarray, (n,)
-        Weights.
+        Weights; over the largest where their sums could overflow, or come to 0.
 
     Raises
     ------
@@ -70,7 +71,8 @@ def row_weights(given: Any, n: int) -> np.ndarray:
     """
     if given is None:
         return np.ones(n)
-    return _checks.row_weights("sample_weight", _checks.of_objects("sample_weight", given), n)
+    weights = _checks.of_objects("sample_weight", given)
+    return _checks.row_weights("sample_weight", weights if weights.ndim else np.full(n, weights), n)
 
 
 def table_of(X: Any) -> Any:
@@ -91,6 +93,8 @@ def table_of(X: Any) -> Any:
     ValueError or TypeError
         If entries are masked, or are no real numbers.
     """
+    if isinstance(X, jax.Array):
+        X = np.asarray(X)
     if not isinstance(X, np.ndarray):
         return X
     return _real("X", X)
@@ -119,9 +123,38 @@ def target_of(y: Any) -> Any:
     return _real("y", y)
 
 
+def column(name: str, value: Any, n: int) -> np.ndarray:
+    """Return a target as (n,); warn of one that is (n, 1), as scikit-learn does in `fit`.
+
+    Parameters
+    ----------
+    name : str
+        Name of the argument, for the message.
+    value : array-like, (n,) or (n, 1)
+        Targets or labels.
+    n : int
+        Number of rows.
+
+    Returns
+    -------
+    numpy.ndarray, (n,)
+        The same targets.
+
+    Raises
+    ------
+    ValueError
+        If the shape is another one.
+    """
+    array = np.asarray(value)
+    if array.shape == (n, 1):
+        array = column_or_1d(array, warn=True)
+    _checks.shape(name, array, (n,), "one for each row of X")
+    return array
+
+
 def _real(name: str, value: Any) -> np.ndarray:
     """Return an array of real numbers, or raise ValueError or TypeError."""
-    numbers = _checks.of_objects(name, value)
+    numbers: np.ndarray = widened(_checks.of_objects(name, value))  # bfloat16 is no type of NumPy's
     if numbers.dtype.kind == "c":  # in the words that scikit-learn looks for
         raise ValueError(f"{name}: Complex data not supported; want real numbers")
     _checks.real(name, numbers)
@@ -140,8 +173,8 @@ class Scored:
             Inputs, in the user's units.
         y : array-like, (n,)
             Targets or labels.
-        sample_weight : array-like, (n,), optional
-            Case weights. None means equal weights.
+        sample_weight : array-like, (n,), or float, optional
+            Case weights; a number is that of every row. None means equal weights.
 
         Returns
         -------

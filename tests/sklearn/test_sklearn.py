@@ -18,7 +18,7 @@ pytest.importorskip("sklearn", minversion="1.6")
 from conftest import precision
 from scipy.special import expit, softmax
 from sklearn.base import clone
-from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.exceptions import ConvergenceWarning, DataConversionWarning, NotFittedError
 from sklearn.linear_model import Lasso, LogisticRegression, PoissonRegressor
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
@@ -228,6 +228,55 @@ def test_weights_are_repetitions():
     np.testing.assert_allclose(weighted.coef_, repeated.coef_, rtol=1e-5, atol=1e-8)
     np.testing.assert_allclose(weighted.shares_, repeated.shares_, rtol=1e-6)
     assert weighted.log_likelihood_ == pytest.approx(repeated.log_likelihood_, rel=1e-8)
+
+
+@pytest.mark.parametrize("kind", [MoERegressor, MoEClassifier])
+def test_a_number_is_the_weight_of_every_row(kind):
+    model, y = kind(2, n_init=1, max_iter=20, random_state=0), Y if kind is MoERegressor else SECOND
+    want = clone(model).fit(X, y, np.full(N, 3.0))
+    got = model.fit(X, y, 3)
+    np.testing.assert_array_equal(got.coef_, want.coef_)
+    assert got.log_likelihood_ == want.log_likelihood_
+    assert got.score(X, y, 3) == pytest.approx(got.score(X, y))
+    with pytest.raises(ValueError, match="sample_weight: all are 0"):
+        model.fit(X, y, 0.0)
+
+
+@pytest.mark.parametrize("dtype", [float, np.float32])
+@pytest.mark.parametrize("size", [1e306, 1e37, 1e-306])
+def test_the_size_of_weights_does_not_matter(dtype, size):
+    weights = 1 / (1 + np.arange(N) % 3)  # the largest is 1
+    model = regressor(n_init=2, max_iter=50)
+    want = clone(model).fit(X.astype(dtype), Y, weights)
+    got = model.fit(X.astype(dtype), Y, weights * size)
+    np.testing.assert_allclose(got.coef_, want.coef_, rtol=1e-5, atol=1e-6)
+    assert got.log_likelihood_ == pytest.approx(want.log_likelihood_, rel=1e-6)
+    assert got.score(X, Y, weights * size) == pytest.approx(want.score(X, Y, weights))
+
+
+def test_numbers_of_16_bits_are_fitted_in_float32():
+    half = X.astype(np.float16)
+    model = regressor(n_init=1, max_iter=20)
+    want = clone(model).fit(half.astype(np.float32), Y).predict(half.astype(np.float32))
+    got = model.fit(half, Y).predict(half)
+    assert got.dtype == np.float32
+    np.testing.assert_array_equal(got, want)
+
+
+def test_targets_may_be_one_column():
+    model = regressor(n_init=1, max_iter=20)
+    with pytest.warns(DataConversionWarning):
+        np.testing.assert_array_equal(clone(model).fit(X, Y[:, None]).coef_, model.fit(X, Y).coef_)
+    with pytest.warns(DataConversionWarning):
+        np.testing.assert_array_equal(model.log_prob(X, Y[:, None]), model.log_prob(X, Y))
+
+
+def test_counts_may_be_all_0():
+    model = regressor(family="poisson", n_init=2, l1_experts=0.0)
+    with pytest.warns(ConvergenceWarning, match="separated expert"):
+        model.fit(X, np.zeros(N))
+    assert model.predict(X).max() < 1e-6
+    assert np.isfinite(model.log_prob(X, np.full(N, 5))).all()
 
 
 # ---- scikit-learn's own estimators, at one expert ---------------------------------------------------------------------
