@@ -22,6 +22,7 @@ from moejax.sweeps import sweep
 from moejax.sweeps._selection import winner
 
 _LITTLE_WORK = 2**30  # bytes of work arrays, summed over all steps of all fits
+_SMALL = 2**20  # numbers in a table that is sorted
 _ACCELERATED = "accelerated"
 _PATIENCE = 100  # accelerated steps without a relative improvement of at least _LEAST_IMPROVEMENT
 _LEAST_IMPROVEMENT = 1e-9
@@ -73,6 +74,36 @@ def row_weights(given: Any, n: int) -> np.ndarray:
         return np.ones(n)
     weights = _checks.of_objects("sample_weight", given)
     return _checks.row_weights("sample_weight", weights if weights.ndim else np.full(n, weights), n)
+
+
+def counted(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the rows that count: those of weight 0 are absent, whatever they hold.
+
+    Of a small table rows are sorted by what they hold, and those of whole weights are written out. Equal data are then the
+    same arrays, in whatever order and by whatever weights they are given, and so is the fit to the last digit. Where rows
+    are fewer than coefficients, or experts are, even rounding decides which one of many fits is found.
+
+    Parameters
+    ----------
+    x : numpy.ndarray, (n, d)
+        Inputs.
+    y : numpy.ndarray, (n,)
+        Targets.
+    weights : numpy.ndarray, (n,)
+        Weights, checked.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        x, y and weights of the rows.
+    """
+    rows, columns = np.flatnonzero(weights), x.shape[1]
+    if len(rows) * columns <= _SMALL:
+        rows = rows[np.lexsort([weights[rows], *x[rows].T, y[rows]])]
+        if (weights % 1 == 0).all() and weights.sum() * columns <= _SMALL:
+            rows = np.repeat(rows, weights[rows].astype(int))
+            weights = np.ones(len(weights))
+    return x[rows], y[rows], weights[rows]
 
 
 def table_of(X: Any) -> Any:

@@ -3,7 +3,9 @@
 A program is compiled for each shape and each configuration: tests share rows and folds.
 """
 
+import contextlib
 import functools
+import unittest
 from typing import NamedTuple
 
 import jax
@@ -28,6 +30,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from moejax import experts, families, fit_em, gates, moe
 from moejax.sklearn import (
@@ -352,6 +355,20 @@ SMALL = {
 }
 small = pytest.mark.parametrize("model", SMALL.values(), ids=list(SMALL))
 quiet = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+@pytest.mark.filterwarnings("ignore")
+@small
+def test_rules_of_scikit_learn(model):
+    run = set()
+    for estimator, check in estimator_checks_generator(model):
+        with contextlib.suppress(unittest.SkipTest):
+            check(estimator)
+        run.add(check.func.__name__)
+    assert "check_sample_weight_equivalence_on_dense_data" in run
+    assert len(run) >= 45
+
+
 COUNTS = np.random.default_rng(3).integers(0, 3, len(LX))
 
 
