@@ -83,8 +83,8 @@ class Configured(abc.ABC):
         ------
         ValueError
             Before anything compiles: if numbers are NaN or infinite, shapes do not fit, the family cannot have the targets,
-            the target of a density is constant, weights are below 0 or all 0, there are more experts than distinct rows, groups do not go
-            with the loss, two starts are given, or `hyper` has an unknown name or a value that cannot be.
+            the target of a density is constant, weights are below 0 or all 0, there are more experts than distinct rows,
+            groups do not go with the loss, two starts are given, or `hyper` has an unknown name or a value that cannot be.
         """
         with _shared.one_start(start, start_params, start_responsibilities) as begin:
             given = _shared.arguments(self, key, x, y, hyper, weights, offset, groups, begin)
