@@ -32,7 +32,7 @@ from moejax import typing as typing
 from moejax._cache import cache
 from moejax.model import Model, moe
 from moejax.predict import Usage, usage
-from moejax.solvers import Fit, Status, fit_em, fit_gradient, path
+from moejax.solvers import Fit, Status, describe, fit_em, fit_gradient, path
 from moejax.sweeps import select, sweep
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "Usage",
     "cache",
     "datasets",
+    "describe",
     "division",
     "experts",
     "families",

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+_LEAST_WEIGHT, _MOST_WEIGHT = 1e-18, 1e18  # of the largest weight and of the sum: squares of both are numbers in float32
+
 
 def is_traced(value: Any) -> bool:
     """Whether `value` stands for an array of a program under compilation, and so has a shape but no numbers."""
@@ -124,13 +126,30 @@ def whole(name: str, value: Any, least: int, most: int) -> None:
 
 
 def row_weights(name: str, value: Any, n: int) -> np.ndarray:
-    """Weights of n rows as floats; raise unless they are (n,), finite, none below 0 and not all 0."""
+    """Weights of n rows as floats, `scaled`; raise unless they are (n,), finite, none below 0 and not all 0."""
     shape(name, value, (n,), "one for each row")
     not_negative(name, value)
     weights = np.asarray(value, float)
     if not weights.any():
         raise ValueError(f"{name}: all are 0; want at least one that is not zero")
-    return weights
+    return np.asarray(scaled(weights))
+
+
+def scaled(weights: Any) -> Any:
+    """Weights over the largest, if their sum or all of them are far beyond what float32 holds; unchanged otherwise.
+
+    Sums of weight * log density would overflow, or come to 0. What are no weights at all is left to other checks.
+    """
+    if weights is None or is_traced(weights):
+        return weights
+    array = np.asarray(weights)
+    if array.dtype.kind not in "fiub" or not array.size:
+        return weights
+    array = array.astype(float)
+    largest = array.max()
+    with np.errstate(over="ignore"):
+        held = largest >= _LEAST_WEIGHT and array.sum() <= _MOST_WEIGHT
+    return weights if held or not 0 < largest < math.inf else array / largest
 
 
 def check_weights(weights: Any, n: int) -> None:

@@ -70,7 +70,7 @@ class Moments(NamedTuple):
 
     def of_columns(self, seen: Float[Array, "A d"]) -> Moments:
         """Those of rows in which the columns that an expert does not see are 0. seen: (A, d) of 0 and 1."""
-        seen = jnp.concatenate([seen, jnp.ones_like(seen[:, :1])], axis=1)
+        seen = jnp.concatenate([seen, jnp.ones((len(seen), 1), seen.dtype)], axis=1)
         return Moments(seen[:, :, None] * self.gram * seen[:, None], seen * self.pull, self.means)
 
 
@@ -208,6 +208,8 @@ def quadratic_problem(q: Quadratic, lower: Callable[..., tuple[Float[Array, "A d
     slope = q.gradient[:, :-1] - centres * q.gradient[:, -1:]
     extra = _rounding(q)[..., None] * np.eye(cross.shape[1], dtype=cross.dtype)
     b = q.b[:, :-1]
+    if not b.shape[1]:  # intercepts alone
+        lower = _unchanged
     new, bent = lower(b, slope, q.gram[:, :-1, :-1] - centres[:, :, None] * cross[:, None] + extra)
     moved = new - b
     fall = share * q.gradient[:, -1:]
@@ -237,6 +239,11 @@ def _rounding(q: Quadratic) -> jax.Array:
     size = q.gram[:, -1, -1:]
     squares = diagonals(q.gram)[:, :-1] + size * jnp.square(q.means)
     return squares * (8 * q.gram.shape[-1] * float(jnp.finfo(size.dtype).eps))
+
+
+def _unchanged(b: jax.Array, slope: jax.Array, gram: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Coefficients as they are, and the gram times no move."""
+    return b, jnp.zeros_like(b)
 
 
 def lowered(
@@ -327,6 +334,8 @@ def solved(
     The programs of a sweep run beside each other in threads, where LAPACK's routines in XLA have been seen to wait for each
     other for ever; these need none, and serve all systems of a chunk at once.
     """
+    if not right.shape[1]:
+        return right
     return (_eliminated if right.shape[1] <= _ELIMINATED else _conjugate_gradients)(gram, diagonal, ridge, free, right)
 
 

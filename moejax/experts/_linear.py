@@ -79,7 +79,7 @@ class Linear(Expert):
         """Return normal weights, (K, d) or (K, d, m), of variance init_scale^2 / d, and intercepts of 0, (K,) or (K, m)."""
         d = x.shape[1]
         tail = () if self.outputs is None else (self.outputs,)
-        scale = self.init_scale / d**0.5
+        scale = self.init_scale / max(d, 1) ** 0.5
         return {
             "weights": scale * jax.random.normal(key, (n_experts, d, *tail), x.dtype),
             "intercept": jnp.zeros((n_experts, *tail), x.dtype),
@@ -121,7 +121,7 @@ class Linear(Expert):
         weights = _by_predictor(params["weights"])
         seen = jnp.ones_like(weights) if self.choices is None else jnp.repeat(self._seen(params), self.outputs or 1, axis=0)
         used = (weights != 0) | ((seen > 0) & ~sparse)
-        return jnp.concatenate([used, jnp.ones_like(used[:, :1])], axis=1)
+        return jnp.concatenate([used, jnp.ones((len(used), 1), bool)], axis=1)
 
     def with_coefficients(self, params: Any, b: jax.Array) -> Any:
         """Return params of these coefficients, those of a `Quadratic`; for slopes, a tree like params."""
@@ -143,7 +143,13 @@ class Linear(Expert):
 
 def _by_predictor(weights: jax.Array) -> jax.Array:
     """Coefficients (K, d) or (K, d, m) as (A, d), A being K or K m."""
-    return weights if weights.ndim == 2 else jnp.swapaxes(weights, 1, 2).reshape(-1, weights.shape[1])
+    return weights if weights.ndim == 2 else _flat(jnp.swapaxes(weights, 1, 2))
+
+
+def _flat(weights: jax.Array) -> jax.Array:
+    """Coefficients (K, m, d) as (K m, d), where d may be 0."""
+    count, outputs, d = weights.shape
+    return weights.reshape(count * outputs, d)
 
 
 def _by_row(values: jax.Array) -> jax.Array:

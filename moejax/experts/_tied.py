@@ -83,6 +83,10 @@ class Tied(Expert):
         `intercept`, (K,) of 0; `shares`, logits (K, Q) of 0; and `n_groups`, (K,), the number of groups that take part.
         """
         d = x.shape[1]
+        if not d:
+            raise ValueError(
+                "x: no columns were given to experts.tied, which groups columns; want some, or experts.linear()"
+            )
         one, other = jax.random.split(key)
         return {
             "memberships": jax.random.normal(one, (n_experts, d, self.groups), x.dtype),

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from moejax import _checks
 from moejax.families._base import Params, Undispersed, check_values, over_outputs
@@ -48,16 +47,6 @@ class Bernoulli(Undispersed):
     def curvature(self, y: jax.Array, eta: jax.Array, phi: Params) -> jax.Array:
         """Return p (1 - p), exact."""
         return jax.nn.sigmoid(eta) * jax.nn.sigmoid(-eta)
-
-    def check_target(self, y: Any, shape: tuple[int, ...]) -> None:
-        """Raise ValueError unless y has this shape and labels 0 and 1, both of them (in every column)."""
-        super().check_target(y, shape)
-        if not _checks.is_traced(y) and (np.ptp(np.asarray(y, float), axis=0) == 0).any():
-            raise ValueError("y: labels of a single class were given; want rows of both classes, 0 and 1")
-
-    def check_rows(self, y: Any, shape: tuple[int, ...]) -> None:
-        """Raise ValueError unless y has labels 0 and 1, or one of them, shaped like predictions."""
-        super().check_target(y, shape)
 
     def _check_support(self, y: Any) -> None:
         check_values(y, lambda v: (v == 0) | (v == 1), "the labels 0 and 1")

@@ -63,13 +63,7 @@ class Categorical(Undispersed):
         return 2 * p * (1 - p)
 
     def check_target(self, y: Any, shape: tuple[int, ...]) -> None:
-        """Raise ValueError unless y (n,) has class numbers of at least two classes; shape is (n, n_classes)."""
-        self.check_rows(y, shape)
-        if not _checks.is_traced(y) and np.ptp(np.asarray(y, float)) == 0:
-            raise ValueError(f"y: class {float(np.asarray(y)[0]):g} alone was given; want rows of at least two classes")
-
-    def check_rows(self, y: Any, shape: tuple[int, ...]) -> None:
-        """Raise ValueError unless y (n,) has class numbers, of one class or of several; shape is (n, n_classes)."""
+        """Raise ValueError unless y (n,) has class numbers; shape is (n, n_classes)."""
         self._check_outputs(shape[1:])
         _checks.shape("y", y, shape[:1], "a class number for each row")
         self._check_support(y)

@@ -12,7 +12,6 @@ import numpy as np
 
 from moejax import _checks
 from moejax.families._base import Params, Target, Undispersed, check_values, over_outputs
-from moejax.families._dispersion import log_weighted_mean
 from moejax.families._numerics import bounded_exp, exp_limit, extended, stirling
 
 
@@ -55,8 +54,11 @@ class Poisson(Undispersed):
         return jax.random.poisson(key, jnp.minimum(bounded_exp(eta), 2.0**30)).astype(eta.dtype)
 
     def start(self, target: Target) -> jax.Array:
-        """Return the logarithm of the mean target, of each output."""
-        return log_weighted_mean(target)
+        """Return the logarithm of the mean target, of each output.
+
+        Where all counts are 0, that of a rate of which rounding leaves nothing: the best one has no logarithm.
+        """
+        return jnp.log(jnp.maximum(target.mean, jnp.finfo(target.mean.dtype).eps))
 
     def mode(self, eta: jax.Array, phi: Params) -> jax.Array:
         """Return the largest count below the rate, or 0, like eta; a whole rate is as probable."""

@@ -48,6 +48,8 @@ class Gate(Part):
     models_inputs : bool, default False
         Capability: `log_joint` and `log_proportions`. The gate is a density of the inputs, and EM ascends the joint
         likelihood of x and y; `log_prior` is added to it.
+    has_proportions : bool, default False
+        Capability: `log_proportions`, of a gate that has them whatever x is. `Model.proportions` reports them.
     is_noisy : bool, default False
         Capability: `noisy_log_probs`. Gradient steps add noise; EM refuses such a gate.
     has_linear_terms : bool, default False
@@ -69,6 +71,7 @@ class Gate(Part):
     is_linear: bool = False
     has_gradient: bool = False
     models_inputs: bool = False
+    has_proportions: bool = False
     is_noisy: bool = False
     has_linear_terms: bool = False
 
@@ -355,9 +358,9 @@ class Gate(Part):
             Log densities.
         """
 
-    @capability("models_inputs")
+    @capability("models_inputs", "has_proportions")
     def log_proportions(self, params: Params) -> Float[Array, " K"]:
-        """Return log P(expert).
+        """Return log P(expert), the logarithms of the mixing proportions.
 
         Parameters
         ----------

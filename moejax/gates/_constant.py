@@ -22,6 +22,7 @@ class Constant(Gate):
     inits_by_shape = True
     has_m_step = True
     has_linear_terms = True
+    has_proportions = True
 
     def init(self, key: jax.Array, n_experts: int, x: Any) -> Params:
         """Return logits of 0, (K,): equal proportions."""
@@ -51,9 +52,13 @@ class Constant(Gate):
         """Return the number of experts that take part, less 1."""
         return active.sum() - 1
 
+    def log_proportions(self, params: Params) -> jax.Array:
+        """Return log softmax(logits), (K,)."""
+        return jax.nn.log_softmax(params["logits"])
+
     def log_probs(self, params: Params, x: Any) -> jax.Array:
         """Return log softmax(logits), the same for every row, (K, n)."""
-        log_probs = jax.nn.log_softmax(params["logits"])
+        log_probs = self.log_proportions(params)
         return jnp.broadcast_to(log_probs[:, None], (log_probs.shape[0], n_rows(x)))
 
 
@@ -67,6 +72,7 @@ def constant() -> Constant:
 
     Notes
     -----
-    The proportions are the softmax of K free logits. EM sets them to each expert's share of the rows.
+    The proportions are the softmax of K free logits; `Model.proportions` returns them. EM sets them to each expert's share
+    of the rows, or of the groups of rows. The logits are known up to a number that they share.
     """
     return Constant()

@@ -30,6 +30,7 @@ class Fixed(Gate):
     proportions: tuple[float, ...] | None = None
     takes_any_array = True
     inits_by_shape = True
+    has_proportions = True
 
     def init(self, key: jax.Array, n_experts: int, x: Any) -> Params:
         """Return the logarithms of the proportions, (K,)."""
@@ -56,6 +57,11 @@ class Fixed(Gate):
     def active(self, params: Params) -> jax.Array:
         """Return which experts have a proportion above 0, (K,)."""
         return params["log_proportions"] > jnp.log(jnp.finfo(params["log_proportions"].dtype).tiny) + 1
+
+    def log_proportions(self, params: Params) -> jax.Array:
+        """Return the logarithms of the proportions, (K,)."""
+        log_proportions: jax.Array = params["log_proportions"]
+        return log_proportions
 
     def log_probs(self, params: Params, x: Any) -> jax.Array:
         """Return the logarithms of the proportions, the same for every row, (K, n)."""

@@ -35,6 +35,7 @@ class Gaussian(Gate):
     inits_by_shape = True
     has_gradient = True
     models_inputs = True
+    has_proportions = True
 
     def init(self, key: jax.Array, n_experts: int, x: jax.Array) -> Params:
         """Return equal proportions, means (K, d) drawn standard normal, and covariances that are the identity.
@@ -74,7 +75,7 @@ class Gaussian(Gate):
         # W x - W mean in one product.
         shifts = -dot(whitening, means[..., None])
         factors = jnp.concatenate([jnp.broadcast_to(whitening, (len(shifts), d, d)), shifts], axis=2)
-        white = dot(factors.reshape(-1, d + 1), x.x.T).reshape(-1, d, x.x.shape[0])
+        white = dot(factors.reshape(-1, d + 1), x.x.T).reshape(len(shifts), d, x.x.shape[0])
         constant = self.log_proportions(params) + log_diagonal.sum(axis=1) - 0.5 * d * math.log(2 * math.pi)
         return constant[:, None] - 0.5 * jnp.square(white).sum(axis=1)
 
@@ -154,6 +155,8 @@ class Gaussian(Gate):
 def whitened(covariance: jax.Array) -> jax.Array:
     """Lower triangular W, (L, p, p), of positive diagonal, with W' W the inverse of each covariance (L, p, p)."""
     p = covariance.shape[1]
+    if not p:
+        return covariance
     identity = jnp.broadcast_to(np.eye(p, dtype=covariance.dtype), covariance.shape)
 
     def step(j: jax.Array, a: jax.Array) -> jax.Array:

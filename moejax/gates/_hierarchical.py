@@ -136,7 +136,7 @@ class Hierarchical(Gate):
             raise ValueError(f"tree: {self.tree} has {leaves} leaves; want {n_experts}, one for each expert")
         d = x.shape[1]
         return {
-            "weights": self.init_scale / d**0.5 * jax.random.normal(key, (branches, d), x.dtype),
+            "weights": self.init_scale / max(d, 1) ** 0.5 * jax.random.normal(key, (branches, d), x.dtype),
             "intercept": jnp.zeros(branches, x.dtype),
         }
 

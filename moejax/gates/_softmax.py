@@ -50,7 +50,7 @@ class Softmax(Gate):
         """Return normal weights (K, d) of variance init_scale^2 / d and intercepts (K,) of 0; K - 1 with a reference."""
         rows, d = n_experts - self.reference, x.shape[1]
         return {
-            "weights": self.init_scale / d**0.5 * jax.random.normal(key, (rows, d), x.dtype),
+            "weights": self.init_scale / max(d, 1) ** 0.5 * jax.random.normal(key, (rows, d), x.dtype),
             "intercept": jnp.zeros(rows, x.dtype),
             "temperature": jnp.asarray(self.temperature, x.dtype),
         }

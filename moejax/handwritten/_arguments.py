@@ -31,7 +31,7 @@ def checked_data(x: ArrayLike, y: ArrayLike, weights: ArrayLike | None) -> tuple
     if weights is not None:
         _checks.shape("weights", weights, (n,), "a number for every row of x")
         _checks.not_negative("weights", weights)
-        row_weights = np.asarray(weights, dtype=np.float64)
+        row_weights = np.asarray(_checks.scaled(weights), dtype=np.float64)
         _checks.positive("sum of weights", row_weights.sum())
     return np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64), row_weights / row_weights.sum()
 

@@ -15,10 +15,12 @@ from moejax.model._data import PARTS as PARTS
 from moejax.model._data import Data as Data
 from moejax.model._data import Inputs as Inputs
 from moejax.model._data import floating as floating
+from moejax.model._data import group_numbers as group_numbers
 from moejax.model._data import is_table as is_table
 from moejax.model._data import leaders as leaders
 from moejax.model._data import native as native
 from moejax.model._data import on_device as on_device
+from moejax.model._data import widened as widened
 from moejax.model._data import without_absent as without_absent
 from moejax.model._model import Model as Model
 from moejax.model._model import moe as moe
@@ -32,10 +34,12 @@ __all__ = [
     "Params",
     "checked",
     "floating",
+    "group_numbers",
     "is_table",
     "leaders",
     "moe",
     "native",
     "on_device",
+    "widened",
     "without_absent",
 ]

@@ -246,7 +246,6 @@ def check_shapes(model: Any, x: Any, least: int = 1) -> int:
         takes_any = model.expert.takes_any_array and model.gate.takes_any_array
         if not takes_any or np.ndim(x) < 2:
             _checks.shape("x", x, (None, None), "rows by features")
-        _checks.count("columns of x", np.shape(x)[1])
     sizes = {np.shape(leaf)[0] if np.ndim(leaf) else None for leaf in leaves}
     if len(sizes) > 1 or None in sizes or (least and 0 in sizes):
         rows = "the same n > 0 rows" if least else "the same number of rows"

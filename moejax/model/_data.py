@@ -81,16 +81,35 @@ def floating(x: Features) -> Tree:
     Returns
     -------
     jax.Array or pytree
-        The same structure. Several arrays have the highest precision among them.
+        The same structure, of float32 or float64. Several arrays have the highest precision among them.
     """
 
     def one(leaf: Any) -> jax.Array:
-        array = on_device(leaf)
+        array: jax.Array = widened(on_device(leaf))
         return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
 
     x = jax.tree.map(one, x)
     leaves = jax.tree.leaves(x)
     return jax.tree.map(lambda leaf: leaf.astype(jnp.result_type(*leaves)), x) if len(leaves) > 1 else x
+
+
+def widened(array: Any) -> Any:
+    """Return numbers of float16, bfloat16 and narrower types as float32.
+
+    Sums over rows, and solutions of linear systems, have hardly a correct digit in fewer bits.
+
+    Parameters
+    ----------
+    array : jax.Array or numpy.ndarray
+        An array of any type.
+
+    Returns
+    -------
+    jax.Array or numpy.ndarray
+        The array itself if it has another type.
+    """
+    is_narrow = jnp.issubdtype(array.dtype, jnp.floating) and array.dtype.itemsize < 4
+    return array.astype(np.float32) if is_narrow else array
 
 
 def on_device(value: Any, dtype: Any = None) -> jax.Array:
@@ -143,28 +162,38 @@ def native(name: str, tree: Any) -> Any:
 def without_absent(weights: Any, *rows: Any) -> tuple[Any, ...]:
     """Return rows of which those of weight 0 hold what the first other one holds.
 
-    They take no part in any sum; but numbers without meaning, as 1e20 for a missing value, would take the digits of others.
+    A row of weight 0 is absent, so it may hold anything: NaN, 1e20 for a missing value, a target that the family cannot
+    have. Checks then see present rows alone, and no sum loses digits to absent ones.
 
     Parameters
     ----------
-    weights : jax.Array or numpy.ndarray, (n,), or None
+    weights : array_like or None, (n,)
         Weights of the rows. Under a trace they are not known, and rows stay what they are.
-    *rows : pytrees of jax.Array or numpy.ndarray, or None
-        Inputs, targets, offsets, with n leading.
+    *rows : pytrees of array_like, or None
+        Inputs, targets, offsets, with n leading. What has another number of rows is left to checks.
 
     Returns
     -------
     tuple
         The same where no row has weight 0.
     """
-    if weights is None or any(isinstance(v, jax.core.Tracer) for v in jax.tree.leaves((weights, rows))):
+    if weights is None or any(_checks.is_traced(v) for v in jax.tree.leaves((weights, rows))):
         return rows
-    there = np.asarray(weights) > 0
-    if there.all():
+    numbers = np.asarray(weights)
+    if numbers.ndim != 1 or numbers.dtype.kind not in "fiub":
+        return rows
+    there = numbers.astype(np.float32) > 0  # less than that beside others is 0 in any type
+    if there.all() or not there.any():
         return rows
     at = np.where(there, np.arange(len(there)), there.argmax())
-    present: tuple[Any, ...] = jax.tree.map(lambda v: v[at] if v.ndim else v, rows)
-    return present
+
+    def present(leaf: Any) -> Any:
+        if np.shape(leaf)[:1] != there.shape:
+            return leaf
+        return (leaf if isinstance(leaf, jax.Array) else np.asarray(leaf))[at]
+
+    # A target or an offset that is a list is one array, and no pytree of numbers.
+    return tuple(present(row) if isinstance(row, list) else jax.tree.map(present, row) for row in rows)
 
 
 def is_table(x: Any) -> bool:
@@ -183,21 +212,80 @@ def is_table(x: Any) -> bool:
     return np.ndim(x) == 2 if hasattr(x, "ndim") else False
 
 
+def group_numbers(groups: Any, weights: Any = None) -> Any:
+    """Return a whole number for each row's group, of labels of any type.
+
+    Parameters
+    ----------
+    groups : sequence or None, (n,)
+        A label for each row: numbers, text, dates, categories of pandas, tuples, or any other objects that have a hash.
+        Equal labels are one group.
+    weights : array_like or None, (n,), default None
+        Weights of the rows. A row of weight 0 is absent: it is in no group with others, and needs no label.
+
+    Returns
+    -------
+    numpy.ndarray of int, (n,), or jax.Array, or None
+        Numbers. An array that is traced is returned as it is, and None for None.
+
+    Raises
+    ------
+    ValueError
+        If entries are masked, there is not one label for each row, or a label is missing (None, NaN, NaT) or has no hash.
+    """
+    if groups is None or _checks.is_traced(groups):
+        return groups
+    labels = _labels(_checks.native("groups", groups))
+    _checks.shape("groups", labels, (None,), "the group of each row")
+    n = len(labels)
+    weighted = np.shape(weights) == (n,) and not _checks.is_traced(weights)
+    absent = np.asarray(weights) == 0 if weighted else np.zeros(n, bool)
+    if labels.dtype.kind in "iu":
+        return labels if not absent.any() else np.where(absent, n + np.arange(n), np.unique(labels, return_inverse=True)[1])
+    found: dict[Any, int] = {}
+    numbers = n + np.arange(n)
+    for row, label in enumerate(labels.tolist()):
+        if not absent[row]:
+            _check_label(row, label)
+            numbers[row] = found.setdefault(label, len(found))
+    return numbers
+
+
+def _labels(groups: Any) -> np.ndarray:
+    """Labels as an array; the pairs in a list of pairs are labels, of which NumPy alone would make an array (n, 2)."""
+    if not isinstance(groups, list | tuple) or all(isinstance(label, int | np.integer) for label in groups):
+        return np.asarray(groups)
+    labels = np.empty(len(groups), object)
+    labels[:] = groups
+    return labels
+
+
+def _check_label(row: int, label: Any) -> None:
+    """Raise ValueError for a label that is missing, or that cannot be looked up."""
+    try:
+        hash(label)
+        missing = label is None or not bool(label == label)
+    except (TypeError, ValueError):  # pandas.NA has a hash, and is neither equal to itself nor not
+        missing = True
+    if missing:
+        raise ValueError(f"groups: row {row} has the label {label!r}; want one that has a hash, and none missing")
+
+
 def leaders(groups: Labels) -> Int[Array, " n"]:
     """Return the first row of each row's group.
 
     Parameters
     ----------
     groups : array_like, (n,)
-        Labels of any value, traced or not.
+        Labels as `group_numbers` takes them.
 
     Returns
     -------
     jax.Array, (n,)
         Numbers of rows.
     """
+    groups = group_numbers(groups)
     if not _checks.is_traced(groups):
-        groups = _checks.native("groups", groups)
         _, rows, group = np.unique(np.asarray(groups), return_index=True, return_inverse=True)
         return jnp.asarray(rows[group.ravel()], jnp.int32)
     traced: Any = groups  # an array

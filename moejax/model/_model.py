@@ -36,7 +36,7 @@ from moejax.gates import NEVER, Gate, GateLike, among
 from moejax.gates import completed as completed_gate
 from moejax.model._arguments import check_shapes, checked
 from moejax.model._columns import Columns, column_tuple, columns_of
-from moejax.model._data import PARTS, Data, Inputs, floating, is_table, leaders, native, on_device
+from moejax.model._data import PARTS, Data, Inputs, floating, group_numbers, is_table, leaders, native, on_device
 
 _WORK_ARRAYS = 8  # arrays of (K, n) that a prediction makes
 
@@ -162,7 +162,41 @@ class Model:
         """
         return self._by_block(lambda params, x, _: jnp.exp(self.log_gate(params, self.prepare(x))).T, params, x)
 
-    def log_prob(self, params: Params, x: Features, y: OutputsLike, offset: OffsetLike | None = None) -> Float[Array, " n"]:
+    def proportions(self, params: Params) -> Float[Array, " K"]:
+        """Return the mixing proportions, the probabilities of the experts before x and y are seen.
+
+        Parameters
+        ----------
+        params : dict
+            As from `init` or `Fit.params`.
+
+        Returns
+        -------
+        jax.Array, (K,)
+            Probabilities, of sum 1; 0, or next to it, for experts that take no part. Where a fit was given groups they are
+            those of groups and not of rows. `Fit.shares` are shares of rows, of large groups more than of small ones.
+
+        Raises
+        ------
+        ValueError
+            If the gate has none, because its probabilities depend on x: see `gate_probs` and `moejax.usage`.
+        """
+        if not (self.gate.has_proportions or self.gate.models_inputs):
+            wanted = "gate_probs(params, x), or moejax.usage for means over rows"
+            raise ValueError(f"proportions: the probabilities of {self.gate!r} depend on x; want {wanted}")
+        log_proportions = self.gate.log_proportions(native("params", params)["gate"])
+        if "active" in params:
+            log_proportions = among(log_proportions[:, None], jnp.asarray(params["active"]) > 0)[:, 0]
+        return jnp.exp(log_proportions)
+
+    def log_prob(
+        self,
+        params: Params,
+        x: Features,
+        y: OutputsLike,
+        offset: OffsetLike | None = None,
+        groups: Labels | None = None,
+    ) -> Float[Array, " n"]:
         """Return log p(y | x), the log density or log mass of the mixture for each row.
 
         Parameters
@@ -175,23 +209,45 @@ class Model:
             Targets.
         offset : array_like or None, (n,) or (n, m), default None
             Added to every expert's predictor eta.
+        groups : sequence or None, (n,), default None
+            Labels of any type; the rows of a group share their expert.
 
         Returns
         -------
         jax.Array, (n,)
-            One number a row, summed over outputs and not over rows. The gate is soft, also one that chooses.
+            One number a row, summed over outputs and not over rows. The gate is soft, also one that chooses. With groups,
+            that of the row's group, the same for all its rows: the log-likelihood of a fit adds it up once a group.
 
         Raises
         ------
         ValueError
-            If the model has no family.
+            If the model has no family, or a row has no group.
+
+        Notes
+        -----
+        The density of a group, with the gate of its first row, is
+
+            sum over k of  g_k(x) * product over rows of the group of  f(y; eta_k(x), phi_k).
+
+        Examples
+        --------
+        >>> import jax
+        >>> import numpy as np
+        >>> import moejax
+        >>> from moejax import experts, families, gates
+        >>> model = moejax.moe(experts.linear(), gates.constant(), 2, family=families.gaussian())
+        >>> x, y, groups = np.ones((3, 1)), np.zeros(3), ["a", "b", "a"]
+        >>> each = model.log_prob(model.init(jax.random.key(0), x), x, y, groups=groups)
+        >>> bool(each[0] == each[2])
+        True
+        >>> total = each[np.unique(groups, return_index=True)[1]].sum()  # once for each group
         """
         self._family("log_prob")
 
-        def each(params: Any, x: Any, offset: Any, y: jax.Array) -> jax.Array:
-            return jax.nn.logsumexp(self.log_joint(params, self.prepare(x), y, offset), axis=0)
+        def each(params: Any, x: Any, offset: Any, y: jax.Array, leader: Any = None) -> jax.Array:
+            return jax.nn.logsumexp(self.grouped_log_joint(params, Data(self.prepare(x), y, offset, leader)), axis=0)
 
-        return self._by_block(each, params, x, y, offset)
+        return self._by_group(each, params, x, y, offset, groups)
 
     def responsibilities(
         self,
@@ -213,8 +269,8 @@ class Model:
             Targets.
         offset : array_like or None, (n,) or (n, m), default None
             Added to every expert's predictor eta.
-        groups : array_like or None, (n,), default None
-            Labels; the rows of a group share their expert.
+        groups : sequence or None, (n,), default None
+            Labels of any type; the rows of a group share their expert.
 
         Returns
         -------
@@ -224,7 +280,7 @@ class Model:
         Raises
         ------
         ValueError
-            If the model has no family.
+            If the model has no family, or a row has no group.
 
         Notes
         -----
@@ -235,11 +291,7 @@ class Model:
         def each(params: Any, x: Any, offset: Any, y: jax.Array, leader: Any = None) -> jax.Array:
             return jax.nn.softmax(self.grouped_log_joint(params, Data(self.prepare(x), y, offset, leader)), axis=0).T
 
-        if groups is not None:  # a group may lie anywhere among the rows
-            params, x, target, offset = checked(self, params, x, y, offset)
-            _checks.shape("groups", groups, target.shape[:1], "the group of each row")
-            return each(params, x, offset, target, leaders(groups))
-        return self._by_block(each, params, x, y, offset)
+        return self._by_group(each, params, x, y, offset, groups)
 
     def sample(self, key: RandomKey, params: Params, x: Features, offset: OffsetLike | None = None) -> Outputs:
         """Return a draw of y for each row, from the density of `log_prob`.
@@ -274,6 +326,17 @@ class Model:
         chosen = jax.random.categorical(expert_key, self.log_gate(params, inputs), axis=0)
         draws = family.sample(family_key, self.eta(params, inputs, offset), self.phi(params))
         return draws[chosen, jnp.arange(draws.shape[1])]
+
+    def _by_group(
+        self, function: Callable[..., jax.Array], params: Any, x: Any, y: Any, offset: Any, groups: Labels | None
+    ) -> jax.Array:
+        """What a function of params, x, offset, y and, if there are groups, the first row of each row's returns."""
+        if groups is None:
+            return self._by_block(function, params, x, y, offset)
+        params, x, target, offset = checked(self, params, x, y, offset)  # a group may lie anywhere among the rows
+        numbers = group_numbers(groups)
+        _checks.shape("groups", numbers, target.shape[:1], "the group of each row")
+        return function(params, x, offset, target, leaders(numbers))
 
     def _by_block(
         self, function: Callable[..., jax.Array], params: Any, x: Any, y: Any = None, offset: Any = None

@@ -9,9 +9,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from moejax._checks import check_weights
+from moejax import _checks
 from moejax.gates import largest
-from moejax.model import Model, checked
+from moejax.model import Model, checked, without_absent
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,13 +119,14 @@ def usage(model: Model, params: Any, x: Any, y: Any = None, *, weights: Any = No
     """
     if y is not None and model.family is None:
         raise ValueError("y: given for a model that has no family; want one, as in moe(..., family=families.gaussian())")
+    weights = _checks.scaled(weights)
+    x, y, offset = without_absent(weights, x, y, offset)
     params, x, y, offset = checked(model, params, x, y, offset)
     inputs = model.prepare(x)
     log_gate = model.log_gate(params, inputs)
     kept, n = model.kept or 1, log_gate.shape[1]
-    if weights is not None:
-        check_weights(weights, n)
-    share = np.full(n, 1 / n) if weights is None else np.asarray(weights, float) / np.sum(weights, dtype=float)
+    share = np.ones(n) if weights is None else _checks.row_weights("weights", weights, n)
+    share = share / share.sum()
 
     def mean(rows: Any) -> np.ndarray:
         mean: np.ndarray = np.asarray(rows, float) @ share

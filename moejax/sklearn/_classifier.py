@@ -10,7 +10,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
 from moejax import _checks, experts, families
-from moejax.sklearn._estimators import Scored, row_weights, table_of
+from moejax.sklearn._estimators import Scored, column, row_weights, table_of
 from moejax.sklearn._mixture import MixtureOfExperts
 from moejax.sklearn._parts import EXPERTS, part_of
 
@@ -88,7 +88,7 @@ class MoEClassifier(Scored, ClassifierMixin, MixtureOfExperts):
     converged_ : bool
         Whether the chosen fit converged.
     status_ : Status
-        How the chosen fit ended; `moejax.fit.describe` gives it in words.
+        How the chosen fit ended; `moejax.describe` gives it in words.
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : numpy.ndarray, (d,)
@@ -166,9 +166,9 @@ class MoEClassifier(Scored, ClassifierMixin, MixtureOfExperts):
             Inputs, in the user's units.
         y : array-like, (n,)
             Labels, of any type.
-        sample_weight : array-like, (n,), optional
-            Case weights, none below 0: a row of weight 2 counts twice, a row of weight 0 is absent. None means equal
-            weights.
+        sample_weight : array-like, (n,), or float, optional
+            Case weights, none below 0: a row of weight 2 counts twice, a row of weight 0 is absent. A number is the weight
+            of every row. None means equal weights.
 
         Returns
         -------
@@ -251,8 +251,7 @@ class MoEClassifier(Scored, ClassifierMixin, MixtureOfExperts):
 
     def _target(self, y: Any, n: int) -> np.ndarray:
         """Return class numbers (n,) as floats, or raise ValueError for a label that was not seen in `fit`."""
-        _checks.shape("y", y, (n,), "one for each row of X")
-        y = _checks.native("y", y)
+        y = column("y", _checks.native("y", y), n)
         unknown = np.setdiff1d(y, self.classes_)
         if unknown.size:
             raise ValueError(f"y: label {unknown[0]!r} was given; want labels among {self.classes_.tolist()}")

@@ -151,7 +151,7 @@ class Combination(BaseEstimator):
             If the loss is squared error, which has no density.
         """
         check_is_fitted(self, "params_")
-        scaled = self.target_.scaled(self.target_.encoded(self._kind.checked(column_or_1d(self._kind.plain(y)))))
+        scaled = self.target_.scaled(self.target_.encoded(self._kind.checked(column_or_1d(self._kind.plain(y), warn=True))))
         scores: np.ndarray = self._applied("log_prob", X, scaled) - np.log(self.target_.scale)
         return scores
 

@@ -68,9 +68,9 @@ class _Ensemble(Combination):
             Inputs, in the user's units.
         y : array-like, (n,)
             Targets or labels.
-        sample_weight : array-like, (n,), optional
-            Case weights, none below 0: a row of weight 2 counts twice, a row of weight 0 is absent. None means equal
-            weights.
+        sample_weight : array-like, (n,), or float, optional
+            Case weights, none below 0: a row of weight 2 counts twice, a row of weight 0 is absent. A number is the weight
+            of every row. None means equal weights.
         start : array-like, (n, K), optional
             Responsibilities of the first iteration. None draws `n_init` starts.
 

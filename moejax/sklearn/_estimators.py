@@ -9,18 +9,20 @@ import jax
 import numpy as np
 import optax
 from sklearn.base import is_regressor
+from sklearn.utils.validation import column_or_1d
 
 from moejax import _cache, _checks
 from moejax._precision import precision
 from moejax._rows import padded_size
 from moejax.losses import Loss
-from moejax.model import Model
+from moejax.model import Model, widened
 from moejax.model._arguments import shapes_of
 from moejax.solvers import EMFit, Fit, GradientFit, fit_gradient
 from moejax.sweeps import sweep
 from moejax.sweeps._selection import winner
 
 _LITTLE_WORK = 2**30  # bytes of work arrays, summed over all steps of all fits
+_SMALL = 2**20  # numbers in a table that is sorted
 _ACCELERATED = "accelerated"
 _PATIENCE = 100  # accelerated steps without a relative improvement of at least _LEAST_IMPROVEMENT
 _LEAST_IMPROVEMENT = 1e-9
@@ -53,15 +55,15 @@ def row_weights(given: Any, n: int) -> np.ndarray:
 
     Parameters
     ----------
-    given : array-like, (n,), or None
-        Weights. None means weights of 1, so that one compiled program serves both cases.
+    given : array-like, (n,), float or None
+        Weights. A number is the weight of every row. None means weights of 1, so that one compiled program serves all cases.
     n : int
         Number of rows.
 
     Returns
     -------
     numpy.ndarray, (n,)
-        Weights.
+        Weights; over the largest where their sums could overflow, or come to 0.
 
     Raises
     ------
@@ -70,7 +72,38 @@ def row_weights(given: Any, n: int) -> np.ndarray:
     """
     if given is None:
         return np.ones(n)
-    return _checks.row_weights("sample_weight", _checks.of_objects("sample_weight", given), n)
+    weights = _checks.of_objects("sample_weight", given)
+    return _checks.row_weights("sample_weight", weights if weights.ndim else np.full(n, weights), n)
+
+
+def counted(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the rows that count: those of weight 0 are absent, whatever they hold.
+
+    Of a small table rows are sorted by what they hold, and those of whole weights are written out. Equal data are then the
+    same arrays, in whatever order and by whatever weights they are given, and so is the fit to the last digit. Where rows
+    are fewer than coefficients, or experts are, even rounding decides which one of many fits is found.
+
+    Parameters
+    ----------
+    x : numpy.ndarray, (n, d)
+        Inputs.
+    y : numpy.ndarray, (n,)
+        Targets.
+    weights : numpy.ndarray, (n,)
+        Weights, checked.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        x, y and weights of the rows.
+    """
+    rows, columns = np.flatnonzero(weights), x.shape[1]
+    if len(rows) * columns <= _SMALL:
+        rows = rows[np.lexsort([weights[rows], *x[rows].T, y[rows]])]
+        if (weights % 1 == 0).all() and weights.sum() * columns <= _SMALL:
+            rows = np.repeat(rows, weights[rows].astype(int))
+            weights = np.ones(len(weights))
+    return x[rows], y[rows], weights[rows]
 
 
 def table_of(X: Any) -> Any:
@@ -91,6 +124,8 @@ def table_of(X: Any) -> Any:
     ValueError or TypeError
         If entries are masked, or are no real numbers.
     """
+    if isinstance(X, jax.Array):
+        X = np.asarray(X)
     if not isinstance(X, np.ndarray):
         return X
     return _real("X", X)
@@ -119,9 +154,38 @@ def target_of(y: Any) -> Any:
     return _real("y", y)
 
 
+def column(name: str, value: Any, n: int) -> np.ndarray:
+    """Return a target as (n,); warn of one that is (n, 1), as scikit-learn does in `fit`.
+
+    Parameters
+    ----------
+    name : str
+        Name of the argument, for the message.
+    value : array-like, (n,) or (n, 1)
+        Targets or labels.
+    n : int
+        Number of rows.
+
+    Returns
+    -------
+    numpy.ndarray, (n,)
+        The same targets.
+
+    Raises
+    ------
+    ValueError
+        If the shape is another one.
+    """
+    array = np.asarray(value)
+    if array.shape == (n, 1):
+        array = column_or_1d(array, warn=True)
+    _checks.shape(name, array, (n,), "one for each row of X")
+    return array
+
+
 def _real(name: str, value: Any) -> np.ndarray:
     """Return an array of real numbers, or raise ValueError or TypeError."""
-    numbers = _checks.of_objects(name, value)
+    numbers: np.ndarray = widened(_checks.of_objects(name, value))  # bfloat16 is no type of NumPy's
     if numbers.dtype.kind == "c":  # in the words that scikit-learn looks for
         raise ValueError(f"{name}: Complex data not supported; want real numbers")
     _checks.real(name, numbers)
@@ -140,8 +204,8 @@ class Scored:
             Inputs, in the user's units.
         y : array-like, (n,)
             Targets or labels.
-        sample_weight : array-like, (n,), optional
-            Case weights. None means equal weights.
+        sample_weight : array-like, (n,), or float, optional
+            Case weights; a number is that of every row. None means equal weights.
 
         Returns
         -------

@@ -24,6 +24,7 @@ from moejax.sklearn._estimators import (
     check_choice,
     check_coefficients,
     column_moments,
+    counted,
     gradient_fit,
     table_of,
 )
@@ -103,8 +104,7 @@ class MixtureOfExperts(BaseEstimator):
 
         `y_scale_` must be set. weights: (n,), checked.
         """
-        there = weights > 0  # rows of weight 0 are as if absent, whatever they hold
-        x, y, weights = x[there], y[there], weights[there]
+        x, y, weights = counted(x, y, weights)
         centre, scale = column_moments(x, weights) if self.standardize else (np.zeros(x.shape[1]), np.ones(x.shape[1]))
         self.x_mean_, self.x_scale_, self._dtype = centre, scale, x.dtype
         seed = check_random_state(self.random_state).randint(2**31 - 1)

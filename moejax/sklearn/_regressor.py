@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from moejax import _checks, experts
 from moejax._precision import precision
 from moejax.losses import Loss
-from moejax.sklearn._estimators import Scored, moments, row_weights, table_of, target_of
+from moejax.sklearn._estimators import Scored, column, moments, row_weights, table_of, target_of
 from moejax.sklearn._mixture import MixtureOfExperts
 from moejax.sklearn._parts import EXPERTS, family_of, part_of
 
@@ -122,7 +122,7 @@ class MoERegressor(Scored, RegressorMixin, MixtureOfExperts):
     converged_ : bool
         Whether the chosen fit converged.
     status_ : Status
-        How the chosen fit ended; `moejax.fit.describe` gives it in words.
+        How the chosen fit ended; `moejax.describe` gives it in words.
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : numpy.ndarray, (d,)
@@ -218,9 +218,9 @@ class MoERegressor(Scored, RegressorMixin, MixtureOfExperts):
             Inputs, in the user's units.
         y : array-like, (n,)
             Targets, in the user's units.
-        sample_weight : array-like, (n,), optional
-            Case weights, none below 0: a row of weight 2 counts twice, a row of weight 0 is absent. None means equal
-            weights.
+        sample_weight : array-like, (n,), or float, optional
+            Case weights, none below 0: a row of weight 2 counts twice, a row of weight 0 is absent. A number is the weight
+            of every row. None means equal weights.
 
         Returns
         -------
@@ -327,8 +327,7 @@ class MoERegressor(Scored, RegressorMixin, MixtureOfExperts):
 
     def _target(self, y: Any, n: int) -> np.ndarray:
         """Return y on the scale of the fit, or raise ValueError for values outside the support of the family."""
-        _checks.shape("y", y, (n,), "one for each row of X")
-        y = _checks.of_objects("y", y)
+        y = column("y", _checks.of_objects("y", y), n)
         _checks.finite("y", y)
         y = y.astype(float)
         family: Any = self.model_.family

@@ -17,7 +17,7 @@ from moejax.sklearn._combination import BLIND, LOSSES, SEES, Classification, Com
 from moejax.sklearn._estimators import best_of_starts, check_choice, check_coefficients, gradient_fit
 from moejax.sklearn._parts import Named, part_of
 from moejax.sklearn._targets import Labels
-from moejax.solvers import fit_em
+from moejax.solvers import Status, fit_em
 
 STACKING_GATES: Named = {
     "fixed": gates.fixed,
@@ -57,9 +57,9 @@ class _Stacking(Combination):
             Inputs, in the user's units.
         y : array-like, (n,)
             Targets or labels.
-        sample_weight : array-like, (n,), optional
-            Case weights, none below 0: a row of weight 2 counts twice, a row of weight 0 is absent. None means equal
-            weights. They apply to estimators and gate alike.
+        sample_weight : array-like, (n,), or float, optional
+            Case weights, none below 0: a row of weight 2 counts twice, a row of weight 0 is absent. A number is the weight
+            of every row. None means equal weights. They apply to estimators and gate alike.
 
         Returns
         -------
@@ -119,12 +119,15 @@ class _Stacking(Combination):
                 self.params_ = jax.tree.map(np.asarray, self.model_.init(jax.random.key(0), inputs))
                 errors = np.square(np.asarray(self.model_.predict(self.params_, inputs)) - y)
                 self.objective_, self.log_likelihood_ = float(np.average(errors, weights=weights)), float("nan")
+                self.n_iter_, self.status_, self.converged_ = 1, Status.CONVERGED, True
                 return
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         with precision(np.dtype(float)):
             best = best_of_starts(fit, self.n_init, self._hyper(), seed, inputs, y, weights)
         self.params_ = jax.tree.map(np.asarray, best.params)
         self.objective_, self.log_likelihood_ = float(best.objective), float(best.log_likelihood)
+        self.n_iter_, self.status_ = int(best.steps), Status(int(best.status))
+        self.converged_ = bool(self.status_ & Status.CONVERGED)
 
     def _table(self, X: Any, predicted: np.ndarray) -> np.ndarray:
         """Return what the gate is to see, (n, d), before it is standardised."""
@@ -200,6 +203,12 @@ class MoEStackingRegressor(Regression, _Stacking):
         The minimised quantity: mean loss over rows plus penalties, on the scale of the fit.
     log_likelihood_ : float
         Total log-likelihood on the scale of the fit; NaN for squared error.
+    n_iter_ : int
+        Iterations of the chosen fit of the gate; 1 where it has nothing to fit.
+    converged_ : bool
+        Whether that fit converged.
+    status_ : Status
+        How it ended; `moejax.describe` gives it in words.
     gate_mean_, gate_scale_ : numpy.ndarray
         Means and standard deviations that standardise what the gate sees.
 
@@ -298,6 +307,12 @@ class MoEStackingClassifier(Classification, _Stacking):
         The minimised quantity: mean loss over rows plus penalties, on the scale of the fit.
     log_likelihood_ : float
         Total log-likelihood on the scale of the fit; NaN for squared error.
+    n_iter_ : int
+        Iterations of the chosen fit of the gate; 1 where it has nothing to fit.
+    converged_ : bool
+        Whether that fit converged.
+    status_ : Status
+        How it ended; `moejax.describe` gives it in words.
     gate_mean_, gate_scale_ : numpy.ndarray
         Means and standard deviations that standardise what the gate sees.
 

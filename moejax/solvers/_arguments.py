@@ -11,7 +11,7 @@ import numpy as np
 from moejax import _checks
 from moejax._checks import check_weights
 from moejax._contracts import Record
-from moejax.model import Model, floating, leaders
+from moejax.model import Model, floating, group_numbers, leaders
 from moejax.model._arguments import check_inputs, check_params, shapes_of, signature
 
 
@@ -33,7 +33,7 @@ def check_data(
     offset : array_like or None, default None
         Shaped like the predictor of one expert.
     groups : array_like or None, (n,), default None
-        Whole numbers, with equal weights in each group.
+        Labels of groups, with equal weights in each group.
     start : dict or None, default None
         Params, like those of the model.
 
@@ -53,8 +53,7 @@ def check_data(
         leaves, structure = jax.tree.flatten(x)
         dtype = eta.dtype
         _check_density(model, structure, tuple(signature(leaf) for leaf in leaves), (np.shape(y), dtype))
-    if not _checks.is_traced(y) and n > 1 and (np.asarray(y, float) == np.asarray(y, float)[0]).all(axis=0).any():
-        raise ValueError("y: the target is constant; want one that varies over the rows")
+    _check_varies(model, y, n)
     if weights is not None:
         check_weights(weights, n)
     if offset is not None:
@@ -69,24 +68,34 @@ def check_data(
     return n
 
 
+def _check_varies(model: Model, y: Any, n: int) -> None:
+    """Raise ValueError for a target that is the same in all rows, which any scale of a density would fit too well.
+
+    Of probabilities there is a best fit, or one that separates what there is.
+    """
+    if _checks.is_traced(y) or n == 1 or (model.family is not None and model.family.is_discrete):
+        return
+    values = np.asarray(y, float)
+    if (values == values[0]).all(axis=0).any():
+        raise ValueError("y: the target is constant; want one that varies over the rows")
+
+
 def check_groups(groups: Any, weights: Any, n: int) -> None:
-    """Raise ValueError unless groups are whole numbers, and weights are equal in each group.
+    """Raise ValueError unless there is a group for each row, and weights are equal in each group.
 
     Parameters
     ----------
     groups : array_like, (n,)
-        The group of each row.
+        The group of each row, as `moejax.model.group_numbers` takes them.
     weights : array_like or None, (n,)
         Weights of the rows.
     n : int
         Number of rows.
     """
+    groups = group_numbers(groups, weights)
     _checks.shape("groups", groups, (n,), "the group of each row")
     if _checks.is_traced(groups):
         return
-    groups = _checks.native("groups", groups)
-    if np.asarray(groups).dtype.kind not in "iu":
-        raise ValueError(f"groups: values of type {np.asarray(groups).dtype} were given; want whole numbers")
     if weights is not None and not _checks.is_traced(weights):
         first = np.asarray(leaders(groups))
         differ = np.asarray(weights)[first] != np.asarray(weights)

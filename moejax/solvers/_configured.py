@@ -60,12 +60,12 @@ class Configured(abc.ABC):
             Numbers by name (see the property `hyper`), each of which may be traced. `restart` numbers the starts of `key`,
             from 0.
         weights : array_like or None, (n,), default None
-            Frequencies of the rows, none below 0: a row of weight 2 is two rows, one of weight 0 is absent. None for equal
-            ones.
+            Frequencies of the rows, none below 0: a row of weight 2 is two rows, and one of weight 0 is absent, whatever it
+            holds. None for equal ones. If float32 cannot hold their sum, or any of them, they are divided by the largest.
         offset : array_like or None, default None
             Added to every expert's predictor, on the scale of eta; shaped like the predictor of one expert.
         groups : array_like or None, (n,), default None
-            Whole numbers; the rows of a group share their expert and have equal weights.
+            Labels of any type; the rows of a group share their expert and have equal weights.
         start_params : dict or None, default None
             Params to start from in the place of drawn ones.
         start_responsibilities : array_like or callable or None, (n, K), default None
@@ -83,8 +83,8 @@ class Configured(abc.ABC):
         ------
         ValueError
             Before anything compiles: if numbers are NaN or infinite, shapes do not fit, the family cannot have the targets,
-            the target is constant, weights are below 0 or all 0, there are more experts than distinct rows, groups do not go
-            with the loss, two starts are given, or `hyper` has an unknown name or a value that cannot be.
+            the target of a density is constant, weights are below 0 or all 0, there are more experts than distinct rows,
+            groups do not go with the loss, two starts are given, or `hyper` has an unknown name or a value that cannot be.
         """
         with _shared.one_start(start, start_params, start_responsibilities) as begin:
             given = _shared.arguments(self, key, x, y, hyper, weights, offset, groups, begin)

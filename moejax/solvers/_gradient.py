@@ -19,7 +19,7 @@ from moejax import _checks, losses, penalties
 from moejax._contracts import check_capabilities
 from moejax._rows import Rows
 from moejax._trees import merge, split
-from moejax.model import PARTS, Data, Model, checked, native, on_device
+from moejax.model import PARTS, Data, Model, checked, native, on_device, without_absent
 from moejax.penalties import Penalty, PenaltyLike
 from moejax.solvers import _shared, _starts
 from moejax.solvers._accelerated import accelerated_step, no_momentum
@@ -160,6 +160,8 @@ class GradientFit(Configured):
         """
         hyper = {} if hyper is None else hyper
         self.check_hyper(hyper)
+        weights = _checks.scaled(weights)
+        x, y, offset = without_absent(weights, x, y, offset)
         _, x, y, offset = checked(self.model, state.params, x, y, offset)
         if weights is not None:
             _checks.check_weights(weights, y.shape[0])

@@ -113,7 +113,7 @@ class Path:
         offset : array_like or None, default None
             Added to every expert's predictor, on the scale of eta.
         groups : array_like or None, (n,), default None
-            Whole numbers; the rows of a group share their expert.
+            Labels of any type; the rows of a group share their expert.
         start_params : dict or None, default None
             Params from which the first fit starts.
         start_responsibilities : array_like or callable or None, (n, K), default None

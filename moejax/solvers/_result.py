@@ -147,18 +147,31 @@ class Fit(NamedTuple):
 
 
 def describe(status: Any) -> str:
-    """Return the names of the bits of one status.
+    """Return the status of one fit in words.
 
     Parameters
     ----------
-    status : int
-        `Status` bits.
+    status : int or Status
+        The status of a fit, as `Fit.status` or `status_` of an estimator; a number, or an array without axes.
 
     Returns
     -------
     str
-        Words, as "converged, starved expert"; "none" where no bit is set.
+        The names of its bits (see `Status`), as "converged, starved expert"; "none" where no bit is set.
+
+    Raises
+    ------
+    ValueError
+        For more numbers than one, and what is no whole number at all.
+
+    Examples
+    --------
+    >>> import moejax
+    >>> moejax.describe(17)
+    'converged, starved expert'
     """
+    if np.ndim(status) or np.asarray(status).dtype.kind not in "iu":
+        raise ValueError(f"status: {status!r} was given; want the status of one fit, as fit.status")
     return ", ".join(name_of(flag) for flag in Status if int(status) & flag) or "none"
 
 

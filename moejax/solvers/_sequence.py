@@ -189,7 +189,7 @@ def critical(
     The critical weight is the one at which the null fit stops being optimal: a function of the gradient of the mean loss
     there, which the penalty's own `critical` gives. The null fit of a mixture depends on its start.
     """
-    more = _checked_arguments(fit, name, key, x, y, hyper, weights, offset, groups, start)
+    x, y, more = _checked_arguments(fit, name, key, x, y, hyper, weights, offset, groups, start)
     hyper = {n: v for n, v in (hyper or {}).items() if n != name} | {"restart": 0}
     null, values = fit, {**hyper, name: _HUGE}
     if _steps_by_subgradients(fit):
@@ -209,7 +209,7 @@ def automatic(
     alone = path.fit
     if _steps_by_subgradients(alone):
         return spaced(path, count, critical(alone, path.name, key, x, y, hyper, **more))
-    more = _checked_arguments(path, path.name, key, x, y, hyper, **more)
+    x, y, more = _checked_arguments(path, path.name, key, x, y, hyper, **more)
     hyper = {name: 0 if name == "restart" else value for name, value in (hyper or {}).items() if name != path.name}
     arguments = _shared.arrays(x, y, hyper, *more.values())
     search = Search(lambda values: path.along(values, *arguments, key=key), length, _rows(alone, arguments))
@@ -303,20 +303,24 @@ def _checked_arguments(
     offset: Any = None,
     groups: Any = None,
     start: Any = None,
-) -> dict[str, Any]:
-    """Further arguments of a fit, start as responsibilities (n, K) for a function of x. Raises ValueError as `critical`."""
+) -> tuple[Any, Any, dict[str, Any]]:
+    """x, y and further arguments of a fit, start as responsibilities (n, K) for a function of x.
+
+    Raises ValueError as `critical`.
+    """
     if not penalty_of(fit, name).has_critical:
         refuse(fit, name, key, x)
-    more = {"weights": weights, "offset": offset, "groups": groups, "start": parts_of(start)}
-    if any(_checks.is_traced(leaf) for leaf in jax.tree.leaves((key, x, y, hyper, more))):
+    if any(_checks.is_traced(leaf) for leaf in jax.tree.leaves((key, x, y, hyper, weights, offset, groups, start))):
         raise ValueError(f"{name}: how many weights are wanted was given inside a compiled function; want the weights")
     check_key(key)
+    x, y, *rest = _shared.natives(x, y, weights, offset, groups, parts_of(start))
+    more = dict(zip(("weights", "offset", "groups", "start"), rest, strict=True))
     if hasattr(fit, "check_data"):
         fit.check_data(x, y, *more.values())
     refuse(fit, name, key, x)
     if callable(start):
         more["start"] = _division.resolved("start", start, x, fit.model.n_experts)
-    return more
+    return x, y, more
 
 
 def refuse(fit: Any, name: str, key: Any, x: Any) -> None:

@@ -17,7 +17,19 @@ import numpy as np
 from moejax import _checks, penalties
 from moejax._contracts import check_capabilities
 from moejax._trees import chosen
-from moejax.model import PARTS, Data, Model, checked, floating, leaders, native, on_device, without_absent
+from moejax.model import (
+    PARTS,
+    Data,
+    Model,
+    checked,
+    floating,
+    group_numbers,
+    leaders,
+    native,
+    on_device,
+    widened,
+    without_absent,
+)
 from moejax.solvers import _division
 from moejax.solvers._arguments import check_data, check_key
 from moejax.solvers._result import normalized
@@ -44,9 +56,17 @@ def arguments(
 
 
 def natives(x: Any, y: Any, weights: Any, offset: Any, groups: Any, start: Any) -> tuple[Any, ...]:
-    """The data of a fit with NumPy's arrays in the byte order of this machine. Raises ValueError where some are masked."""
-    named = {"x": x, "y": y, "weights": weights, "offset": offset, "groups": groups, "start": start}
-    return tuple(native(name, value) for name, value in named.items())
+    """The data of a fit as they count: what checks see, and all that comes after.
+
+    NumPy's arrays are in the byte order of this machine, weights are such as float32 holds, rows of weight 0 are copies of
+    another one, and groups are numbers. Raises ValueError where entries are masked, or a row has no group.
+    """
+    named = {"x": x, "y": y, "weights": weights, "offset": offset, "start": start}
+    x, y, weights, offset, start = (native(name, value) for name, value in named.items())
+    weights, groups = _checks.scaled(weights), group_numbers(groups, weights)
+    has_rows = not (isinstance(start, dict) or callable(start))  # as responsibilities have
+    x, y, offset, shares = without_absent(weights, x, y, offset, start if has_rows else None)
+    return x, y, weights, offset, groups, shares if has_rows else start
 
 
 @contextlib.contextmanager
@@ -88,7 +108,6 @@ def arrays(
     x = _own(x)
     dtype = jax.tree.leaves(x)[0].dtype
     y, weights, offset = (None if v is None else array(v, dtype) for v in (y, weights, offset))
-    x, y, offset = without_absent(weights, x, y, offset)
     hyper = {name: array(value, np.int32 if name == "restart" else dtype) for name, value in hyper.items()}
     return x, y, hyper, weights, offset, None if groups is None else leaders(groups), _started(start, dtype)
 
@@ -100,7 +119,7 @@ def _started(start: Any, dtype: Any) -> Any:
 
 def _own(x: Any) -> Any:
     """`floating` of arrays that are nobody else's; an array that is right already costs no more than its copy."""
-    x = native("x", x)
+    x = jax.tree.map(lambda leaf: widened(leaf) if isinstance(leaf, np.ndarray | jax.Array) else leaf, native("x", x))
     is_array = type(x) is np.ndarray or isinstance(x, jax.Array)  # other kinds of arrays are JAX's to judge
     if is_array and x.dtype.kind == "f" and jax.dtypes.canonicalize_dtype(x.dtype) == x.dtype:
         return _copied(x)
@@ -158,11 +177,13 @@ def checked_rows(fit: Any, x: Any, y: Any, weights: Any, offset: Any, groups: An
 
 def score(model: Any, loss: Any, params: Any, x: Any, y: jax.Array, weights: Any, offset: Any, groups: Any) -> jax.Array:
     """The weighted mean loss without penalties, by which selection compares: lower is better."""
+    weights = _checks.scaled(weights)
+    x, y, offset = without_absent(weights, x, y, offset)
     params, x, y, offset = checked(model, params, x, y, offset)
     if weights is not None:
         _checks.check_weights(weights, y.shape[0])
         weights = on_device(weights)
-    leader = None if groups is None else leaders(groups)
+    leader = None if groups is None else leaders(group_numbers(groups, weights))
     data = Data(model.prepare(x), y, offset, leader, hyper=dict(loss.hyper))
     mean: jax.Array = loss.score(model, params, data, normalized(weights, y))
     return mean

@@ -1,7 +1,8 @@
 """Starts of EM: responsibilities (K, n) drawn from a key, before any model has been fitted.
 
 Each kind is nearly equal shares, or a clustering by k-means, of the inputs or of what a regression leaves. Draws depend on
-the key and on the number of a row alone, so that rows which fill up a block change nothing.
+the key and on what a row holds alone: neither the order of rows, nor rows of weight 0, nor a weight of 2 in the place of two
+equal rows changes them.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ _SPREAD = 0.8  # of the logarithms of nearly equal responsibilities: about those
 _UNEVEN = 1.7  # the largest logarithm of a column's weight, of standard deviation 1
 _OTHERS = 0.2  # how much the columns that a kind does not cluster count in later rounds
 _LLOYD_STEPS = {"kmeans": 2, "residuals": 2, "centres": 0}  # of clusters, which need not be the best ones to begin with
-_GOLDEN = np.uint32(0x9E3779B9)
+_GOLDEN, _ODD = np.uint32(0x9E3779B9), np.uint32(0x01000193)
+_LIGHT = 1e-3  # of the largest weight, below which a row is less likely to be a centre
 _SAMPLE = 4096  # rows at most in which clusters are looked for
 
 
@@ -50,7 +52,7 @@ def draw(
     (K,), which experts there are. alike: whether nothing but a start tells experts apart; where they differ by themselves,
     number 0 of "random" is equal, and equal is the first of "mixed".
     """
-    kinds = _turns(init, is_table(see(rows.first.x)), alike)
+    kinds = _turns(init, see(rows.first.x), alike)
     if number is None:
         kinds, number = kinds[:1], jnp.zeros((), jnp.int32)
     turn, dtype = number % len(kinds), rows.blocks.y.dtype
@@ -85,9 +87,7 @@ def _clusters(
     rounds = [_LLOYD_STEPS[kind] for kind in kinds if kind in _LLOYD_STEPS]
     steps = rounds[0] if len(set(rounds)) == 1 else jnp.asarray([_LLOYD_STEPS.get(kind, 0) for kind in kinds])[turn]
     columns = features(sample) * scale[:, None]
-    race = noise[0, 0]
-    if rows.n_blocks > 1:
-        race = _uniform(_seed(key, number, 1), np.arange(columns.shape[1]), dtype)
+    race = noise[:, 0, : columns.shape[1] // rows.n_blocks].reshape(-1)  # those of the sample
     centres = _centres(race, columns, sample.weights, active, steps)
     if rows.n_blocks == 1:
         return _nearest(columns, centres, active)[None]
@@ -107,9 +107,27 @@ def _sample(rows: Rows) -> Block:
 
 
 def _noise(key: jax.Array, number: jax.Array, n_experts: int, rows: Rows, dtype: Any) -> jax.Array:
-    """Uniform numbers (B, K, m). Those of a row depend on the key and on the number of the row alone."""
-    counter = jnp.arange(rows.size, dtype=jnp.uint32).reshape(rows.n_blocks, 1, -1) * np.uint32(n_experts)
-    return _uniform(_seed(key, number, 0), counter + np.arange(n_experts, dtype=np.uint32)[:, None], dtype)
+    """Uniform numbers (B, K, m). Those of a row depend on the key and on what the row holds alone."""
+    experts = np.arange(n_experts, dtype=np.uint32)[:, None] * _ODD
+    return _uniform(_seed(key, number, 0), _contents(rows)[:, None] + experts, dtype)
+
+
+def _contents(rows: Rows) -> jax.Array:
+    """A whole number of 32 bits for each row (B, m), of what it holds of x and y, in the digits of float32.
+
+    So a row of weight 2 starts as two equal rows do, in whatever order rows come.
+    """
+    shape = rows.blocks.weights.shape
+
+    def by_column(leaf: jax.Array) -> jax.Array:
+        """An array of n leading, (B, m, ...), as (B, c, m), as tables of x are stored."""
+        return jnp.swapaxes(leaf.reshape(*shape, -1), 1, 2)
+
+    x = [leaf if leaf.ndim == 3 else by_column(leaf) for leaf in jax.tree.leaves(rows.blocks.x)]
+    columns = jnp.concatenate([by_column(rows.blocks.y), *x], axis=1)
+    words = jax.lax.bitcast_convert_type(columns.astype(jnp.float32), jnp.uint32)
+    places = np.arange(columns.shape[1], dtype=np.uint32)[:, None] * _GOLDEN
+    return _mixed(words * _ODD + places).sum(axis=1, dtype=jnp.uint32)
 
 
 def _seed(key: jax.Array, number: jax.Array, stream: int) -> jax.Array:
@@ -210,9 +228,11 @@ def _centres(noise: jax.Array, columns: jax.Array, weights: jax.Array, active: j
 def _seeds(noise: jax.Array, columns: jax.Array, weights: jax.Array, n_experts: int) -> jax.Array:
     """Rows (K, d) of columns (d, n), drawn one after another in proportion to their squared distance from those before.
 
-    A row wins by its distance over an exponential number of its own, which serves all draws.
+    A row wins by its distance over an exponential number of its own, which serves all draws. Its weight does not count,
+    unless it is next to nothing beside others: a row of weight 2 is as likely as two equal rows, which have one number.
     """
-    chance = weights / (jnp.finfo(noise.dtype).tiny - jnp.log1p(-noise))
+    heavy = jnp.minimum(weights / (_LIGHT * weights.max()), 1)
+    chance = heavy / (jnp.finfo(noise.dtype).tiny - jnp.log1p(-noise))
 
     def step(nearest: jax.Array, _: Any) -> tuple[jax.Array, jax.Array]:
         # Where all rows are taken, any of positive weight.
@@ -222,12 +242,19 @@ def _seeds(noise: jax.Array, columns: jax.Array, weights: jax.Array, n_experts: 
     return jax.lax.scan(step, jnp.ones_like(weights), length=n_experts)[1]
 
 
-def _turns(init: str, clusters: bool, alike: bool) -> tuple[str, ...]:
-    """The kinds whose turn comes one after another. clusters: whether there are inputs to cluster."""
+def _turns(init: str, seen: Any, alike: bool) -> tuple[str, ...]:
+    """The kinds whose turn comes one after another. seen: what there is to cluster."""
     if init != "mixed":
         return (init,)
-    kinds = MIXED if clusters else ("random", "residuals")
+    kinds = MIXED if _has_columns(seen) else ("random", "residuals")
+    if is_table(seen) and not seen.shape[1]:  # nearly equal shares of the same rows are nearly a saddle
+        kinds = ("residuals", "random")
     return kinds if alike else (EQUAL, *kinds)
+
+
+def _has_columns(x: Any) -> bool:
+    """Whether inputs are a table with columns, which have clusters."""
+    return is_table(x) and np.shape(x)[1] > 0
 
 
 def residuals(x: jax.Array, y: jax.Array, weights: jax.Array) -> jax.Array:
@@ -276,9 +303,11 @@ def check_name(init: Any) -> None:
 
 
 def check_init(init: str, x: Any) -> None:
-    """Raise ValueError for clusters of inputs that are no table."""
-    if init in ("kmeans", "centres") and not is_table(x):
-        raise ValueError(f"init: {init!r} was given for inputs that are no array (n, d); want 'residuals' or 'random'")
+    """Raise ValueError for clusters of inputs that are no table, or one without columns."""
+    if init in ("kmeans", "centres") and not _has_columns(x):
+        raise ValueError(
+            f"init: {init!r} was given for inputs that are no array (n, d) of columns; want 'residuals' or 'random'"
+        )
 
 
 def check_responsibilities(name: str, given: Any, n: int, n_experts: int) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from moejax import _checks
 from moejax._checks import check_weights
 from moejax._rows import padded_size
-from moejax.model import floating, leaders, on_device, without_absent
+from moejax.model import floating, leaders, on_device
 from moejax.solvers import check_groups, check_key
 from moejax.sweeps._axes import ROW_AXES
 
@@ -124,7 +124,6 @@ def as_inputs(given: Inputs, axes: dict[str, np.ndarray]) -> Inputs:
     if given.weights is not None:
         check_weights(given.weights, n)
     y, weights, offset = (None if v is None else on_device(v, dtype) for v in given[2:5])
-    x, y, offset = without_absent(weights, x, y, offset)
     leader = None
     if given.leader is not None:  # here still the user's labels of groups
         check_groups(given.leader, given.weights, n)

@@ -92,8 +92,9 @@ class Sweeper:
             Case weights. None means equal weights.
         offset : array, optional
             Offset of the linear predictors, as in a fit.
-        groups : array of int, (n,), optional
-            Group of each row. The rows of a group share their expert; they are held out together and drawn together.
+        groups : sequence, (n,), optional
+            Group of each row, a label of any type. The rows of a group share their expert; they are held out together and
+            drawn together.
         start_params : dict, optional
             Params from which every member starts. They exclude the axis `division` and an axis `restart` of several values.
         start_responsibilities : array or callable, (n, K), optional

@@ -3,7 +3,9 @@
 A program is compiled for each shape and each configuration: tests share rows and folds.
 """
 
+import contextlib
 import functools
+import unittest
 from typing import NamedTuple
 
 import jax
@@ -19,7 +21,7 @@ from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_diabetes
 from sklearn.ensemble import StackingRegressor
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, DataConversionWarning
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge, RidgeCV
 from sklearn.metrics import log_loss
 from sklearn.model_selection import KFold, PredefinedSplit, ShuffleSplit, cross_val_predict
@@ -28,6 +30,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
+from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from moejax import experts, families, fit_em, gates, moe
 from moejax.sklearn import (
@@ -339,3 +342,71 @@ def test_columns_of_a_gate_are_columns_of_x(columns):
     x = np.random.default_rng(0).normal(size=(60, 2))
     with pytest.raises(ValueError, match=r"^gate_columns: .* was given; want columns of X"):
         MoEEnsembleRegressor([("a", LinearRegression()), ("b", LinearRegression())], gate_columns=columns).fit(x, x[:, 0])
+
+
+CLASSIFIERS = [("one", LogisticRegression()), ("other", LogisticRegression(C=0.01))]
+SMALL = {
+    "stacking": MoEStackingRegressor(LINES, cv=3, n_init=1, random_state=0),
+    "stacking by likelihood": MoEStackingRegressor(LINES, cv=3, n_init=1, loss="nll", random_state=0),
+    "equal weights": MoEStackingRegressor(LINES, cv=3, gate="fixed", random_state=0),
+    "stacking of classes": MoEStackingClassifier(CLASSIFIERS, cv=3, n_init=1, random_state=0),
+    "ensemble": MoEEnsembleRegressor(LINES, n_init=1, max_iter=3, random_state=0),
+    "ensemble of classes": MoEEnsembleClassifier(CLASSIFIERS, n_init=1, max_iter=3, random_state=0),
+}
+small = pytest.mark.parametrize("model", SMALL.values(), ids=list(SMALL))
+quiet = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+@pytest.mark.filterwarnings("ignore")
+@small
+def test_rules_of_scikit_learn(model):
+    run = set()
+    for estimator, check in estimator_checks_generator(model):
+        with contextlib.suppress(unittest.SkipTest):
+            check(estimator)
+        run.add(check.func.__name__)
+    assert "check_sample_weight_equivalence_on_dense_data" in run
+    assert len(run) >= 45
+
+
+COUNTS = np.random.default_rng(3).integers(0, 3, len(LX))
+
+
+@quiet
+@small
+def test_all_fits_tell_their_iterations_and_how_they_ended(model):
+    fitted = clone(model).fit(LX, COUNTS)
+    assert fitted.n_iter_ >= 1
+    assert fitted.converged_ in (True, False)
+
+
+@quiet
+@small
+def test_whole_numbers_and_columns_are_the_same_targets(model):
+    want = clone(model).fit(LX, COUNTS)
+    np.testing.assert_array_equal(clone(model).fit(LX, COUNTS.astype(float)).predict(LX), want.predict(LX))
+    with pytest.warns(DataConversionWarning):
+        got = clone(model).fit(LX, COUNTS[:, None])
+    np.testing.assert_array_equal(got.predict(LX), want.predict(LX))
+    np.testing.assert_array_equal(got.fit(LX, COUNTS).predict(LX), want.predict(LX))  # fitted again
+    if getattr(model, "loss", "nll") == "nll":
+        with pytest.warns(DataConversionWarning):
+            np.testing.assert_array_equal(got.log_prob(LX, COUNTS[:, None]), want.log_prob(LX, COUNTS))
+
+
+@quiet
+@small
+def test_a_number_is_the_weight_of_every_row(model):
+    want = clone(model).fit(LX, COUNTS, np.full(len(LX), 2.0))
+    got = clone(model).fit(LX, COUNTS, 2)
+    np.testing.assert_array_equal(got.predict(LX), want.predict(LX))
+    assert got.score(LX, COUNTS, 2) == pytest.approx(want.score(LX, COUNTS))
+
+
+@quiet
+@small
+@pytest.mark.parametrize("size", [1e306, 1e-306])
+def test_the_size_of_weights_does_not_matter(model, size):
+    weights = 1 / (1 + np.arange(len(LX)) % 3)
+    want = clone(model).fit(LX, COUNTS, weights)
+    np.testing.assert_allclose(clone(model).fit(LX, COUNTS, weights * size).predict(LX), want.predict(LX), rtol=1e-6)

@@ -261,7 +261,7 @@ class Located(NamedTuple):
     ids=repr,
 )
 def test_the_target_of_a_location_family_is_standardised(family, standardized, configured):
-    y = np.exp(Y)
+    y = np.sort(np.exp(Y))  # small tables are sorted
     target = configured(regressor(family=family), y)[2]
     np.testing.assert_allclose(target, (y - y.mean()) / y.std() if standardized else y)
     np.testing.assert_array_equal(configured(regressor(family=family, standardize_y=False), y)[2], y)

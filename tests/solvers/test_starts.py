@@ -8,6 +8,7 @@ import pytest
 
 import moejax
 from moejax import experts, families, gates
+from moejax._rows import lay
 
 KEY, N, K = jax.random.key(0), 32, 2
 RNG = np.random.default_rng(0)
@@ -71,3 +72,51 @@ def test_responsibilities_may_be_a_list_and_params_those_of_a_fit_of_fewer_exper
 def test_what_is_no_start_is_refused_by_the_name_that_it_was_given(call, start, message):
     with pytest.raises(ValueError, match=message):
         CALLS[call](FITS["em"], **start)
+
+
+# ---- what starts depend on -------------------------------------------------------------------------------------------
+
+
+def drawn(init, x, y, weights=None, block=0, number=0):
+    """Responsibilities (n, K) of a start."""
+    rows = lay(x, y, np.ones(len(y), y.dtype) if weights is None else weights, block=block, pads=False)
+    shares = moejax.starts.draw(init, np.int32(number), KEY, rows, lambda x: x, np.ones(3, bool))
+    return np.moveaxis(np.asarray(shares), 1, 2).reshape(-1, 3)[: len(y)]
+
+
+OF_ANY_KIND = pytest.mark.parametrize("init", ["random", "kmeans", "residuals", "centres"])
+
+
+@OF_ANY_KIND
+@pytest.mark.parametrize("number", [0, 5])
+def test_starts_do_not_depend_on_the_order_of_rows_or_on_absent_ones(init, number):
+    want, order = drawn(init, X, Y, number=number), RNG.permutation(N)
+    np.testing.assert_allclose(drawn(init, X[order], Y[order], number=number), want[order], atol=1e-5)
+    absent = np.r_[np.ones(N), np.zeros(5)].astype(np.float32)
+    more = drawn(init, np.r_[X, X[:5]], np.r_[Y, Y[:5]], absent, number=number)
+    np.testing.assert_allclose(more, np.r_[want, want[:5]], atol=1e-5)
+
+
+@OF_ANY_KIND
+def test_a_row_of_weight_2_starts_as_two_equal_rows_do(init):
+    counts = RNG.integers(1, 4, N)
+    rows = np.repeat(np.arange(N), counts)
+    np.testing.assert_allclose(drawn(init, X[rows], Y[rows]), drawn(init, X, Y, counts.astype(np.float32))[rows], atol=1e-5)
+
+
+def test_nearly_equal_shares_are_the_same_in_blocks_and_apart_in_rows():
+    shares = drawn("random", X, Y)
+    np.testing.assert_array_equal(drawn("random", X, Y, block=10), shares)
+    assert len(np.unique(shares, axis=0)) == N
+    assert 0.1 < shares.min() < shares.max() < 0.6
+    other = drawn("random", X, Y, number=1)
+    assert np.abs(np.corrcoef(shares[:, 0], other[:, 0])[0, 1]) < 0.6
+    only_y = drawn("random", np.zeros((N, 0), np.float32), Y)
+    assert len(np.unique(only_y, axis=0)) == N
+
+
+def test_a_row_of_next_to_no_weight_is_no_centre():
+    far = np.r_[X, [[1000, 1000]]].astype(np.float32)
+    y, weights = np.r_[Y, 0].astype(np.float32), np.r_[np.ones(N), 1e-9].astype(np.float32)
+    shares = drawn("centres", far, y, weights)
+    assert (shares[:N].argmax(axis=1)[:, None] == np.arange(3)).any(axis=0).sum() == 3

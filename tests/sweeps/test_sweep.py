@@ -379,7 +379,7 @@ BAD_GROUPS = [
     ({"fold": LABELS}, {}, r"^axes\['fold'\]: row \d+ is in fold .* of its group in fold"),
     ({"fold": 14}, {}, "fold.*14 folds were given for 13 groups"),
     ({"fold": 3}, {"groups": GROUPS[1:]}, "^groups: shape"),
-    ({"fold": 3}, {"groups": GROUPS / 2}, "^groups: .*whole"),
+    ({"fold": 3}, {"groups": np.where(GROUPS == 30, np.nan, GROUPS)}, "^groups: .*none missing"),
     ({"fold": 3}, {"weights": CASES + 1}, "^weights: row"),
 ]
 
