@@ -104,7 +104,8 @@ class EMFit(Configured):
             params = model.with_hyper(null, hyper)
             if division is None:
                 alike = any(jax.tree.leaves(model.trainable(drawn)["experts"]))
-                division = _starts.draw(self.init, number, key, rows, model.table, active, alike)
+                by_inputs = model.gate.models_inputs
+                division = _starts.draw(self.init, number, key, rows, model.table, active, alike, by_inputs)
             else:
                 division = _starts.shared_out(division, active)
             if leader is not None:
@@ -238,13 +239,15 @@ def fit_em(
     penalty : sequence of PenaltyLike or PenaltyLike or None, default None
         From `moejax.penalties`, in the order of their proximal steps. None for L1, group lasso over experts and L2, on
         experts and on gate. Each has weight 0 until `hyper` sets it.
-    init : {"random", "kmeans", "residuals", "centres", "equal", "mixed"}, default "mixed"
+    init : {"random", "tilted", "kmeans", "residuals", "centres", "equal", "mixed"}, default "mixed"
         How the responsibilities of a start are drawn. "random": nearly equal for all experts; equal for `restart` 0 where
-        experts have nothing to train. "kmeans": clusters of x. "residuals": clusters of what one linear regression of y on x
-        leaves. "centres": the nearest of K random rows. "equal": the same for all experts, from which only experts that
-        differ by themselves part. "mixed": "random" and "kmeans" in turn, by the number `restart`; "equal" comes before
-        them where experts have nothing to train. Where x is no table (n, d), clusters are of what the gate sees; where that
-        is none either, "mixed" has "residuals" in their place.
+        experts have nothing to train. "tilted": the same, with a little more of high targets, or of low ones, for each
+        expert. "kmeans": clusters of x. "residuals": clusters of what one linear regression of y on x leaves. "centres": the
+        nearest of K random rows. "equal": the same for all experts, from which only experts that differ by themselves part.
+        "mixed": "random", "tilted" and "centres" in turn, by the number `restart`; "kmeans" and "centres" for a gate that
+        models its inputs; "equal" comes before them where experts have nothing to train. Where x is no table (n, d),
+        clusters are of what the gate sees; where that is none either, or has no columns, "mixed" is "tilted" and
+        "residuals".
     max_iter : int, default 500
         Largest number of iterations.
     tol : float or None, default None

@@ -21,10 +21,12 @@ from moejax._rows import Block, Rows
 from moejax.model import is_table
 
 EQUAL = "equal"
-KINDS = ("random", "kmeans", "centres", "residuals", EQUAL)
-MIXED = ("random", "kmeans")  # in the order of restarts
+KINDS = ("random", "tilted", "kmeans", "centres", "residuals", EQUAL)
+MIXED = ("random", "tilted", "centres")  # in the order of restarts
+BY_INPUTS = ("kmeans", "centres")  # of a gate that models the inputs, whose densities random shares leave alike
 _SOFTNESS = 0.1  # of responsibilities by cluster: shared by all experts, so that no gate begins separated
 _SPREAD = 0.8  # of the logarithms of nearly equal responsibilities: about those of a Dirichlet distribution of parameters 20
+_TILT = 0.1  # of the same, for a target that is a standard deviation above its mean
 _UNEVEN = 1.7  # the largest logarithm of a column's weight, of standard deviation 1
 _OTHERS = 0.2  # how much the columns that a kind does not cluster count in later rounds
 _LLOYD_STEPS = {"kmeans": 2, "residuals": 2, "centres": 0}  # of clusters, which need not be the best ones to begin with
@@ -41,35 +43,61 @@ def draw(
     see: Callable[[Any], Any],
     active: jax.Array,
     alike: bool = True,
+    by_inputs: bool = False,
 ) -> jax.Array:
     """Responsibilities (B, K, m) of the kind `init`, or for "mixed" of the kind whose turn it is at that number of a start.
 
     number: None for a start that has no other beside it, number 0, whose program then has its own kind alone.
 
-    random: nearly equal for all experts. kmeans: clusters of x. residuals: clusters of what one linear regression of y on x
-    leaves unexplained. centres: each row to the nearest of K rows. equal: the same for all experts. see: what there is to
-    cluster of x: a table (n, d), or inputs that are no table, which have no clusters. Rows of weight 0 take no part. active:
-    (K,), which experts there are. alike: whether nothing but a start tells experts apart; where they differ by themselves,
-    number 0 of "random" is equal, and equal is the first of "mixed".
+    random: nearly equal for all experts. tilted: the same, but that each expert has a little more of high targets, or of low
+    ones, so that experts of all levels of a factor part to the same side. kmeans: clusters of x. residuals: clusters of what
+    one linear regression of y on x leaves unexplained. centres: each row to the nearest of K rows. equal: the same for all
+    experts.
+
+    see: what there is to cluster of x: a table (n, d), or inputs that are no table, which have no clusters. Rows of weight 0
+    take no part. active: (K,), which experts there are. by_inputs: whether the gate models the inputs. alike: whether
+    nothing but a start tells experts apart; where they differ by themselves, number 0 of "random" is equal, and equal is the
+    first of "mixed".
     """
-    kinds = _turns(init, see(rows.first.x), alike)
+    kinds = _turns(init, see(rows.first.x), alike, by_inputs)
     if number is None:
         kinds, number = kinds[:1], jnp.zeros((), jnp.int32)
     turn, dtype = number % len(kinds), rows.blocks.y.dtype
-    sizes = [_SPREAD if kind == "random" else 0.0 for kind in kinds]
-    spread = jnp.asarray(sizes, dtype)[turn] if len(kinds) > 1 else sizes[0]
+
+    def own(size: float, *of: str) -> Any:
+        """A number for the kinds of `of`, and 0 for others, of the kind whose turn it is."""
+        sizes = [size if kind in of else 0.0 for kind in kinds]
+        return sizes[0] if len(set(sizes)) == 1 else jnp.asarray(sizes, dtype)[turn]
+
+    spread = own(_SPREAD, "random", "tilted")
     if init == "random" and not alike:
         spread = where(number == 0, 0.0, jnp.asarray(spread, dtype))
 
-    def even(noise: jax.Array) -> jax.Array:
-        return jax.nn.softmax(where(active[:, None], spread * noise, -jnp.inf), axis=-2)
-
     noise = _noise(key, number, len(active), rows, dtype)
+    logs = spread * noise
+    if "tilted" in kinds:
+        sides = own(_TILT, "tilted") * _sides(key, number, len(active), dtype)
+        logs = logs + sides[:, None] * _standardized_target(rows)[:, None]
+    even: jax.Array = jax.nn.softmax(where(active[:, None], logs, -jnp.inf), axis=-2)
     if not set(kinds) & set(_LLOYD_STEPS):
-        return even(noise)
+        return even
     near = _clusters(kinds, number, key, noise, rows, see, active)
-    softness = jnp.asarray([_SOFTNESS if kind in _LLOYD_STEPS else 1.0 for kind in kinds], dtype)[turn]
-    return (1 - softness) * near + softness * even(noise)
+    hard = own(1 - _SOFTNESS, *_LLOYD_STEPS)
+    return even + hard * (near - even)
+
+
+def _sides(key: jax.Array, number: jax.Array, n_experts: int, dtype: Any) -> jax.Array:
+    """Uniform numbers of standard deviation 1, (K,)."""
+    return 12**0.5 * (_uniform(_seed(key, number, 3), np.arange(n_experts, dtype=np.uint32), dtype) - 0.5)
+
+
+def _standardized_target(rows: Rows) -> jax.Array:
+    """The target less its mean, over its standard deviation, none beyond 2; a mean over outputs: (B, m)."""
+    y = rows.blocks.y.reshape(*rows.blocks.weights.shape, -1)
+    weights = rows.blocks.weights[..., None] / rows.blocks.weights.sum()
+    apart = y - (weights * y).sum(axis=(0, 1))
+    sd = jnp.sqrt((weights * jnp.square(apart)).sum(axis=(0, 1)))
+    return jnp.clip(apart / where(sd > 0, sd, 1.0), -2, 2).mean(axis=2)
 
 
 def _clusters(
@@ -221,7 +249,10 @@ def _centres(noise: jax.Array, columns: jax.Array, weights: jax.Array, active: j
         size = member.sum(axis=1, keepdims=True)
         return where(size > 0, dot(member, columns.T) / where(size > 0, size, 1), centres)
 
-    last: jax.Array = jax.lax.fori_loop(0, steps, step, _seeds(noise, columns, weights, len(active)))
+    seeds = _seeds(noise, columns, weights, len(active))
+    if isinstance(steps, int) and steps == 0:
+        return seeds
+    last: jax.Array = jax.lax.fori_loop(0, steps, step, seeds)
     return last
 
 
@@ -242,13 +273,14 @@ def _seeds(noise: jax.Array, columns: jax.Array, weights: jax.Array, n_experts: 
     return jax.lax.scan(step, jnp.ones_like(weights), length=n_experts)[1]
 
 
-def _turns(init: str, seen: Any, alike: bool) -> tuple[str, ...]:
+def _turns(init: str, seen: Any, alike: bool, by_inputs: bool) -> tuple[str, ...]:
     """The kinds whose turn comes one after another. seen: what there is to cluster."""
     if init != "mixed":
         return (init,)
-    kinds = MIXED if _has_columns(seen) else ("random", "residuals")
-    if is_table(seen) and not seen.shape[1]:  # nearly equal shares of the same rows are nearly a saddle
-        kinds = ("residuals", "random")
+    if not _has_columns(seen):
+        kinds: tuple[str, ...] = ("tilted", "residuals")
+    else:
+        kinds = BY_INPUTS if by_inputs else MIXED
     return kinds if alike else (EQUAL, *kinds)
 
 

@@ -714,7 +714,7 @@ def draw_of(kind):
     return quickly(draw)
 
 
-@pytest.mark.parametrize("kind", ["kmeans", "centres", "random", "residuals", "mixed"])
+@pytest.mark.parametrize("kind", ["kmeans", "centres", "random", "tilted", "residuals", "mixed"])
 def test_starts_are_responsibilities_of_experts_that_take_part(kind):
     seen = []
     for number in range(6):
