@@ -167,7 +167,8 @@ def jit(function: Callable[..., Any], n_static: int = 1, quick: bool = False) ->
         plain = folder() is None and not quick
         device = None if traced or plain or _keys.setting("disable_jit") else _device_of(leaves)
         if device is None:
-            return jitted(*arguments)
+            with nan_is_a_result():
+                return jitted(*arguments)
         like = tuple((jax.typeof(leaf), _keys.is_bound(leaf)) for leaf in leaves)
         modes = tuple(map(_keys.setting, _MODES))
         this = (arguments[:n_static], structure, like, device, modes)
@@ -182,9 +183,19 @@ def jit(function: Callable[..., Any], n_static: int = 1, quick: bool = False) ->
                 while len(known) >= _KEPT_IN_MEMORY:
                     known.pop(next(iter(known)))
                 known[this] = executable
-        return executable(*arguments[n_static:])
+        with nan_is_a_result():
+            return executable(*arguments[n_static:])
 
     return call
+
+
+def nan_is_a_result() -> contextlib.AbstractContextManager[Any]:
+    """Return a context in which programs of this library may return NaN, also where JAX is told to raise.
+
+    A history has NaN for the steps that a fit did not take, and of a fit that diverged the status says so.
+    """
+    on: contextlib.AbstractContextManager[Any] = jax.debug_nans(False)
+    return on if _keys.setting("debug_nans") else contextlib.nullcontext()
 
 
 def _device_of(leaves: list[Any]) -> Any:

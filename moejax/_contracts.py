@@ -318,7 +318,8 @@ def check_functions(role: str, part: Any, functions: tuple[str, ...]) -> None:
     """
     absent = missing(part, functions)
     if absent:
-        raise ValueError(f"{role}: {part!r} has no function {' and no '.join(absent)}; want a record with {functions}")
+        lacks = f"{_checks.shown(part)} has no function {' and no '.join(absent)}"
+        raise ValueError(f"{role}: {lacks}; want a record with {functions}")
 
 
 def _has_hash(part: Any) -> bool:

@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from moejax import _checks
+
 _FREE = ("bias", "scale", "negative_slope", "intercept", "logits", "log_scale")  # names of arrays that no penalty sees
 
 
@@ -116,7 +118,7 @@ def as_network(module: Any) -> Linen | Nnx:
         raise ValueError(f"module: an nnx {name} was given; want what builds it, as in lambda rngs: {name}(..., rngs=rngs)")
     if isinstance(module, type) or not callable(module):
         wanted = "a flax.linen.Module, or a function of rngs that builds an nnx.Module"
-        raise ValueError(f"module: {module!r} was given; want {wanted}")
+        raise ValueError(f"module: {_checks.shown(module)} was given; want {wanted}")
     _structure(module)
     return Nnx(module)
 

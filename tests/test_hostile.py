@@ -1,7 +1,10 @@
 """Arguments as files, databases and programs give them: what is taken counts at its value, all else is refused by name."""
 
+import itertools
+import sys
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +13,14 @@ import pytest
 from sklearn.linear_model import Ridge
 
 import moejax
-from moejax import datasets, division, experts, families, gates, losses, metrics, plots, pooling, stacking
+from moejax import _checks, datasets, division, experts, families, gates, losses, metrics, plots, pooling, stacking
 from moejax.sklearn import MoEClassifier, MoEEnsembleRegressor, MoERegressor, MoEStackingRegressor
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+import hostile
+import hostile_doors
+import hostile_values
 
 RNG = np.random.default_rng(0)
 N = 16
@@ -220,6 +229,18 @@ def test_rows_to_predict_may_be_none_of_one_class_or_traced():
     assert jax.vmap(lambda p: MODEL.predict(p, X))(many).shape == (2, N)
 
 
+def test_whole_numbers_beyond_32_bits_and_numbers_beyond_float32_are_used_as_given_or_refused():
+    large = np.arange(N) * 2**33
+    np.testing.assert_allclose(MODEL.predict(PARAMS, X, large), MODEL.predict(PARAMS, X, large.astype(np.float32)))
+    table = large[:, None] * np.ones(3, int)
+    np.testing.assert_allclose(MODEL.predict(PARAMS, table), MODEL.predict(PARAMS, table.astype(np.float32)), rtol=1e-5)
+    beyond = X.astype(float) * 1e39
+    refused("^x: .* beyond float32", MODEL.predict, PARAMS, beyond)
+    refused("^x: .* beyond float32", FIT, KEY, beyond, Y)
+    refused("^y: .* beyond float32", FIT, KEY, X, Y.astype(float) * 1e39)
+    refused(r"^hyper\['l2_gate'\]: .* beyond float32", FIT, KEY, X, Y, {"l2_gate": 1e39})
+
+
 def test_params_of_a_fit_that_diverged_predict_nan_and_those_of_fewer_experts_are_taken():
     assert np.isnan(MODEL.predict(with_slopes(SLOPES * np.nan), X)).all()
     assert MODEL.predict(FIT(KEY, X, Y, {"n_experts": 1}).params, X).shape == (N,)
@@ -304,3 +325,78 @@ def test_flags_are_true_or_false_and_nothing_else(case):
     for wrong in ("False", "no", "", 2, 0, 1.0, np.nan, np.array(True), []):
         refused(rf"(?<!\w){name}: .* was given; want True or False", FLAGS[case], wrong)
     FLAGS[case](np.False_)
+
+
+# ---- the whole public surface ------------------------------------------------------------------------------------------
+
+STAGES = {"free": 1, "checked": 4}  # of which one call of so many is made here, and all by benchmarks/hostile.py
+LEAST = 5000  # calls
+
+
+def test_every_public_name_is_in_the_table_of_hostile_calls_or_said_not_to_be():
+    assert not hostile_doors.missing()
+    named = [name for names in hostile_doors.UNCALLED.values() for name in names]
+    assert len(set(named)) == len(named)
+    tabled = {door.name for door in hostile.doors()}
+    assert not tabled & set(named)
+    for name in (*tabled, *named):
+        hostile_doors.found(name)  # raises AttributeError for what is not public
+
+
+def test_right_arguments_are_right():
+    assert not [said for door in hostile.doors() if door.stage == "free" for said in [hostile.wrong(door)] if said]
+
+
+def test_every_argument_refuses_hostile_values_by_name_or_takes_them_at_their_value():
+    parts = [itertools.islice(hostile.calls((stage,)), None, None, every) for stage, every in STAGES.items()]
+    chosen = list(itertools.chain(*parts))
+    assert len(chosen) > LEAST
+    found = hostile.faults(chosen)
+    assert not found, f"{len(found)} of {len(chosen)} calls: " + "\n".join(found[:20])
+
+
+FAULTY = {
+    "taken": lambda value: 1.0,
+    "silent NaN": lambda value: float("nan"),
+    "inner": lambda value: float(value),
+    "refused": lambda value: _checks.number("value", value),
+}
+
+
+@pytest.mark.parametrize("kind", FAULTY)
+def test_outcomes_are_told_apart(kind):
+    door = hostile_doors.Door("door", FAULTY[kind], {"value": ("number", 1.0)})
+    call = hostile.Call(door, "value", hostile_values.Value("text", "abc", kind != "silent NaN"))
+    assert hostile.outcome(call)[0] == kind
+
+
+def test_a_fit_that_diverges_is_flagged_and_one_that_hides_it_is_not():
+    fit = moejax.Fit({}, *[jnp.asarray(jnp.nan)] * 5, jnp.asarray(int(moejax.Status.DIVERGED)))
+    value = hostile_values.Value("1", 1.0, False)
+    flagged = hostile_doors.Door("door", lambda value: fit, {"value": ("number", 1.0)})
+    assert hostile.outcome(hostile.Call(flagged, "value", value))[0] == "flagged"
+    silent = flagged._replace(call=lambda value: fit._replace(status=jnp.asarray(0)))
+    assert hostile.outcome(hostile.Call(silent, "value", value))[0] == "silent NaN"
+
+
+# ---- JAX's settings for debugging --------------------------------------------------------------------------------------
+
+PATIENT = moejax.fit_gradient(MODEL, losses.nll(), steps=3, patience=1)
+DEBUGGED = {
+    "EM": lambda: EM(KEY, X, Y).objective,
+    "gradient": lambda: FIT(KEY, X, Y, {"l1_experts": 0.1}).objective,
+    "patience": lambda: PATIENT(KEY, X, Y).objective,
+    "sweep": lambda: swept({"l2_gate": [0.1], "fold": 2}).held_out,
+    "path": lambda: moejax.path(FIT)(KEY, X, Y, {"l1_experts": [0.1, 0.2]}).objective,
+    "predict": lambda: MODEL.predict(PARAMS, X),
+    "modes": lambda: pooling.modes(MODEL, PARAMS, X).density[:, 0],
+}
+
+
+@pytest.mark.parametrize("case", DEBUGGED)
+@pytest.mark.parametrize("setting", ["debug_nans", "disable_jit"])
+def test_settings_for_debugging_change_no_result(setting, case):
+    want = np.asarray(DEBUGGED[case]())
+    with getattr(jax, setting)(True):
+        found = np.asarray(DEBUGGED[case]())
+    np.testing.assert_allclose(found, want, rtol=1e-3, atol=1e-5)

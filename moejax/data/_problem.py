@@ -396,14 +396,6 @@ def check_problem(n: Any, d: Any, n_experts: Any, n_active: Any, noise_sd: Any, 
         _checks.count(name, value)
     if n_active > d:
         raise ValueError(f"n_active: {n_active} was given; want at most d, which is {d}")
-    check_scale("noise_sd", noise_sd)
-    if noise_df is not None:
-        check_scale("noise_df", noise_df)
-        if noise_df <= 2:
-            raise ValueError(f"noise_df: {noise_df} was given, but the noise then has no finite variance; want more than 2")
-
-
-def check_scale(name: str, value: Any) -> None:
-    """Raise a ValueError unless `value` is one finite number that is not negative."""
-    _checks.shape(name, value, (), "one number")
-    _checks.not_negative(name, value)
+    _checks.number_from_0("noise_sd", noise_sd)
+    if noise_df is not None and _checks.number_from_0("noise_df", noise_df) <= 2:
+        raise ValueError(f"noise_df: {noise_df} was given, but the noise then has no finite variance; want more than 2")

@@ -17,7 +17,6 @@ def generator(seed: Seed, purpose: str) -> np.random.Generator:
     repeat the noise of that problem.
     """
     if not isinstance(seed, np.random.SeedSequence):
-        _checks.count("seed", seed, least=0)
-        seed = np.random.SeedSequence(int(seed))
+        seed = np.random.SeedSequence(_checks.count("seed", seed, 0, _checks.MOST_SEED))
     key = (*seed.spawn_key, *purpose.encode())
     return np.random.default_rng(np.random.SeedSequence(seed.entropy, spawn_key=key, pool_size=seed.pool_size))

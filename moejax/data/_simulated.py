@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from moejax import _checks
-from moejax.data._problem import Clusters, Problem, SoftmaxGate, check_problem, check_scale, drawn_rows
+from moejax.data._problem import Clusters, Problem, SoftmaxGate, check_problem, drawn_rows
 from moejax.data._random import Seed, generator
 from moejax.data._split import Split
 from moejax.data._tables import Table, data_path, read_csv
@@ -89,7 +89,7 @@ def three_regressions(
     [2, 2, 2]
     """
     check_problem(n, d, n_experts, n_active, noise_sd, noise_df)
-    check_scale("separation", separation)
+    separation = _checks.number_from_0("separation", separation)
     covariance = np.eye(d) if covariance is None else _covariance(covariance, d)
     rng = generator(seed, "truth")
     gate = Clusters(separation * rng.standard_normal((n_experts, d)), covariance)
@@ -160,7 +160,7 @@ def softmax_regressions(
     the parameters). So the gate is neither flat nor separated.
     """
     check_problem(n, d, n_experts, n_active, noise_sd, noise_df)
-    check_scale("sharpness", sharpness)
+    sharpness = _checks.number_from_0("sharpness", sharpness)
     covariance = np.eye(d) if covariance is None else _covariance(covariance, d)
     rng = generator(seed, "truth")
     gate = SoftmaxGate(sharpness / math.sqrt(d) * rng.standard_normal((n_experts, d)), covariance)
@@ -232,8 +232,8 @@ def tied(
     check_problem(n, d, n_experts, 1, noise_sd, None)
     if n_groups > d:
         raise ValueError(f"n_groups: {n_groups} was given; want at most d, which is {d}")
-    check_scale("spread", spread)
-    check_scale("sharpness", sharpness)
+    spread = _checks.number_from_0("spread", spread)
+    sharpness = _checks.number_from_0("sharpness", sharpness)
     rng = generator(seed, "truth")
     gate = SoftmaxGate(sharpness / math.sqrt(d) * rng.standard_normal((n_experts, d)), np.eye(d))
     step = 2 * spread / (n_groups - 1) if n_groups > 1 else spread

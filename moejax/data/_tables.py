@@ -77,7 +77,9 @@ def read_csv(path: str | os.PathLike[str], target: str, *, indicators: bool = Fa
     (442, 10)
     """
     _checks.flag("indicators", indicators)
-    names, rows, lines = _read(Path(path))
+    path = _checks.path("path", path)
+    _checks.text("target", target)
+    names, rows, lines = _read(path)
     _check_names(path, names, target)
     _check_rows(path, names, rows, lines)
     columns = [_Column(name, cells) for name, cells in zip(names, zip(*rows, strict=True), strict=True)]
@@ -144,6 +146,7 @@ def data_path(name: str) -> Path:
     >>> datasets.data_path("diabetes.csv").name
     'diabetes.csv'
     """
+    _checks.text("name", name)
     folder = Path(__file__).parent
     file_names = sorted(path.name for path in folder.iterdir() if path.suffix in (".csv", ".json"))
     if name not in file_names:

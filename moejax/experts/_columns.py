@@ -237,10 +237,12 @@ def by_columns(expert: ExpertLike, choices: Sequence[Sequence[Sequence[int]]]) -
         raise ValueError(f"expert: {expert!r} has columns of its own already; want to divide them once")
     if expert.has_distribution:
         raise ValueError(f"expert: {expert!r} has a distribution of coefficients; want others, to divide columns among")
-    if not len(choices):
+    choices = _checks.sequence("choices", choices, "a sequence of divisions of the columns")
+    if not choices:
         raise ValueError("choices: none was given; want at least one division of the columns")
     for number, choice in enumerate(choices):
-        check_division(f"choices[{number}]", choice, len(choices[0]))
+        each = _checks.sequence(f"choices[{number}]", choice, "the columns of each expert")
+        check_division(f"choices[{number}]", each, len(choices[0]))
     divided = Choices(tuple(tuple(tuple(int(c) for c in columns) for columns in choice) for choice in choices))
     return expert.by_columns(divided)
 
@@ -257,10 +259,12 @@ def check_division(name: str, columns: Any, n_experts: int) -> None:
     n_experts : int
         K.
     """
+    columns = _checks.sequence(name, columns, f"the columns of each of {n_experts} experts")
     if len(columns) != n_experts:
         raise ValueError(f"{name}: columns of {len(columns)} experts were given; want those of {n_experts}")
     for k, own in enumerate(columns):
-        given = np.asarray(_checks.native(name, own))
-        if given.ndim != 1 or given.dtype.kind not in "iu" or given.min() < 0 or len(set(given.tolist())) < len(given):
+        given = _checks.array(name, own)
+        whole = given.ndim == 1 and given.size and given.dtype.kind in "iu"
+        if not whole or given.min() < 0 or len(set(given.tolist())) < len(given):
             wanted = f"at least one column index for expert {k}, none negative or repeated"
-            raise ValueError(f"{name}: {own!r} was given; want {wanted}")
+            raise ValueError(f"{name}: {_checks.shown(own)} was given; want {wanted}")

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from moejax import _checks
 from moejax.experts._base import Expert
 
 
@@ -90,7 +91,8 @@ def functions(each: Sequence[Callable[[Any], Any]]) -> Functions:
     A function that needs numbers, such as the `predict` of a scikit-learn estimator, cannot be traced.
     `moejax.stacking.predictions` runs such functions beforehand, for `predictions`.
     """
-    each = tuple(each) if isinstance(each, Sequence) else ()
+    given, each = each, tuple(each) if isinstance(each, Sequence) else ()
     if not each or not all(callable(function) for function in each):
-        raise ValueError(f"functions: {each!r} was given; want a sequence of functions of x, one for each expert")
+        wanted = "a sequence of functions of x, one for each expert"
+        raise ValueError(f"functions: {_checks.shown(given)} was given; want {wanted}")
     return Functions(each)

@@ -188,6 +188,5 @@ def linear(outputs: int | None = None, *, init_scale: float = 1.0) -> Linear:
     intercepts.
     """
     if outputs is not None:
-        _checks.count("outputs", outputs)
-    _checks.not_negative("init_scale", init_scale)
-    return Linear(outputs, float(init_scale))
+        outputs = _checks.count("outputs", outputs)
+    return Linear(outputs, _checks.number_from_0("init_scale", init_scale))

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from moejax import _checks
 from moejax._contracts import by_expert
 from moejax.experts._base import Expert
 
@@ -85,4 +86,7 @@ def stack(
     ...     penalized=lambda params: {"slopes": True},
     ... )
     """
+    _checks.functions(init=init, apply=apply)
+    if penalized is not None:
+        _checks.functions(penalized=penalized)
     return Stack(init, apply, penalized)

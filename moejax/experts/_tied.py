@@ -189,9 +189,15 @@ class Tied(Expert):
         groups : numpy.ndarray, (K, d)
             Number of the likeliest group of each coefficient, from 0, in the order of `values`.
         """
-        values = np.where(self.active(params), params["values"], np.nan)
+        values, chances, count = (_checks.leaf("params", params, name) for name in ("values", "memberships", "n_groups"))
+        _checks.shape("params['values']", values, (None, self.groups), "experts by groups")
+        _checks.shape("params['memberships']", chances, (len(values), None, self.groups), "experts by features by groups")
+        _checks.shape("params['n_groups']", count, (len(values),), "one number for each expert")
+        _checks.whole("params['n_groups']", count, 1, self.groups)
+        given: Any = {**params, "values": values, "memberships": chances, "n_groups": count}
+        values = np.where(self.active(given), values, np.nan)
         order = values.argsort(axis=1)  # NaNs come last
-        likeliest = np.asarray(self.log_memberships(params)).argmax(axis=2)
+        likeliest = np.asarray(self.log_memberships(given)).argmax(axis=2)
         return np.take_along_axis(values, order, axis=1), np.take_along_axis(order.argsort(axis=1), likeliest, axis=1)
 
     def prepare(self, x: jax.Array) -> Table:
@@ -379,9 +385,7 @@ def tied(groups: int = 3, *, init_scale: float = 1.0) -> Tied:
     The likelihood sums over Q^d memberships. Fits use the lower bound of independent memberships (mean field) in its place,
     and EM ascends that bound exactly. Features should be in comparable units, because one number multiplies several of them.
     """
-    _checks.count("groups", groups)
-    _checks.not_negative("init_scale", init_scale)
-    return Tied(int(groups), float(init_scale))
+    return Tied(_checks.count("groups", groups), _checks.number_from_0("init_scale", init_scale))
 
 
 def icl(fit: Any, *, form: str = "published") -> Any:

@@ -106,5 +106,4 @@ def categorical(n_classes: int) -> Categorical:
     Targets y (n,) are the numbers 0, 1, ..., C - 1, with probabilities softmax(eta) for eta (K, n, C). Experts need an
     output for every class, as `experts.linear(n_classes)` has.
     """
-    _checks.count("n_classes", n_classes, 2)
-    return Categorical(int(n_classes))
+    return Categorical(_checks.count("n_classes", n_classes, 2))

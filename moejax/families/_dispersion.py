@@ -182,8 +182,9 @@ def count_free(phi: Params, shared: bool) -> jax.Array:
     return jnp.full(leaves[0].shape[0], sum(leaf[0].size for leaf in leaves))
 
 
-def check_share(name: str, value: Any, of: str) -> None:
-    """Raise ValueError unless a floor is a share, at least 0 and below 1. of: what it is a share of."""
-    _checks.not_negative(name, value)
-    if value >= 1:
+def checked_share(name: str, value: Any, of: str) -> float:
+    """A floor as a float; raise ValueError unless it is a share, at least 0 and below 1. of: what it is a share of."""
+    share = _checks.number_from_0(name, value)
+    if share >= 1:
         raise ValueError(f"{name}: {value} was given; want a share of the largest {of}, below 1")
+    return share

@@ -14,7 +14,7 @@ from moejax.families._base import Family, Params, Target, beside_eta, check_valu
 from moejax.families._dispersion import (
     DEFAULT_FLOOR,
     Spread,
-    check_share,
+    checked_share,
     count_free,
     least_log_dispersion,
     log_dispersions,
@@ -191,8 +191,8 @@ def gamma(*, shared_shape: bool = False, dispersion_floor: float = DEFAULT_FLOOR
     1 / shape is also at least 10 eps. As with the variances of `gaussian`, the likelihood of a mixture has no maximum
     without a floor.
     """
-    check_share("dispersion_floor", dispersion_floor, "dispersion")
-    return Gamma(_checks.flag("shared_shape", shared_shape), float(dispersion_floor))
+    floor = checked_share("dispersion_floor", dispersion_floor, "dispersion")
+    return Gamma(_checks.flag("shared_shape", shared_shape), floor)
 
 
 def _gamma_deviance(log_y: jax.Array, eta: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from moejax import _checks
 from moejax.families._base import Params, Target, over_outputs, residuals
-from moejax.families._dispersion import DEFAULT_FLOOR, Spread, check_share, spread_of
+from moejax.families._dispersion import DEFAULT_FLOOR, Spread, checked_share, spread_of
 from moejax.families._located import Located
 
 
@@ -99,5 +99,5 @@ def gaussian(*, shared_scale: bool = False, variance_floor: float = DEFAULT_FLOO
     ----------
     Hathaway (1985).
     """
-    check_share("variance_floor", variance_floor, "variance")
-    return Gaussian(_checks.flag("shared_scale", shared_scale), float(variance_floor))
+    floor = checked_share("variance_floor", variance_floor, "variance")
+    return Gaussian(_checks.flag("shared_scale", shared_scale), floor)

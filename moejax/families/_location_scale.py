@@ -130,5 +130,4 @@ def location_scale(*, scale_floor: float = 0.01) -> LocationScale:
     ----------
     Bishop (1994).
     """
-    _checks.positive("scale_floor", scale_floor)
-    return LocationScale(float(scale_floor))
+    return LocationScale(_checks.number_above_0("scale_floor", scale_floor))

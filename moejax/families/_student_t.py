@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from moejax import _checks
 from moejax.families._base import Params, Target, beside_eta, like_eta, over_outputs, residuals
-from moejax.families._dispersion import DEFAULT_FLOOR, Spread, check_share, spread_of
+from moejax.families._dispersion import DEFAULT_FLOOR, Spread, checked_share, spread_of
 from moejax.families._located import Located
 from moejax.families._numerics import stirling
 
@@ -175,9 +175,9 @@ def student_t(df: float | None = None, *, shared_scale: bool = False, variance_f
     Lange, Little and Taylor (1989).
     """
     if df is not None:
-        _checks.positive("df", df)
-    check_share("variance_floor", variance_floor, "scale^2")
-    return StudentT(_checks.flag("shared_scale", shared_scale), float(variance_floor), None if df is None else float(df))
+        df = _checks.number_above_0("df", df)
+    floor = checked_share("variance_floor", variance_floor, "scale^2")
+    return StudentT(_checks.flag("shared_scale", shared_scale), floor, df)
 
 
 def _standardized(residual: jax.Array, log_scale: jax.Array, log_df: jax.Array) -> jax.Array:

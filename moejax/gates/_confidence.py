@@ -123,12 +123,12 @@ def confidence(weights: Any = None, intercept: Any = None, *, temperature: float
     inverse variance, which is the best convex combination for squared error where errors are unbiased and independent.
     Towards 0 the expert of the lowest forecast is chosen. Towards infinity all experts count alike.
     """
-    _checks.positive("temperature", temperature)
+    temperature = _checks.number_above_0("temperature", temperature)
     if weights is None and intercept is None:
-        return Confidence(None, float(temperature))
+        return Confidence(None, temperature)
     _checks.shape("weights", weights, (None, None), "experts by what the gate sees")
-    _checks.shape("intercept", intercept, (np.shape(weights)[0],), "one for each expert")
+    _checks.shape("intercept", intercept, (_checks.shape_of("weights", weights)[0],), "one for each expert")
     _checks.finite("weights", weights)
     _checks.finite("intercept", intercept)
     rows = np.column_stack([weights, intercept]).astype(float)
-    return Confidence(tuple(map(tuple, rows.tolist())), float(temperature))
+    return Confidence(tuple(map(tuple, rows.tolist())), temperature)

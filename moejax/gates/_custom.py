@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from moejax import _checks
 from moejax.gates._base import Gate
 
 
@@ -80,4 +81,7 @@ def custom(
     ...     penalized=lambda params: {"slopes": True, "shift": False},
     ... )
     """
+    _checks.functions(init=init, logits=logits)
+    if penalized is not None:
+        _checks.functions(penalized=penalized)
     return Custom(init, logits, penalized)

@@ -210,7 +210,5 @@ def gaussian(*, covariance: str = "own", ridge: float = 0.01) -> Gaussian:
     ----------
     Xu, Jordan and Hinton (1995).
     """
-    if covariance not in ("own", "shared"):
-        raise ValueError(f"covariance: {covariance!r} was given; want 'own' or 'shared'")
-    _checks.positive("ridge", ridge)
-    return Gaussian(covariance == "shared", float(ridge))
+    _checks.choice("covariance", covariance, ("own", "shared"))
+    return Gaussian(covariance == "shared", _checks.number_above_0("ridge", ridge))

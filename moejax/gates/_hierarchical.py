@@ -271,11 +271,13 @@ class Hierarchical(Gate):
         ValueError
             If an argument has another shape, or a share is below 0.
         """
-        weights = np.asarray(_checks.native("params: weights", params["weights"]))
+        weights = _checks.leaf("params", params, "weights")
         branches, leaves = self.layout.below.shape
         _checks.shape("params: weights", weights, (branches, None), "a row for each branch of the tree")
-        names = [f"x{j + 1}" for j in range(weights.shape[1])] if feature_names is None else list(feature_names)
-        _checks.shape("feature_names", names, (weights.shape[1],), "one for each feature that the gate sees")
+        names = [f"x{j + 1}" for j in range(weights.shape[1])]
+        if feature_names is not None:
+            names = _checks.names("feature_names", feature_names, len(names), "one for each feature that the gate sees")
+        largest = _checks.count("largest", largest, 0)
         if shares is not None:
             _checks.shape("shares", shares, (leaves,), "one for each expert")
             _checks.not_negative("shares", shares)
@@ -291,7 +293,7 @@ class Hierarchical(Gate):
                         int(self.layout.above[i]),
                         None if i in self.layout.above else int(below.argmax()),
                         None if shares is None else float(np.asarray(shares)[below].sum()),
-                        tuple((str(names[j]), float(values[j])) for j in order),
+                        tuple((names[j], float(values[j])) for j in order),
                     )
                 )
         return told
@@ -368,20 +370,20 @@ def hierarchical(tree: Sequence[Any], *, init_scale: float = 1.0) -> Hierarchica
     ----------
     Jordan and Jacobs (1994).
     """
-    _checks.not_negative("init_scale", init_scale)
+    init_scale = _checks.number_from_0("init_scale", init_scale)
     nested = _tuples(tree)
     if isinstance(nested, tuple) and nested and all(isinstance(level, int) for level in nested) and 0 not in nested:
         nested = _balanced(nested)
     _check_tree(nested, tree)
-    return Hierarchical(nested, float(init_scale))
+    return Hierarchical(nested, init_scale)
 
 
 def _tuples(node: Any) -> Any:
-    if isinstance(node, int | np.integer) and not isinstance(node, bool):
+    if isinstance(node, int | np.integer) and not isinstance(node, bool | np.timedelta64):
         return int(node)
-    if isinstance(node, list | tuple | np.ndarray):
+    if isinstance(node, list | tuple) or (isinstance(node, np.ndarray) and node.ndim):
         return tuple(_tuples(child) for child in node)
-    raise ValueError(f"tree: {node!r} was given; want whole numbers, and sequences of them")
+    raise ValueError(f"tree: {_checks.shown(node)} was given; want whole numbers, and sequences of them")
 
 
 def _balanced(branches: tuple[int, ...]) -> Any:

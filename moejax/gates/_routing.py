@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from moejax import _checks
 from moejax._linear import Table, predictors
 from moejax.gates._shapes import Params
-from moejax.gates._softmax import Softmax
+from moejax.gates._softmax import Softmax, logit_settings
 
 
 def straight_through(probs: jax.Array) -> jax.Array:
@@ -90,9 +90,8 @@ def top1(*, temperature: float = 1.0, reference: bool = False, init_scale: float
     ----------
     Bengio, Leonard and Courville (2013), arXiv 1308.3432.
     """
-    _checks.positive("temperature", temperature)
-    _checks.not_negative("init_scale", init_scale)
-    return Top1(float(temperature), _checks.flag("reference", reference), float(init_scale))
+    temperature, init_scale = logit_settings(temperature, init_scale)
+    return Top1(temperature, _checks.flag("reference", reference), init_scale)
 
 
 def largest(values: jax.Array, k: int) -> jax.Array:
@@ -240,9 +239,7 @@ def top_k(k: int, *, noise: float = 0.0, temperature: float = 1.0, reference: bo
     ----------
     Shazeer et al. (2017), arXiv 1701.06538.
     """
-    _checks.count("k", k)
-    _checks.not_negative("noise", noise)
-    _checks.positive("temperature", temperature)
-    _checks.not_negative("init_scale", init_scale)
-    own = (float(temperature), _checks.flag("reference", reference), float(init_scale), int(k))
-    return NoisyTopK(*own, float(noise)) if noise > 0 else TopK(*own)
+    noise = _checks.number_from_0("noise", noise)
+    temperature, init_scale = logit_settings(temperature, init_scale)
+    own = (temperature, _checks.flag("reference", reference), init_scale, _checks.count("k", k))
+    return NoisyTopK(*own, noise) if noise > 0 else TopK(*own)

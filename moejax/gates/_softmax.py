@@ -192,6 +192,10 @@ def softmax(*, temperature: float = 1.0, reference: bool = False, init_scale: fl
     ----------
     Jacobs, Jordan, Nowlan and Hinton (1991).
     """
-    _checks.positive("temperature", temperature)
-    _checks.not_negative("init_scale", init_scale)
-    return Softmax(float(temperature), _checks.flag("reference", reference), float(init_scale))
+    temperature, init_scale = logit_settings(temperature, init_scale)
+    return Softmax(temperature, _checks.flag("reference", reference), init_scale)
+
+
+def logit_settings(temperature: Any, init_scale: Any) -> tuple[float, float]:
+    """Return the checked numbers of a gate of linear logits, or raise ValueError."""
+    return _checks.number_above_0("temperature", temperature), _checks.number_from_0("init_scale", init_scale)

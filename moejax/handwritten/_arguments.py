@@ -38,8 +38,7 @@ def checked_data(x: ArrayLike, y: ArrayLike, weights: ArrayLike | None) -> tuple
 
 def checked_params(params: Params, gate: str, d: int) -> Params:
     """Return the parameters as float64 arrays, after a check of keys, shapes and values for the gate and d features."""
-    if gate not in _GATE_KEYS:
-        raise ValueError(f"gate: {gate!r} was given; want one of {', '.join(repr(name) for name in _GATE_KEYS)}")
+    _checks.choice("gate", gate, tuple(_GATE_KEYS))
     check_keys("params", params, {"experts", "gate"})
     check_keys("params['experts']", params["experts"], {"weights", "intercept"})
     check_keys("params['gate']", params["gate"], _GATE_KEYS[gate], f" for gate {gate!r}")
@@ -78,14 +77,30 @@ def check_keys(name: str, value: Any, want: set[str], purpose: str = "") -> None
         raise ValueError(f"{name}: keys {sorted(map(str, value))} were given; want {sorted(want)}{purpose}")
 
 
+def started(name: str, params: Any) -> Any:
+    """Return `as_arrays` of a dict, of which no number is NaN; raise ValueError for anything else."""
+    if not isinstance(params, dict):
+        raise ValueError(f"{name}: {_checks.shown(params)} was given; want a dict of arrays")
+    arrays = as_arrays(name, params)
+    _refuse_nan(name, arrays)
+    return arrays
+
+
+def _refuse_nan(name: str, tree: Any) -> None:
+    """Raise ValueError for a NaN; the logarithm of a proportion of 0 is infinite."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            _refuse_nan(f"{name}[{key!r}]", value)
+    elif np.isnan(tree).any():
+        raise ValueError(f"{name}: {int(np.isnan(tree).sum())} of {tree.size} values are NaN; want numbers")
+
+
 def as_arrays(name: str, tree: Any) -> Any:
     """Return a copy of a nested dict with float64 arrays as values."""
     if isinstance(tree, dict):
         return {key: as_arrays(f"{name}[{key!r}]", value) for key, value in tree.items()}
-    tree = _checks.native(name, tree)
-    try:
-        return np.array(tree, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        if hasattr(tree, "aval"):  # a tracer of JAX has no numbers; the message of JAX says more
-            raise
-        raise ValueError(f"{name}: {type(tree).__name__} was given; want numbers") from error
+    if _checks.is_traced(tree):
+        return np.array(tree, dtype=np.float64)  # which has no numbers; the message of JAX says more
+    given = _checks.array(name, tree)
+    _checks.real(name, given)
+    return given.astype(np.float64)

@@ -170,7 +170,8 @@ def compare(
     """
     import jax  # imported here so that the rest of the package works without JAX
 
-    _checks.positive("rtol", rtol)
+    _checks.functions(loss=loss, gradient=gradient)
+    rtol = _checks.number_above_0("rtol", rtol)
     with _float64(jax):
         names, leaves, structure = _read_leaves(jax, "params", params)
         given = _given_gradient(jax, gradient, names, leaves, structure)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from moejax import _checks
-from moejax.handwritten._arguments import Array, Params, as_arrays, check_keys, checked_data, checked_params
+from moejax.handwritten._arguments import Array, Params, check_keys, checked_data, checked_params, started
 
 
 def loss(
@@ -178,9 +178,10 @@ def descend(gradient: Callable[[Params], Params], params: Params, steps: int, ra
     >>> [float(params["w"]) for params in iterates]
     [1.0, 0.5, 0.25]
     """
+    _checks.functions(gradient=gradient)
     _checks.count("steps", steps, least=0)
-    _checks.positive("rate", rate)
-    current = as_arrays("params", params)
+    rate = _checks.number_above_0("rate", rate)
+    current = started("params", params)
     iterates = [current]
     for step in range(1, steps + 1):
         with np.errstate(over="ignore", invalid="ignore"):  # the check below has a clearer message
@@ -248,10 +249,8 @@ def _gate_gradient(gate: Params, forward: _Forward, d_g: Array) -> Params:
 def _penalties(l1_experts: float, l1_gate: float, l2_experts: float, l2_gate: float) -> dict[str, tuple[float, float]]:
     """Return the penalties (l1, l2) of each part, after a check."""
     named = {"l1_experts": l1_experts, "l1_gate": l1_gate, "l2_experts": l2_experts, "l2_gate": l2_gate}
-    for name, value in named.items():
-        _checks.not_negative(name, value)
-        _checks.shape(name, value, ())
-    return {"experts": (l1_experts, l2_experts), "gate": (l1_gate, l2_gate)}
+    given = {name: _checks.number_from_0(name, value) for name, value in named.items()}
+    return {part: (given[f"l1_{part}"], given[f"l2_{part}"]) for part in ("experts", "gate")}
 
 
 def _moved(name: str, params: Any, direction: Any, rate: float) -> Any:

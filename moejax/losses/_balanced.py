@@ -159,7 +159,5 @@ def balanced(loss: LossLike, *, kind: str = "importance", weight: float = 0.01) 
     2101.03961, equation 4.
     """
     loss = completed(loss)
-    if kind not in ("importance", "load"):
-        raise ValueError(f"kind: {kind!r} was given; want 'importance' or 'load'")
-    _checks.not_negative("weight", weight)
-    return Balanced(loss, kind, float(weight))
+    _checks.choice("kind", kind, ("importance", "load"))
+    return Balanced(loss, kind, _checks.number_from_0("weight", weight))

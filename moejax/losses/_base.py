@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from jaxtyping import Array, Float
 
+from moejax import _checks
 from moejax._arrays import Scalar
 from moejax._contracts import Contract, Params, Record, capability, is_whole, missing
 
@@ -198,5 +199,6 @@ def completed(loss: LossLike) -> Loss:
     if isinstance(loss, Loss) and is_whole(loss, Loss):
         return loss
     if missing(loss, FUNCTIONS):
-        raise ValueError(f"loss: {loss!r} was given; want a record with a function `value`, as in moejax.losses")
+        given = _checks.shown(loss)
+        raise ValueError(f"loss: {given} was given; want a record with a function `value`, as in moejax.losses")
     return OwnLoss(loss)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from moejax.losses._base import Loss
 from moejax.losses._likelihood import complete_nll
 from moejax.losses._squared_error import complete_squared_error
-from moejax.model import Model
+from moejax.model import Model, check_model
 
 
 def complete_of(model: Model) -> Loss:
@@ -21,4 +21,5 @@ def complete_of(model: Model) -> Loss:
     Loss
         `complete_nll`, or `complete_squared_error` for a model without a family.
     """
+    check_model(model)
     return complete_squared_error() if model.family is None else complete_nll()

@@ -13,7 +13,7 @@ from moejax._arrays import Scalar
 from moejax.gates import largest
 from moejax.losses._base import Loss
 from moejax.losses._rows import held_division, of_units, weighted_sum
-from moejax.model import Data, Model
+from moejax.model import Data, Model, check_model
 
 
 @dataclass(frozen=True)
@@ -280,8 +280,7 @@ def truncated_nll(k: int) -> NegativeLogLikelihood:
     ----------
     Lücke and Eggert (2010).
     """
-    _checks.count("k", k)
-    return NegativeLogLikelihood(kept=int(k))
+    return NegativeLogLikelihood(kept=_checks.count("k", k))
 
 
 def complete_nll(*, joint: bool = False) -> NegativeLogLikelihood:
@@ -322,4 +321,5 @@ def likelihood_of(model: Model) -> NegativeLogLikelihood:
     NegativeLogLikelihood
         Of x and y for a gate that models its inputs, of the k experts that a gate keeps, or of y given x.
     """
+    check_model(model)
     return NegativeLogLikelihood(joint=model.gate.models_inputs, kept=model.kept)

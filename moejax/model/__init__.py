@@ -9,6 +9,7 @@ losses and solvers hand prepared inputs (`prepare`) to `means`, `log_gate` and `
 """
 
 from moejax._contracts import Params as Params
+from moejax.model._arguments import check_model as check_model
 from moejax.model._arguments import checked as checked
 from moejax.model._columns import Columns as Columns
 from moejax.model._data import PARTS as PARTS
@@ -32,6 +33,7 @@ __all__ = [
     "Inputs",
     "Model",
     "Params",
+    "check_model",
     "checked",
     "floating",
     "group_numbers",

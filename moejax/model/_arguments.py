@@ -39,12 +39,33 @@ def checked(model: Any, params: Any, x: Any, y: Any = None, offset: Any = None) 
         For what does not go with the model, or is not finite; of params, numbers that are not finite are taken. Nothing is
         said where an array is traced.
     """
+    check_model(model)
     params, x = native("params", params), native("x", x)
     y, offset = native("y", y), native("offset", offset)
     if not any(_checks.is_traced(leaf) for leaf in jax.tree.leaves((params, x, y, offset))):
         _check(model, params, x, y, offset)
     params = jax.tree.map(lambda leaf: on_device(leaf) if isinstance(leaf, np.ndarray) else leaf, params)
-    return params, floating(x), *(None if v is None else on_device(v) for v in (y, offset))
+    return params, floating(x), *(None if v is None else on_device(_in_range(v)) for v in (y, offset))
+
+
+def _in_range(value: Any) -> Any:
+    """Whole numbers beyond JAX's 32 bits as floating-point numbers; anything else as it is."""
+    whole = isinstance(value, int) or (type(value) is np.ndarray and value.dtype.kind in "iu" and value.dtype.itemsize > 4)
+    return np.asarray(value, float) if whole and np.size(value) and np.max(np.abs(value)) > _checks.MOST else value
+
+
+def check_model(model: Any) -> None:
+    """Raise ValueError for what is no model.
+
+    Parameters
+    ----------
+    model : object
+        What a user gave.
+    """
+    from moejax.model._model import Model  # which imports this module
+
+    if not isinstance(model, Model):
+        raise ValueError(f"model: {_checks.shown(model)} was given; want a model, as from moejax.moe")
 
 
 def _check(model: Any, params: Any, x: Any, y: Any, offset: Any) -> None:
@@ -60,15 +81,21 @@ def _check(model: Any, params: Any, x: Any, y: Any, offset: Any) -> None:
         raise
     check_params("params", params, init, f", for x of {_columns(x)}")
     if offset is not None:
-        if np.ndim(offset):  # a number is one for all rows
+        if _checks.shape_of("offset", offset):  # a number is one for all rows
             _checks.shape("offset", offset, (n, *eta.shape[2:]), "like one expert's predictors")
-        _checks.finite("offset", offset)
+        check_numbers("offset", offset, eta.dtype)
     if y is not None:
         if model.family is None:
             _checks.shape("y", y, (n, *predicted.shape[1:]), "what this model predicts for this x")
         else:
             model.family.check_rows(y, (n, *predicted.shape[1:]))
-        _checks.finite("y", y)
+        check_numbers("y", y, eta.dtype)
+
+
+def check_numbers(name: str, value: Any, dtype: Any) -> None:
+    """Raise ValueError for numbers that are not finite, or would not be in the type of x."""
+    _checks.finite(name, value)
+    _checks.within(name, value, dtype)
 
 
 def _columns(x: Any) -> str:
@@ -101,9 +128,9 @@ def check_params(name: str, given: Any, like: Any, purpose: str = "") -> None:
         raise ValueError(f"{name}: params of structure {structure} were given; want {wanted}, as model.init makes them")
     leaves = jax.tree.leaves({part: like[part] for part in PARTS})
     for (path, leaf), want in zip(jax.tree_util.tree_leaves_with_path(own), leaves, strict=True):
-        if np.shape(leaf) != want.shape:
+        if _checks.shape_of(f"{name}{jax.tree_util.keystr(path)}", leaf) != want.shape:
             _checks.shape(f"{name}{jax.tree_util.keystr(path)}", leaf, want.shape, f"as model.init makes it{purpose}")
-        if not isinstance(leaf, jax.Array):
+        if not _checks.is_traced(leaf):
             _checks.real(f"{name}{jax.tree_util.keystr(path)}", leaf)
 
 
@@ -138,6 +165,25 @@ def shapes_of(model: Any, x: Any, n: int | None = None) -> tuple[Any, Any, Any]:
     if n is not None:
         signatures = tuple(((n, *shape[1:]), dtype) for shape, dtype in signatures)
     return _shapes(model, structure, signatures)
+
+
+def dtype_of(leaf: Any) -> Any:
+    """Return the floating-point type that compiled code has an array of x in.
+
+    Parameters
+    ----------
+    leaf : array_like
+        The array.
+
+    Returns
+    -------
+    dtype
+        Its own where it is one of floating-point numbers, of 32 bits at least; else JAX's default.
+    """
+    dtype = jax.dtypes.canonicalize_dtype(_checks.array("x", leaf).dtype)
+    if jax.numpy.issubdtype(dtype, np.floating):
+        return jax.numpy.promote_types(dtype, np.float32)
+    return jax.dtypes.canonicalize_dtype(float)
 
 
 def signature(leaf: Any) -> tuple[tuple[int, ...], Any]:
@@ -214,7 +260,8 @@ def check_inputs(model: Any, x: Any, least: int = 1) -> int:
     """
     n = check_shapes(model, x, least)
     for leaf in jax.tree.leaves(x):
-        _checks.finite("x", leaf)
+        if not _checks.is_traced(leaf):
+            check_numbers("x", leaf, dtype_of(leaf))
     return n
 
 

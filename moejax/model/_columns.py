@@ -17,11 +17,12 @@ def column_tuple(name: str, columns: Any) -> Columns:
     """Columns as a name, a tuple, or None for all. Raises ValueError for none, or for some that are negative or repeated."""
     if columns is None or isinstance(columns, str):
         return columns
-    given = np.asarray(_checks.native(name, columns))
+    given = _checks.array(name, columns)
     chosen = given.tolist() if given.ndim == 1 and given.dtype.kind in "iuU" else []
     if not chosen or len(set(chosen)) < len(chosen) or (given.dtype.kind != "U" and min(chosen) < 0):
         raise ValueError(
-            f"{name}: {columns!r} was given; want at least one column index, none negative or repeated, or names in x"
+            f"{name}: {_checks.shown(columns)} was given; want at least one column index, none negative or repeated, "
+            "or names in x"
         )
     return tuple(chosen)
 

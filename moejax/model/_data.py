@@ -85,7 +85,8 @@ def floating(x: Features) -> Tree:
     """
 
     def one(leaf: Any) -> jax.Array:
-        array: jax.Array = widened(on_device(leaf))
+        whole = type(leaf) is np.ndarray and leaf.dtype.kind in "biu"  # of which JAX may have fewer bits
+        array: jax.Array = widened(on_device(leaf, float if whole else None))
         return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(float)
 
     x = jax.tree.map(one, x)
@@ -254,7 +255,7 @@ def group_numbers(groups: Any, weights: Any = None) -> Any:
 def _labels(groups: Any) -> np.ndarray:
     """Labels as an array; the pairs in a list of pairs are labels, of which NumPy alone would make an array (n, 2)."""
     if not isinstance(groups, list | tuple) or all(isinstance(label, int | np.integer) for label in groups):
-        return np.asarray(groups)
+        return _checks.array("groups", groups)
     labels = np.empty(len(groups), object)
     labels[:] = groups
     return labels

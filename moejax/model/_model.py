@@ -90,6 +90,7 @@ class Model:
         dict
             {"experts": ..., "gate": ..., "family": ...}, each a pytree.
         """
+        _checks.key("key", key)
         x = native("x", x)
         if not any(_checks.is_traced(leaf) for leaf in jax.tree.leaves(x)):
             check_shapes(self, x, least=0)
@@ -242,7 +243,7 @@ class Model:
         True
         >>> total = each[np.unique(groups, return_index=True)[1]].sum()  # once for each group
         """
-        self._family("log_prob")
+        self._family("log_prob", y)
 
         def each(params: Any, x: Any, offset: Any, y: jax.Array, leader: Any = None) -> jax.Array:
             return jax.nn.logsumexp(self.grouped_log_joint(params, Data(self.prepare(x), y, offset, leader)), axis=0)
@@ -286,7 +287,7 @@ class Model:
         -----
         The responsibility of expert k for a row is g_k(x) f(y; eta_k(x), phi_k) / p(y | x).
         """
-        self._family("responsibilities")
+        self._family("responsibilities", y)
 
         def each(params: Any, x: Any, offset: Any, y: jax.Array, leader: Any = None) -> jax.Array:
             return jax.nn.softmax(self.grouped_log_joint(params, Data(self.prepare(x), y, offset, leader)), axis=0).T
@@ -317,6 +318,7 @@ class Model:
         ValueError
             If the model has no family, or a family without `sample`.
         """
+        _checks.key("key", key)
         family = self._family("sample")
         if not family.has_sample:
             raise ValueError(f"sample: {family!r} has no draws; want a family with `sample`")
@@ -789,6 +791,7 @@ class Model:
         value : array_like
             The number, or several.
         """
+        _checks.choice("name", name, sorted(self.hyper))
         if name == "n_experts":
             return _checks.whole("hyper['n_experts']", value, 1, self.n_experts)
         next(part for part in self.parts.values() if name in part.hyper).check_hyper(name, value)
@@ -831,10 +834,20 @@ class Model:
         none: dict[str, Any] = {name: {} if name in PARTS else False for name in params}
         return {name: mark(parts[name], params[name]) if name in parts else none[name] for name in params}
 
-    def _family(self, wanted_by: str) -> Family:
+    def _family(self, wanted_by: str, *targets: Any) -> Family:
         if self.family is None:
             raise ValueError(f"{wanted_by}: this model has no family; want one, as in moe(..., family=families.gaussian())")
+        for target in targets:
+            _checks.present("y", target)
         return self.family
+
+
+def _is_divided(columns: Any) -> bool:
+    """Whether columns are those of each expert, sequences in a sequence."""
+    if isinstance(columns, np.ndarray):
+        return columns.ndim > 1
+    several = isinstance(columns, Sequence) and not isinstance(columns, str)
+    return several and any(isinstance(own, Sequence | np.ndarray) and not isinstance(own, str) for own in columns)
 
 
 def _coefficients(part: Part, params: Params) -> Marks:
@@ -902,15 +915,15 @@ def moe(
     >>> model.n_experts
     3
     """
-    _checks.count("n_experts", n_experts)
+    n_experts = _checks.count("n_experts", n_experts)
     expert = completed_expert(expert)
-    if isinstance(expert_columns, Sequence | np.ndarray) and any(np.ndim(own) for own in expert_columns):
+    if _is_divided(expert_columns):
         check_division("expert_columns", expert_columns, n_experts)
         expert, expert_columns = by_columns(expert, [expert_columns]), None  # type: ignore[list-item]
     return Model(
         expert,
         completed_gate(gate),
-        int(n_experts),
+        n_experts,
         None if family is None else completed_family(family),
         column_tuple("expert_columns", expert_columns),
         column_tuple("gate_columns", gate_columns),

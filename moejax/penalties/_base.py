@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Protocol
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from moejax import _checks
 from moejax._arrays import Coefficients, Floats, Scalar
 from moejax._contracts import Contract, Record, capability, is_whole, missing
 
@@ -204,11 +205,10 @@ def completed(penalty: PenaltyLike) -> Penalty:
         return penalty
     absent = missing(penalty, FUNCTIONS, ("name", "part"))
     if absent:
-        raise ValueError(
-            f"penalty: {penalty!r} was given, which has no {' and no '.join(absent)}; want records as in moejax.penalties"
-        )
+        given = f"{_checks.shown(penalty)} was given, which has no {' and no '.join(absent)}"
+        raise ValueError(f"penalty: {given}; want records as in moejax.penalties")
     if penalty.part not in ("experts", "gate"):
-        raise ValueError(f'penalty: {penalty!r} has the part {penalty.part!r}; want "experts" or "gate"')
+        raise ValueError(f'penalty: {_checks.shown(penalty)} has the part {penalty.part!r}; want "experts" or "gate"')
     return OwnPenalty(penalty)
 
 

@@ -7,13 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from moejax import _checks
 from moejax._arrays import Coefficients as Coefficients
 
 
 def checked_part(part: str) -> str:
     """Return `part`, or raise ValueError if it is neither "experts" nor "gate"."""
-    if part not in ("experts", "gate"):
-        raise ValueError(f'part: {part!r} was given; want "experts" or "gate"')
+    _checks.choice("part", part, ("experts", "gate"))
     return part
 
 

@@ -354,7 +354,7 @@ def group_columns(part: str, groups: Sequence[Sequence[int]]) -> Columns:
     >>> float(factor.value([jnp.array([[1.0, 1.0, 1.0, 1.0, 9.0]])]))  # sqrt(4) * 2; the last column is in no group
     4.0
     """
-    blocks = tuple(_block(block) for block in groups)
+    blocks = tuple(_block(block) for block in _checks.sequence("groups", groups, "a sequence of groups of columns"))
     columns = [column for block in blocks for column in block]
     if not columns:
         raise ValueError("groups: none were given; want at least one group of columns")
@@ -366,7 +366,8 @@ def group_columns(part: str, groups: Sequence[Sequence[int]]) -> Columns:
 
 def _block(block: Any) -> tuple[int, ...]:
     """Return the column numbers of one group as a tuple, or raise ValueError."""
-    columns = np.asarray(_checks.native("groups", block))
+    columns = _checks.array("groups", block)
     if columns.ndim != 1 or columns.dtype.kind not in "iu" or not columns.size or columns.min() < 0:
-        raise ValueError(f"groups: {block!r} was given; want column numbers, at least one a group and none negative")
+        given = _checks.shown(block)
+        raise ValueError(f"groups: {given} was given; want column numbers, at least one a group and none negative")
     return tuple(columns.tolist())

@@ -510,7 +510,7 @@ def elastic_net(part: str, l1_ratio: float = 0.5) -> ElasticNet:
     >>> float(net.value([jnp.array([[2.0, -2.0]])]))  # 0.5 * 4 + 0.25 * 8
     4.0
     """
-    _checks.not_negative("l1_ratio", l1_ratio)
+    l1_ratio = _checks.number_from_0("l1_ratio", l1_ratio)
     if l1_ratio > 1:
         raise ValueError(f"l1_ratio: {l1_ratio} was given; want a number from 0 to 1")
-    return ElasticNet(checked_part(part), float(l1_ratio))
+    return ElasticNet(checked_part(part), l1_ratio)

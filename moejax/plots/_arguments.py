@@ -17,11 +17,11 @@ def as_numbers(name: str, value: Any, least: int, most: int | None = None, wante
 
     `most` is `least` if None. `wanted` describes the wanted shape in the error message.
     """
-    array = np.asarray(_checks.native(name, value))
-    if array.dtype != bool and not np.issubdtype(array.dtype, np.number):
-        raise ValueError(f"{name}: values of type {array.dtype} were given; want numbers")
-    if np.iscomplexobj(array):
+    array = _checks.array(name, value)
+    if array.dtype.kind == "c":
         raise ValueError(f"{name}: complex numbers were given; want real ones")
+    if not _checks.is_real(array.dtype):
+        raise ValueError(f"{name}: values of type {array.dtype} were given; want numbers")
     if not least <= array.ndim <= (most or least):
         raise ValueError(f"{name}: shape {array.shape} was given; want {wanted or ('a number', '(any,)')[least]}")
     if array.size == 0:
@@ -31,10 +31,7 @@ def as_numbers(name: str, value: Any, least: int, most: int | None = None, wante
 
 def line_names(argument: str, names: Sequence[str], size: int, meaning: str) -> list[str]:
     """Return `names` as strings, after a check that there are `size` names."""
-    if isinstance(names, str) or len(names) != size:
-        value = repr(names) if isinstance(names, str) else f"{len(names)} names"
-        raise ValueError(f"{argument}: {value} was given; want a sequence of {size}, {meaning}")
-    return [str(name) for name in names]
+    return _checks.names(argument, names, size, meaning)
 
 
 def names_of_features(names: Sequence[str] | None, features: int) -> list[str]:
@@ -58,7 +55,8 @@ def names_of_experts(experts: int, shares: Any, numbers: Sequence[int] | None) -
     """Return the label of each expert: its number, counted from 1, and its share if known."""
     if numbers is not None:
         _checks.shape("numbers", numbers, (experts,), "one number per expert")
-    names = [f"expert {k + 1}" for k in (range(experts) if numbers is None else numbers)]
+        _checks.whole("numbers", numbers, 0, _checks.MOST)
+    names = [f"expert {int(k) + 1}" for k in (range(experts) if numbers is None else np.asarray(numbers))]
     if shares is None:
         return names
     fractions = as_numbers("shares", shares, 1)
@@ -100,8 +98,9 @@ def picked_errors(errors: np.ndarray, restart: Any) -> np.ndarray:
 
 def check_highlight(highlight: int, drawable: np.ndarray) -> None:
     """Raise a ValueError unless `highlight` is the index of a member whose history can be drawn."""
-    if isinstance(highlight, bool) or not isinstance(highlight, int | np.integer) or not 0 <= highlight < drawable.size:
-        raise ValueError(f"highlight: {highlight!r} was given; want a whole number from 0 to {drawable.size - 1}")
+    if not _checks.is_whole(highlight) or not 0 <= highlight < drawable.size:
+        given = _checks.shown(highlight)
+        raise ValueError(f"highlight: {given} was given; want a whole number from 0 to {drawable.size - 1}")
     if not drawable[highlight]:
         raise ValueError(
             f"highlight: {highlight} was given, whose history is not finite; want a member with a finite history"

@@ -7,6 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
+from moejax import _checks
 from moejax.plots._style import GREY, MINUS, NORMAL, SMALL, axes_or_new, colour_of
 
 
@@ -49,8 +50,10 @@ def gate_tree(branches: Sequence[Any], *, ax: Axes | None = None) -> Axes:
     >>> len(ax.get_lines())
     4
     """
+    wanted = "what `branches` of a hierarchical gate returns"
+    branches = _checks.sequence("branches", branches, wanted)
     if not branches or any(not hasattr(branch, "above") for branch in branches):
-        raise ValueError(f"branches: {branches!r} was given; want what `branches` of a hierarchical gate returns")
+        raise ValueError(f"branches: {_checks.shown(branches)} was given; want {wanted}")
     depth, height = _places(branches)
     experts = sum(branch.expert is not None for branch in branches)
     ax = axes_or_new(ax, (2.6 * max(depth) + 1.6, 0.75 * experts + 0.5))

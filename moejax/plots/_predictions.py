@@ -208,6 +208,7 @@ def conditional_density(
     >>> ax.get_xlim()[1].item()
     1.0
     """
+    _checks.texts(x_label=x_label, y_label=y_label)
     x_values, y_values = _rising("at", at), _rising("grid", grid)
     values = as_numbers("density", density, 2, 2, "(a, g)")
     _checks.shape("density", values, (x_values.size, y_values.size), "one density per number in at and number in grid")
@@ -222,6 +223,8 @@ def conditional_density(
     if x is not None:
         points, targets = as_numbers("x", x, 1, 2, "(n,) or (n, 1)"), as_numbers("y", y, 1)
         _checks.shape("x", points.reshape(len(points), -1), (targets.size, 1), "one number per target in y")
+        _checks.finite("x", points)
+        _checks.finite("y", targets)
         style: dict[str, Any] = {"color": CHOSEN, "alpha": 0.5, "linewidths": 0}
         keys.append(ax.scatter(points.ravel(), targets, s=4.0, label="data", **style))
     if centres is not None:

@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from moejax import _checks
+
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 """Colours of the experts: the eight colours of Okabe and Ito (2008), which colour-blind readers can tell apart.
 
@@ -45,6 +47,9 @@ def title(ax: Axes, text: str) -> Axes:
     >>> ax.get_title(loc="left")
     'Training'
     """
+    _checks.text("text", text)
+    if not isinstance(ax, Axes):
+        raise ValueError(f"ax: {_checks.shown(ax)} was given; want matplotlib Axes")
     legend = ax.get_legend()
     if legend is None:
         ax.set_title(text, loc="left", fontsize=_TITLE)

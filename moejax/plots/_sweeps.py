@@ -80,6 +80,7 @@ def validation_error(
     >>> [text.get_text() for text in ax.get_legend().get_texts()]
     ['restart', 'chosen restart', 'chosen: 0.01']
     """
+    _checks.texts(reference_label=reference_label, label=label, penalty_label=penalty_label)
     grid, order = as_penalties(penalty, chosen)
     errors = as_numbers("error", error, 1, 2, "(P,) or (P, R)")
     if len(errors) != len(grid):
@@ -88,8 +89,7 @@ def validation_error(
     if chosen_restart is not None:
         line = picked_errors(errors, chosen_restart)
     if reference is not None:
-        _checks.shape("reference", reference, (), "one number")
-        _checks.finite("reference", reference)
+        reference = _checks.number("reference", reference)
     ax = axes_or_new(ax, (6.4, 4.0))
     errors = np.where(np.isfinite(errors), errors, np.nan)
     keys: list[Line2D] = []

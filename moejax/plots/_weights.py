@@ -214,6 +214,7 @@ def coefficient_path(
     >>> sorted(text.get_text() for text in ax.texts)
     ['x1', 'x2']
     """
+    _checks.text("penalty_label", penalty_label)
     grid, order = as_penalties(penalty, chosen)
     paths = as_numbers("coefficients", coefficients, 2, 3, "(P, d) or (P, K, d)")
     if len(paths) != len(grid):

@@ -159,7 +159,7 @@ def calibration(
     >>> table.error
     0.25
     """
-    _checks.count("bins", bins)
+    bins = _checks.count("bins", bins)
     labels, table, share = _checked(y, probabilities, weights)
     if of_class is not None:
         _checks.count("of_class", of_class, 0)

@@ -18,9 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from moejax import _checks
+from moejax import _cache, _checks
 from moejax._trees import n_rows
-from moejax.model import Model, checked, on_device
+from moejax.model import Model, check_model, checked, on_device
 from moejax.predict import _modes
 from moejax.predict._modes import Mixture
 
@@ -82,6 +82,7 @@ def predict(model: Model, params: Any, x: Any, pool: str = "mean", offset: Any =
     >>> pooling.predict(model, params, x, pool="top").shape
     (3,)
     """
+    _checks.choice("pool", pool, ("mean", "top"))
     params, x, _, offset = checked(model, params, x, offset=offset)
     inputs = model.prepare(x)
     return _pooled(model.means(params, inputs, offset), model.log_gate(params, inputs), pool)
@@ -126,8 +127,10 @@ def probabilities(model: Model, params: Any, x: Any, pool: str = "mean", offset:
     >>> pooling.probabilities(model, model.init(jax.random.key(0), x), x).shape
     (3, 2)
     """
+    check_model(model)
     if model.family is None or not model.family.has_classes:
         raise ValueError(f"model: family {model.family!r} was given; want a family of classes, as families.bernoulli()")
+    _checks.choice("pool", pool, ("mean", "top"))
     params, x, _, offset = checked(model, params, x, offset=offset)
     inputs = model.prepare(x)
     eta = model.eta(params, inputs, offset)
@@ -180,8 +183,6 @@ def classes(model: Model, params: Any, x: Any, pool: str = "mean", offset: Any =
 
 def _pooled(each: jax.Array, log_gate: jax.Array, pool: str) -> jax.Array:
     """Pool values of experts, (K, n) or (K, n, m)."""
-    if pool not in ("mean", "top"):
-        raise ValueError(f"pool: {pool!r} was given; want 'mean' or 'top'")
     if pool == "top":
         return each[log_gate.argmax(axis=0), jnp.arange(each.shape[1])]
     share = jnp.exp(log_gate).reshape(*log_gate.shape, *[1] * (each.ndim - 2))
@@ -328,8 +329,8 @@ def quantiles(model: Model, params: Any, x: Any, q: Any, offset: Any = None) -> 
     _check_cdf(model)
     _checks.finite("q", q)
     inside = _checks.is_traced(q) or ((np.asarray(q) > 0) & (np.asarray(q) < 1)).all()
-    if np.ndim(q) > 1 or not inside:
-        raise ValueError(f"q: {q} was given; want numbers between 0 and 1, one or a sequence")
+    if np.ndim(q) > 1 or not np.size(q) or not inside:
+        raise ValueError(f"q: {_checks.shown(q)} was given; want numbers between 0 and 1, one or a sequence")
     params, x, _, offset = checked(model, params, x, offset=offset)
     found: jax.Array = _quantiles(model, params, x, jnp.atleast_1d(on_device(q, float)), offset)
     return found if np.ndim(q) else found[:, 0]
@@ -440,12 +441,14 @@ def modes(model: Model, params: Any, x: Any, offset: Any = None) -> Modes:
     >>> pooling.modes(model, model.init(jax.random.key(0), x), x).at.shape
     (3, 2)
     """
+    check_model(model)
     if model.family is None or not model.family.has_modes:
         raise ValueError(
             f"model: family {model.family!r} was given; want a family of numbers; for classes use pooling.classes"
         )
     params, x, _, offset = checked(model, params, x, offset=offset)
-    found: Modes = _modes_of(model, params, x, offset)
+    with _cache.nan_is_a_result():
+        found: Modes = _modes_of(model, params, x, offset)
     return found
 
 
@@ -474,22 +477,26 @@ def _on_grid(model: Model, params: Any, x: Any, y: Any, offset: Any, function: A
     _check_family(model)
     params, x, _, offset = checked(model, params, x, offset=offset)
     n = n_rows(x)
-    if np.ndim(y) not in (1, 2) or np.shape(y)[0] != n:
-        raise ValueError(f"y: shape {np.shape(y)} was given; want {(n,)}, or ({n}, g) for a grid")
+    given = _checks.shape_of("y", y)
+    if len(given) not in (1, 2) or given[0] != n:
+        raise ValueError(f"y: shape {given} was given; want {(n,)}, or ({n}, g) for a grid")
     _checks.finite("y", y)
-    mixture = _mixture(model, params, x, offset, 1 if np.ndim(y) == 1 else np.shape(y)[1])
+    mixture = _mixture(model, params, x, offset, 1 if len(given) == 1 else given[1])
+    _checks.within("y", y, mixture.eta.dtype)
     values: jax.Array = function(mixture, on_device(y, mixture.eta.dtype).ravel()).reshape(np.shape(y))
     return values
 
 
 def _check_family(model: Model) -> None:
-    """Raise ValueError if the model has no family."""
+    """Raise ValueError if the model is none or has no family."""
+    check_model(model)
     if model.family is None:
         raise ValueError("model: one without a family was given; want a family, as in moe(..., family=families.gaussian())")
 
 
 def _check_cdf(model: Model) -> None:
-    """Raise ValueError if the family has no distribution function."""
+    """Raise ValueError if the model is none or its family has no distribution function."""
+    check_model(model)
     if model.family is None or not model.family.has_cdf:
         raise ValueError(f"model: family {model.family!r} was given; want a family with a distribution function `cdf`")
 

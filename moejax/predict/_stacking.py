@@ -125,7 +125,7 @@ def out_of_fold(models: Sequence[Any], x: Any, y: Any, folds: Any = 5, *, weight
     [[4.5], [4.5], [1.5], [1.5]]
     """
     _check_models(models, "fit")
-    y = _checks.of_objects("y", y) if not is_classifier(models) else np.asarray(_checks.native("y", y))
+    y = _targets(y, is_classifier(models))
     x = _checks.native("x", x)
     rows = len(x) if hasattr(x, "__len__") else np.shape(x)[0]
     if rows != len(y):
@@ -185,7 +185,7 @@ def losses(predicted: Any, y: Any) -> np.ndarray:
     """
     _checks.finite("predicted", predicted)
     predicted = np.asarray(predicted, float)
-    if predicted.ndim not in (2, 3):
+    if predicted.ndim not in (2, 3) or (predicted.ndim == 3 and predicted.shape[2] < 2):
         raise ValueError(f"predicted: shape {predicted.shape} was given; want (n, K), or (n, K, C) for classifiers")
     _checks.shape("y", y, (len(predicted),), "one for each row")
     _checks.finite("y", y)
@@ -240,10 +240,10 @@ def linear_forecasts(x: Any, losses: Any, l2: float = 1e-3, weights: Any = None)
     ([[1.0]], [1.0])
     """
     _checks.shape("x", x, (None, None), "rows by features")
-    _checks.shape("losses", losses, (np.shape(x)[0], None), "rows by experts")
+    _checks.shape("losses", losses, (_checks.shape_of("x", x)[0], None), "rows by experts")
     _checks.finite("x", x)
     _checks.finite("losses", losses)
-    _checks.not_negative("l2", l2)
+    l2 = _checks.number_from_0("l2", l2)
     x, losses = np.asarray(x, float), np.asarray(losses, float)
     w = np.ones(len(x)) if weights is None else _checks.row_weights("weights", weights, len(x))
     w = w / w.sum()
@@ -389,8 +389,9 @@ def fold_labels(folds: Any, y: np.ndarray, seed: int = 0, stratified: bool = Fal
         If there are fewer than two folds or more folds than rows, or if labels are not integers or one is below 0.
     """
     n, stratified = len(y), _checks.flag("stratified", stratified)
-    if np.ndim(folds) == 0:
-        _checks.count("folds", folds, 2)
+    seed = _checks.count("seed", seed, 0, _checks.MOST_SEED)
+    if _checks.shape_of("folds", folds) == ():
+        folds = _checks.count("folds", folds, 2)
         if folds > n:
             raise ValueError(f"folds: {folds} were given for {n} rows; want at most one fold for each row")
         order = np.random.default_rng(seed).permutation(n)
@@ -399,7 +400,7 @@ def fold_labels(folds: Any, y: np.ndarray, seed: int = 0, stratified: bool = Fal
         labels[order] = np.arange(n) % folds
         return labels
     _checks.shape("folds", folds, (n,), "the fold of each row")
-    labels = np.asarray(_checks.native("folds", folds))
+    labels = _checks.array("folds", folds)
     if labels.dtype.kind not in "iu":
         raise ValueError(f"folds: values of type {labels.dtype} were given; want whole numbers")
     if (labels < 0).any():
@@ -412,13 +413,24 @@ def fold_labels(folds: Any, y: np.ndarray, seed: int = 0, stratified: bool = Fal
     return labels
 
 
+def _targets(y: Any, labels: bool) -> np.ndarray:
+    """Return targets (n,) or (n, m) as an array: of finite numbers, or, for classifiers, of labels of any type."""
+    given = _checks.array("y", y) if labels else _checks.of_objects("y", y)
+    if given.ndim not in (1, 2):
+        raise ValueError(f"y: shape {given.shape} was given; want (n,), or (n, m) for m outputs")
+    if not labels or given.dtype.kind in "fc":
+        _checks.finite("y", given)
+    return given
+
+
 def _check_models(models: Any, wanted: str) -> None:
     """Raise ValueError unless `models` is a sequence of at least one model with the method `wanted`."""
-    if not isinstance(models, Sequence) or not models:
-        raise ValueError(f"models: {models!r} was given; want a sequence of at least one model")
+    wants = "a sequence of at least one model"
+    if not len(_checks.sequence("models", models, wants)):
+        raise ValueError(f"models: none were given; want {wants}")
     for number, model in enumerate(models):
         if not (callable(getattr(model, wanted, None)) or (wanted == "predict" and callable(model))):
-            raise ValueError(f"models[{number}]: {model!r} has no {wanted}; want a model with this method")
+            raise ValueError(f"models[{number}]: {_checks.shown(model)} has no {wanted}; want a model with this method")
 
 
 def _labels(models: Any, classes: Any) -> np.ndarray:

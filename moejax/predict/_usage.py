@@ -11,7 +11,7 @@ import numpy as np
 
 from moejax import _checks
 from moejax.gates import largest
-from moejax.model import Model, checked, without_absent
+from moejax.model import Model, check_model, checked, without_absent
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,8 +60,8 @@ class Usage:
             If the number of names is not K.
         """
         count = len(self.routed)
-        if names is not None and len(names) != count:
-            raise ValueError(f"names: {len(names)} were given; want one name for each of {count} experts")
+        if names is not None:
+            names = _checks.names("names", names, count, "one name for each expert")
         return "\n".join(self._line(k, f"expert {k}" if names is None else names[k]) for k in range(count))
 
     def _line(self, k: int, name: str) -> str:
@@ -117,6 +117,7 @@ def usage(model: Model, params: Any, x: Any, y: Any = None, *, weights: Any = No
     >>> moejax.usage(model, model.init(jax.random.key(0), x), x).probability.tolist()
     [0.5, 0.5]
     """
+    check_model(model)
     if y is not None and model.family is None:
         raise ValueError("y: given for a model that has no family; want one, as in moe(..., family=families.gaussian())")
     weights = _checks.scaled(weights)

@@ -9,8 +9,8 @@ from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
-from moejax import _checks, experts, families
-from moejax.sklearn._estimators import Scored, column, row_weights, table_of
+from moejax import experts, families
+from moejax.sklearn._estimators import Scored, column, labels_of, row_weights, table_of
 from moejax.sklearn._mixture import MixtureOfExperts
 from moejax.sklearn._parts import EXPERTS, part_of
 
@@ -184,7 +184,7 @@ class MoEClassifier(Scored, ClassifierMixin, MixtureOfExperts):
             If no start leads to a fit of finite numbers.
         """
         loss = self._check_settings()
-        X, y = table_of(X), _checks.native("y", y)
+        X, y = table_of(X), labels_of(y)
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_min_samples=2)
         check_classification_targets(y)
         weights = row_weights(sample_weight, len(y))
@@ -251,7 +251,7 @@ class MoEClassifier(Scored, ClassifierMixin, MixtureOfExperts):
 
     def _target(self, y: Any, n: int) -> np.ndarray:
         """Return class numbers (n,) as floats, or raise ValueError for a label that was not seen in `fit`."""
-        y = column("y", _checks.native("y", y), n)
+        y = column("y", labels_of(y), n)
         unknown = np.setdiff1d(y, self.classes_)
         if unknown.size:
             raise ValueError(f"y: label {unknown[0]!r} was given; want labels among {self.classes_.tolist()}")

@@ -25,12 +25,17 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from moejax import _checks, experts
 from moejax.model import Model, moe
 from moejax.predict import _stacking as stacking
-from moejax.sklearn._estimators import Scored, applied, column_moments, row_weights, table_of
+from moejax.sklearn._estimators import Scored, applied, check_seed, column_moments, row_weights, table_of
 from moejax.sklearn._targets import Labels, Reals
 
 LOSSES = ("nll", "squared_error")
 SEES = ("inputs", "predictions", "both")
 BLIND = ("fixed", "constant")
+
+
+def _is_split(pair: Any) -> bool:
+    """Whether this is a pair of row numbers, those to train on and those to hold out."""
+    return isinstance(pair, list | tuple) and len(pair) == 2 and all(map(np.iterable, pair))
 
 
 class Combination(BaseEstimator):
@@ -53,11 +58,13 @@ class Combination(BaseEstimator):
         for name in ("n_init", "max_iter"):
             _checks.count(name, getattr(self, name))
         for name in ("l1_gate", "l2_gate"):
-            _checks.not_negative(name, getattr(self, name))
+            _checks.number_from_0(name, getattr(self, name))
+        check_seed(self.random_state)
         given = self.estimators
         pairs = isinstance(given, Sequence) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in given)
-        if not given or not pairs or len({name for name, _ in given}) < len(given):
-            raise ValueError(f"estimators: {given!r} was given; want (name, estimator) pairs, at least one, names distinct")
+        if not pairs or not given or len({str(name) for name, _ in given}) < len(given):
+            wanted = "(name, estimator) pairs, at least one, names distinct"
+            raise ValueError(f"estimators: {_checks.shown(given)} was given; want {wanted}")
         for name, model in given:
             if (self._kind is Labels) != hasattr(model, "predict_proba"):
                 wanted = "a classifier with predict_proba" if self._kind is Labels else "a regressor"
@@ -82,8 +89,13 @@ class Combination(BaseEstimator):
 
     def _folds(self, X: Any, y: np.ndarray) -> np.ndarray:
         """Return the fold of each row, (n,), from `cv`: a number of folds, labels, or a splitter of scikit-learn."""
-        if isinstance(self.cv, np.ndarray | list | tuple) and not any(map(np.iterable, self.cv)):
+        is_list = isinstance(self.cv, list | tuple) and not any(map(np.iterable, self.cv))
+        if is_list or hasattr(self.cv, "__array__"):
             return stacking.fold_labels(self.cv, y)
+        pairs = not isinstance(self.cv, list | tuple) or all(map(_is_split, self.cv))
+        if not pairs or isinstance(self.cv, str | bytes):
+            wanted = "a number of folds, the fold of each row, or a splitter of scikit-learn"
+            raise ValueError(f"cv: {_checks.shown(self.cv)} was given; want {wanted}")
         labels = np.full(len(y), -1)
         splitter = check_cv(self.cv, y, classifier=self._kind is Labels)
         for fold, (train, held) in enumerate(splitter.split(np.zeros((len(y), 1)), y)):
@@ -151,7 +163,10 @@ class Combination(BaseEstimator):
             If the loss is squared error, which has no density.
         """
         check_is_fitted(self, "params_")
-        scaled = self.target_.scaled(self.target_.encoded(self._kind.checked(column_or_1d(self._kind.plain(y), warn=True))))
+        given = column_or_1d(self._kind.plain(y), warn=True)
+        X = table_of(X)
+        check_consistent_length(X, given)
+        scaled = self.target_.scaled(self.target_.encoded(self._kind.checked(given)))
         scores: np.ndarray = self._applied("log_prob", X, scaled) - np.log(self.target_.scale)
         return scores
 

@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
 from tqdm import tqdm
 
 from moejax import _checks, _rows, gates
@@ -21,7 +20,7 @@ from moejax.gates import Gate
 from moejax.gates._base import FUNCTIONS
 from moejax.predict import _stacking as stacking
 from moejax.sklearn._combination import Classification, Combination, Regression, model_of
-from moejax.sklearn._estimators import key_of
+from moejax.sklearn._estimators import key_of, seed_of
 from moejax.sklearn._parts import Named, part_of
 from moejax.solvers import EMFit, Fit, _starts, fit_em
 
@@ -102,7 +101,7 @@ class _Ensemble(Combination):
         self.model_ = model_of(gate, len(models), self.target_.family)
         if start is not None:
             _starts.check_responsibilities("start", start, len(target), len(models))
-        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        seed = seed_of(self.random_state)
         problem = _Problem(self, models, X, target, scaled, weights, labels, table, key_of(seed))
         with precision(np.dtype(float)), tqdm(desc="ensemble", unit="iteration", disable=self._silent) as bar:
             count = self.n_init if start is None else 1
@@ -128,13 +127,13 @@ class _Ensemble(Combination):
 
     def _gate(self) -> Gate:
         """Return the gate of the model; check `gate` and `tol`."""
-        _checks.positive("tol", self.tol)
+        _checks.number_above_0("tol", self.tol)
         if self._is_learned:
             stacking.weight_argument(self.gate, "gate")
             return gates.confidence()
         if not isinstance(self.gate, str) and missing(self.gate, FUNCTIONS):
             wanted = f"one of {list(ENSEMBLE_GATES)}, a part from moejax.gates, or one with predict_proba"
-            raise ValueError(f"gate: {self.gate!r} was given; want {wanted}")
+            raise ValueError(f"gate: {_checks.shown(self.gate)} was given; want {wanted}")
         gate: Gate = part_of("gate", self.gate, ENSEMBLE_GATES, gates.completed)
         return gate
 
@@ -142,14 +141,12 @@ class _Ensemble(Combination):
         """Return the columns of X that the gate and the starts see."""
         if self.gate_columns is None:
             return X
-        columns = (
-            list(self.gate_columns) if np.iterable(self.gate_columns) and not isinstance(self.gate_columns, str) else []
-        )
-        whole = all(isinstance(c, int | np.integer) and 0 <= c < np.shape(X)[1] for c in columns)
-        if not columns or len(set(columns)) < len(columns) or not (whole or hasattr(X, "iloc")):
+        columns = list(_checks.sequence("gate_columns", self.gate_columns, "columns of X, a sequence"))
+        whole = all(_checks.is_whole(c) and 0 <= c < np.shape(X)[1] for c in columns)
+        if not columns or len(set(map(str, columns))) < len(columns) or not (whole or hasattr(X, "iloc")):
             wanted = f"columns of X, of which there are {np.shape(X)[1]}, none twice"
-            raise ValueError(f"gate_columns: {self.gate_columns!r} was given; want {wanted}")
-        return X[list(self.gate_columns)] if hasattr(X, "iloc") else X[:, list(self.gate_columns)]
+            raise ValueError(f"gate_columns: {_checks.shown(self.gate_columns)} was given; want {wanted}")
+        return X[columns] if hasattr(X, "iloc") else X[:, columns]
 
     def _seen(self, X: Any, predicted: np.ndarray) -> np.ndarray:
         """Return what the gate sees, (n, d); for a classifier, minus its log probabilities."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import jax
 import numpy as np
 import optax
 from sklearn.base import is_regressor
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import column_or_1d
 
 from moejax import _cache, _checks
@@ -46,8 +49,7 @@ def check_choice(name: str, given: Any, wanted: tuple[str, ...]) -> None:
     ValueError
         If `given` is not in `wanted`.
     """
-    if given not in wanted:
-        raise ValueError(f"{name}: {given!r} was given; want one of {list(wanted)}")
+    _checks.choice(name, given, wanted)
 
 
 def row_weights(given: Any, n: int) -> np.ndarray:
@@ -107,7 +109,7 @@ def counted(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> tuple[np.ndarr
 
 
 def table_of(X: Any) -> Any:
-    """Return X for scikit-learn to check: a plain array of numbers, of an array of NumPy's.
+    """Return X for scikit-learn to check: a plain array of numbers, of anything but data frames and sparse matrices.
 
     Parameters
     ----------
@@ -117,17 +119,17 @@ def table_of(X: Any) -> Any:
     Returns
     -------
     array-like, (n, d)
-        The same, unchanged where it is no array of NumPy's.
+        The same, unchanged where it is a data frame or a sparse matrix.
 
     Raises
     ------
     ValueError or TypeError
         If entries are masked, or are no real numbers.
     """
+    if X is None or any(hasattr(X, name) for name in ("iloc", "tocsr", "__dataframe__")):
+        return X  # of which scikit-learn has its own to say
     if isinstance(X, jax.Array):
-        X = np.asarray(X)
-    if not isinstance(X, np.ndarray):
-        return X
+        X = _checks.array("X", X)
     return _real("X", X)
 
 
@@ -192,6 +194,68 @@ def _real(name: str, value: Any) -> np.ndarray:
     return numbers
 
 
+def labels_of(y: Any) -> Any:
+    """Return labels as a plain array of any type, or unchanged what is no target at all.
+
+    Parameters
+    ----------
+    y : array-like, (n,)
+        Labels as the user gave them.
+
+    Returns
+    -------
+    numpy.ndarray, (n,), or None
+        Labels.
+
+    Raises
+    ------
+    ValueError
+        If entries are masked, or this is no array.
+    """
+    if y is None or hasattr(y, "iloc"):
+        return y
+    labels = _checks.array("y", y)
+    each = labels.ravel().tolist() if labels.dtype.kind == "O" else []
+    alike = all(isinstance(v, str) for v in each) or all(isinstance(v, Real | Decimal | np.bool_) for v in each)
+    if labels.dtype.kind == "V" or not alike:
+        raise ValueError(f"y: {_checks.shown(labels)} was given; want labels of one type, that can be compared")
+    return labels
+
+
+def check_seed(random_state: Any) -> None:
+    """Raise ValueError for what is no `random_state` of scikit-learn.
+
+    Parameters
+    ----------
+    random_state : int, numpy.random.RandomState or None
+        The parameter of an estimator.
+    """
+    if random_state is not None and not isinstance(random_state, np.random.RandomState):
+        _checks.count("random_state", random_state, 0, 2**32 - 1)
+
+
+def seed_of(random_state: Any) -> int:
+    """Return a seed drawn from a `random_state` of scikit-learn.
+
+    Parameters
+    ----------
+    random_state : int, numpy.random.RandomState or None
+        The parameter of an estimator.
+
+    Returns
+    -------
+    int
+        At least 0 and below 2^31.
+
+    Raises
+    ------
+    ValueError
+        For anything else.
+    """
+    check_seed(random_state)
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
 class Scored:
     """Scores of numbers that are what they seem: scikit-learn's own takes what lies under a mask."""
 
@@ -213,10 +277,12 @@ class Scored:
             The score.
         """
         more: Any = super()
+        _checks.present("y", y)
         if is_regressor(self):
             y = target_of(y)
             _checks.finite("y", y)
-        y = _checks.native("y", y)
+        y = labels_of(y)
+        _checks.shape("y", y, (None,) if np.ndim(y) < 2 else (None, 1), "a value for each row")
         if sample_weight is not None:
             sample_weight = row_weights(sample_weight, len(y))
         score: float = more.score(X, y, sample_weight)

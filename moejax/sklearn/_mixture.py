@@ -11,7 +11,6 @@ import jax
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from moejax import _checks, experts, families, gates, losses
@@ -26,6 +25,7 @@ from moejax.sklearn._estimators import (
     column_moments,
     counted,
     gradient_fit,
+    seed_of,
     table_of,
 )
 from moejax.sklearn._parts import gate_of, loss_of
@@ -66,8 +66,7 @@ class MixtureOfExperts(BaseEstimator):
         for name in ("n_experts", "n_init", "max_iter"):
             _checks.count(name, getattr(self, name))
         for name in _PENALTIES:
-            _checks.shape(name, getattr(self, name), (), "one number")
-            _checks.not_negative(name, getattr(self, name))
+            _checks.number_from_0(name, getattr(self, name))
         for name in _FLAGS:
             if hasattr(self, name):
                 _checks.flag(name, getattr(self, name))
@@ -107,7 +106,7 @@ class MixtureOfExperts(BaseEstimator):
         x, y, weights = counted(x, y, weights)
         centre, scale = column_moments(x, weights) if self.standardize else (np.zeros(x.shape[1]), np.ones(x.shape[1]))
         self.x_mean_, self.x_scale_, self._dtype = centre, scale, x.dtype
-        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        seed = seed_of(self.random_state)
         with precision(x.dtype):
             standardized = self._standardized(x)
             fit, best = self._best(expert, loss, family, seed, standardized, y, weights)
@@ -207,7 +206,9 @@ class MixtureOfExperts(BaseEstimator):
     def _checked(self, X: Any) -> np.ndarray:
         """Check X and return it on the scale of the fit."""
         check_is_fitted(self, "params_")
-        return self._standardized(validate_data(self, table_of(X), dtype=[np.float64, np.float32], reset=False))
+        x = validate_data(self, table_of(X), dtype=[np.float64, np.float32], reset=False)
+        _checks.within("X", x, self._dtype)
+        return self._standardized(x)
 
     def _apply(self, method: str, x: np.ndarray, *y: np.ndarray) -> np.ndarray:
         """Apply the model's method of that name to standardised rows."""
@@ -218,7 +219,9 @@ class MixtureOfExperts(BaseEstimator):
         x = self._checked(X)
         if self.model_.family is None:
             raise ValueError(f"loss: {self.loss!r} was given, under which {method} has no meaning; want loss='nll'")
-        return self._apply(method, x, self._target(y, len(x)))
+        target = self._target(y, len(x))
+        _checks.within("y", target, self._dtype)
+        return self._apply(method, x, target)
 
     def predict_gate(self, X: Any) -> np.ndarray:
         """Return P(expert | x) for each row; the probabilities are soft also for a gate that chooses one expert.

@@ -7,14 +7,13 @@ from typing import Any, Self
 import jax
 import numpy as np
 from sklearn.linear_model import RidgeCV
-from sklearn.utils import check_random_state
 
 from moejax import _checks, gates, losses
 from moejax._precision import precision
 from moejax.model._arguments import shapes_of
 from moejax.predict import _stacking as stacking
 from moejax.sklearn._combination import BLIND, LOSSES, SEES, Classification, Combination, Regression, model_of
-from moejax.sklearn._estimators import best_of_starts, check_choice, check_coefficients, gradient_fit
+from moejax.sklearn._estimators import best_of_starts, check_choice, check_coefficients, gradient_fit, seed_of
 from moejax.sklearn._parts import Named, part_of
 from moejax.sklearn._targets import Labels
 from moejax.solvers import Status, fit_em
@@ -43,7 +42,11 @@ class _Stacking(Combination):
         models = self._models()
         for name, wanted in (("loss", LOSSES), ("sees", SEES)):
             check_choice(name, getattr(self, name), wanted)
-        _checks.positive("temperature", self.temperature)
+        _checks.number_above_0("temperature", self.temperature)
+        if not isinstance(self.gate, str):
+            gates.completed(self.gate)  # which refuses what is none
+        if self.forecaster is not None and not all(hasattr(self.forecaster, method) for method in ("fit", "predict")):
+            raise ValueError(f"forecaster: {_checks.shown(self.forecaster)} was given; want a regressor")
         if self.loss == "squared_error" and self._kind is Labels:
             raise ValueError("loss: 'squared_error' was given for classes; want 'nll'")
         return models
@@ -121,7 +124,7 @@ class _Stacking(Combination):
                 self.objective_, self.log_likelihood_ = float(np.average(errors, weights=weights)), float("nan")
                 self.n_iter_, self.status_, self.converged_ = 1, Status.CONVERGED, True
                 return
-        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        seed = seed_of(self.random_state)
         with precision(np.dtype(float)):
             best = best_of_starts(fit, self.n_init, self._hyper(), seed, inputs, y, weights)
         self.params_ = jax.tree.map(np.asarray, best.params)

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.utils.multiclass import check_classification_targets
 
 from moejax import _checks, families
-from moejax.sklearn._estimators import moments, target_of
+from moejax.sklearn._estimators import labels_of, moments, target_of
 
 _FLOOR = 1e-3  # floor of variances; any estimators differ more in accuracy than linear experts, so it is below the default
 
@@ -95,7 +95,7 @@ class Labels:
     @staticmethod
     def plain(y: Any) -> Any:
         """Return labels as they are, or raise ValueError for masked ones."""
-        return _checks.native("y", y)
+        return labels_of(y)
 
     @classmethod
     def of(cls, y: np.ndarray, weights: np.ndarray) -> Labels:

@@ -12,7 +12,7 @@ from moejax import _checks
 from moejax._checks import check_weights
 from moejax._contracts import Record
 from moejax.model import Model, floating, group_numbers, leaders
-from moejax.model._arguments import check_inputs, check_params, shapes_of, signature
+from moejax.model._arguments import check_inputs, check_numbers, check_params, shapes_of, signature
 
 
 def check_data(
@@ -48,7 +48,7 @@ def check_data(
         _checks.shape("y", y, predicted.shape, "what this model predicts for this x")
     else:
         model.family.check_target(y, predicted.shape)
-    _checks.finite("y", y)
+    check_numbers("y", y, eta.dtype)
     if isinstance(model.family, Record):
         leaves, structure = jax.tree.flatten(x)
         dtype = eta.dtype
@@ -58,13 +58,13 @@ def check_data(
         check_weights(weights, n)
     if offset is not None:
         _checks.shape("offset", offset, eta.shape[1:], "like one expert's predictors")
-        _checks.finite("offset", offset)
+        check_numbers("offset", offset, eta.dtype)
     if groups is not None:
         check_groups(groups, weights, n)
     if start is not None:
         check_params("start", start, init)
         for path, leaf in jax.tree_util.tree_leaves_with_path(start):
-            _checks.finite(f"start{jax.tree_util.keystr(path)}", leaf)
+            check_numbers(f"start{jax.tree_util.keystr(path)}", leaf, eta.dtype)
     return n
 
 
@@ -101,20 +101,19 @@ def check_groups(groups: Any, weights: Any, n: int) -> None:
         differ = np.asarray(weights)[first] != np.asarray(weights)
         if differ.any():
             raise ValueError(
-                f"weights: row {int(differ.argmax())} has another weight than its group; want equal ones in a group"
+                f"weights: row {int(differ.argmax())} has another weight than its group; want equal ones within groups"
             )
 
 
 def check_key(key: Any) -> None:
-    """Raise ValueError for what is no key at all.
+    """Raise ValueError for what is not one key.
 
     Parameters
     ----------
     key : object
         A key, as from `jax.random.key`.
     """
-    if not hasattr(key, "dtype"):
-        raise ValueError(f"key: {key!r} was given; want a key, as from jax.random.key(0)")
+    _checks.key("key", key)
 
 
 @lru_cache(maxsize=256)

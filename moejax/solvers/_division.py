@@ -22,6 +22,7 @@ import numpy as np
 from moejax import _checks
 from moejax._linear import dot
 from moejax.model import floating, native, on_device
+from moejax.model._arguments import check_numbers, dtype_of
 from moejax.solvers import _starts
 
 _CONCENTRATIONS = 20  # steps of `inliers` from each start; they end after a few, where nothing changes any more
@@ -33,12 +34,22 @@ def by_distance(key: jax.Array, x: Any, n_experts: int, *, tries: int = 10) -> j
     The best of `tries` starts from the key, by the sum of squared distances. Pure: takes `jit` and `vmap`. x: (n, d).
     Raises ValueError for x of another shape or that is not finite, and counts that are not whole numbers above 0.
     """
-    _checks.shape("x", x, (None, None), "rows by features")
-    _checks.finite("x", x)
-    _checks.count("n_experts", n_experts)
-    _checks.count("tries", tries)
+    _checks.key("key", key)
+    _check_table(x)
+    n_experts, tries = _checks.count("n_experts", n_experts), _checks.count("tries", tries)
     shares: jax.Array = _clusters(key, floating(x), n_experts, tries)
     return shares
+
+
+def _check_table(x: Any) -> int:
+    """Raise ValueError unless x is a table (n, d) of numbers that JAX holds; return n."""
+    _checks.shape("x", x, (None, None), "rows by features")
+    if not _checks.is_traced(x):
+        check_numbers("x", x, dtype_of(x))
+    n, d = _checks.shape_of("x", x)
+    _checks.count("rows of x", n)
+    _checks.count("columns of x", d)
+    return n
 
 
 @partial(jax.jit, static_argnums=(2, 3))
@@ -71,14 +82,15 @@ def inliers(key: jax.Array, x: Any, y: Any, *, share: float = 0.1, tries: int = 
     Raises ValueError for shapes that do not fit, numbers that are not finite, and a share of less than one row or more than
     half of them.
     """
-    _checks.shape("x", x, (None, None), "rows by features")
-    n = np.shape(x)[0]
-    for name, values in (("x", x), ("y", y)):
-        _checks.finite(name, values)
-    if np.ndim(y) not in (1, 2) or np.shape(y)[0] != n:
-        raise ValueError(f"y: shape {np.shape(y)} was given; want {(n,)}, or {(n, 'm')} for m outputs")
-    _checks.count("tries", tries)
-    _checks.positive("share", share)
+    _checks.key("key", key)
+    n = _check_table(x)
+    given = _checks.shape_of("y", y)
+    if len(given) not in (1, 2) or given[0] != n or 0 in given:
+        raise ValueError(f"y: shape {given} was given; want {(n,)}, or {(n, 'm')} for m outputs")
+    _checks.finite("y", y)
+    if not _checks.is_traced(x):
+        _checks.within("y", y, dtype_of(x))
+    tries, share = _checks.count("tries", tries), _checks.number_above_0("share", share)
     outliers = round(share * n)
     if not 1 <= outliers <= n // 2:
         raise ValueError(f"share: {share!r} of {n} rows was given; want at least one row and at most half of them")
@@ -116,12 +128,16 @@ def by_rule(rule: Callable[[Any], Any], x: Any, n_experts: int, *, name: str = "
     may be in several divisions, and is then shared by them in proportion. Raises ValueError for other shapes and numbers,
     and for a row that is in no division. name: what errors call it.
     """
+    _checks.functions(rule=rule)
+    n_experts = _checks.count("n_experts", n_experts)
+    _checks.text("name", name)
     given = native(name, rule(native("x", x)))
     n = np.shape(jax.tree.leaves(x)[0])[0]
-    if np.ndim(given) == 1:
+    if len(_checks.shape_of(name, given)) == 1:
         _checks.shape(name, given, (n,), "the division of each row")
         if not _checks.is_traced(given):
-            labels = np.asarray(given)
+            labels = _checks.array(name, given)
+            _checks.real(name, labels)
             wrong = ~np.isin(labels, np.arange(n_experts))
             if wrong.any():
                 row = int(wrong.argmax())

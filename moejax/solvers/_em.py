@@ -27,7 +27,7 @@ from moejax import _checks, losses, penalties
 from moejax._ops import choose, where
 from moejax._rows import Rows
 from moejax.families import Family, Target
-from moejax.model import PARTS, Model, is_table
+from moejax.model import PARTS, Model, check_model, is_table
 from moejax.solvers import _shared, _starts
 from moejax.solvers._configured import Configured, Hyper
 from moejax.solvers._iterations import EM, Task
@@ -244,8 +244,8 @@ def fit_em(
         experts have nothing to train. "tilted": the same, with a little more of high targets, or of low ones, for each
         expert. "kmeans": clusters of x. "residuals": clusters of what one linear regression of y on x leaves. "centres": the
         nearest of K random rows. "equal": the same for all experts, from which only experts that differ by themselves part.
-        "mixed": "random", "tilted" and "centres" in turn, by the number `restart`; "kmeans" and "centres" for a gate that
-        models its inputs; "equal" comes before them where experts have nothing to train. Where x is no table (n, d),
+        "mixed": "random", "tilted" and "centres" in turn, by the number `restart`; "random" alone for tables of at least 20
+        columns and at most ten rows for each of them; "kmeans" and "centres" for a gate that models its inputs; "equal" comes before them where experts have nothing to train. Where x is no table (n, d),
         clusters are of what the gate sees; where that is none either, or has no columns, "mixed" is "tilted" and
         "residuals".
     max_iter : int, default 500
@@ -290,6 +290,7 @@ def fit_em(
     EM: Dempster, Laird and Rubin (1977); for mixtures of experts Jordan and Jacobs (1994). Classification EM: Celeux and
     Govaert (1992). Extrapolation: Anderson (1965); for EM, Henderson and Varadhan (2019).
     """
+    check_model(model)
     if model.family is None:
         raise ValueError(
             "model: one without a family was given; EM ascends a likelihood: want moe(..., family=families.gaussian())"
@@ -299,17 +300,16 @@ def fit_em(
         raise ValueError(f"gate: {model.gate!r} is noisy in training, which EM is not; want no noise, or fit_gradient")
     own = losses.likelihood_of(model)
     held = losses.complete_nll(joint=own.joint)
-    if loss is not None and loss not in (own, held):
-        raise ValueError(f"loss: {loss!r} was given; EM lowers {own!r} or {held!r} for this model, and fit_gradient any")
+    if loss is not None and not (isinstance(loss, losses.NegativeLogLikelihood) and loss in (own, held)):
+        wanted = f"EM lowers {own!r} or {held!r} for this model, and fit_gradient any"
+        raise ValueError(f"loss: {_checks.shown(loss)} was given; {wanted}")
     own.check(model)
     _starts.check_name(init)
     _checks.count("max_iter", max_iter)
     _checks.count("record_every", record_every)
     if block_size is not None:
         _checks.count("block_size", block_size)
-    if tol is not None:
-        _checks.not_negative("tol", tol)
+    tol = None if tol is None else _checks.number_from_0("tol", tol)
     chosen_penalties = penalties.standard() if penalty is None else _shared.checked_penalties(penalty)
-    tol = None if tol is None else float(tol)
     chosen_loss = own if loss is None else loss
     return EMFit(model, chosen_penalties, init, int(max_iter), tol, int(record_every), chosen_loss, block_size)

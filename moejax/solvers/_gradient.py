@@ -20,6 +20,7 @@ from moejax._contracts import check_capabilities
 from moejax._rows import Rows
 from moejax._trees import merge, split
 from moejax.model import PARTS, Data, Model, checked, native, on_device, without_absent
+from moejax.model._arguments import check_params, check_shapes
 from moejax.penalties import Penalty, PenaltyLike
 from moejax.solvers import _shared, _starts
 from moejax.solvers._accelerated import accelerated_step, no_momentum
@@ -116,9 +117,15 @@ class GradientFit(Configured):
         ValueError
             If nothing in the model is trained, or `hyper` has an unknown name or a value that cannot be.
         """
+        _checks.key("key", key)
         hyper = {} if hyper is None else hyper
         self.check_hyper(hyper)
-        params = drawn(self, key, native("x", x), hyper, native("start", start))
+        _shared.check_single(hyper)
+        x, start = native("x", x), native("start", start)
+        check_shapes(self.model, x, least=0)
+        if start is not None:
+            check_params("start", start, jax.eval_shape(self.model.init, key, x))
+        params = drawn(self, key, x, hyper, start)
         return self.begun(params, hyper)
 
     def train_step(
@@ -158,12 +165,19 @@ class GradientFit(Configured):
         objective : jax.Array, ()
             The objective before it.
         """
+        if not isinstance(state, TrainState):
+            raise ValueError(f"state: {_checks.shown(state)} was given; want a state, as from init_state")
+        if key is not None:
+            _checks.key("key", key)
+        _checks.present("y", y)
         hyper = {} if hyper is None else hyper
         self.check_hyper(hyper)
-        weights = _checks.scaled(weights)
+        _shared.check_single(hyper)
+        weights = None if weights is None else _checks.scaled(native("weights", weights))
         x, y, offset = without_absent(weights, x, y, offset)
         _, x, y, offset = checked(self.model, state.params, x, y, offset)
         if weights is not None:
+            weights = native("weights", weights)
             _checks.check_weights(weights, y.shape[0])
             weights = on_device(weights)
         data = Data(
@@ -472,16 +486,17 @@ def fit_gradient(
     _shared.check_parts(model)
     check_capabilities(loss)
     loss.check(model)
-    if not (isinstance(optimizer, optax.GradientTransformation) or callable(optimizer) or optimizer == _ACCELERATED):
+    is_named = isinstance(optimizer, str) and optimizer == _ACCELERATED
+    if not (isinstance(optimizer, optax.GradientTransformation) or callable(optimizer) or is_named):
         wanted = f"an optax optimizer, a function from a rate to one, or {_ACCELERATED!r}"
-        raise ValueError(f"optimizer: {optimizer!r} was given; want {wanted}")
-    if optimizer == _ACCELERATED and batch_size is not None:
+        raise ValueError(f"optimizer: {_checks.shown(optimizer)} was given; want {wanted}")
+    if is_named and batch_size is not None:
         raise ValueError(f"batch_size: {batch_size} was given beside {_ACCELERATED!r}, which needs all rows; want None")
     of_likelihood = loss.has_likelihood or loss.complete
-    if optimizer == _ACCELERATED and model.kept is not None and not of_likelihood:
+    if is_named and model.kept is not None and not of_likelihood:
         what = "one expert" if model.kept == 1 else f"{model.kept} experts"
         raise ValueError(f"optimizer: {_ACCELERATED!r} was given for a gate that chooses {what}; want a soft gate")
-    if optimizer == _ACCELERATED and model.gate.is_noisy:
+    if is_named and model.gate.is_noisy:
         raise ValueError(f"optimizer: {_ACCELERATED!r} was given for a gate with noise; want no noise")
     chosen_penalties = penalties.standard() if penalty is None else _shared.checked_penalties(penalty)
     for name, value in (("steps", steps), ("record_every", record_every)):
@@ -489,9 +504,9 @@ def fit_gradient(
     for name, optional in (("batch_size", batch_size), ("patience", patience), ("block_size", block_size)):
         if optional is not None:
             _checks.count(name, optional)
-    _checks.positive("learning_rate", learning_rate)
-    _checks.not_negative("min_improvement", min_improvement)
-    _checks.not_negative("tol", tol)
+    learning_rate = _checks.number_above_0("learning_rate", learning_rate)
+    min_improvement = _checks.number_from_0("min_improvement", min_improvement)
+    tol = _checks.number_from_0("tol", tol)
     return GradientFit(
         model,
         loss,
@@ -501,9 +516,9 @@ def fit_gradient(
         batch_size,
         int(record_every),
         patience,
-        float(min_improvement),
-        float(tol),
-        float(learning_rate),
+        min_improvement,
+        tol,
+        learning_rate,
         _checks.flag("proximal", proximal),
         block_size,
     )

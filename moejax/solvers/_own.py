@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from moejax import losses, penalties
+from moejax import _checks, losses, penalties
 from moejax._contracts import check_capabilities
 from moejax._rows import Rows
 from moejax.model import Model
@@ -108,7 +108,7 @@ def fit_with(
         If the model does not have the loss, or for a solver that is none or would never end.
     """
     if not callable(solver) or not is_hashable(solver):
-        raise ValueError(f"solver: {solver!r} was given; want a class that inherits moejax.solvers.Solver")
+        raise ValueError(f"solver: {_checks.shown(solver)} was given; want a class that inherits moejax.solvers.Solver")
     loss = losses.squared_error() if loss is None else losses.completed(loss)
     _shared.check_parts(model)
     check_capabilities(loss)

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from moejax import _cache, _checks
+from moejax.model import native
 from moejax.solvers import _division, _lanes, _sequence, _shared
 from moejax.solvers._arguments import check_key
 from moejax.solvers._result import Fit, Status
@@ -145,10 +145,9 @@ class Path:
         check_key(key)
         x, y, weights, offset, groups, start = _shared.natives(x, y, weights, offset, groups, start)
         self.check_hyper(hyper)
-        for name, value in hyper.items():
-            if name != self.name:
-                _checks.shape(f"hyper[{name!r}]", value, (), "one number; `sweep` takes many")
+        _shared.check_single({name: value for name, value in hyper.items() if name != self.name})
         self.check_data(x, y, weights, offset, groups, start)
+        _shared.check_within(hyper, x)
         if callable(start):
             start = _division.resolved("start", start, x, self.model.n_experts)
         rest = {name: value for name, value in hyper.items() if name != self.name}
@@ -221,6 +220,9 @@ class Path:
         jax.Array, (P,)
             Means over rows; lower is better.
         """
+        if not any(map(_checks.is_traced, jax.tree.leaves(params))):
+            first = _first(params)
+            _shared.scored(self.model, first, x, y, weights, offset, groups)
         scores: jax.Array = jax.lax.map(lambda p: self.fit.score(p, x, y, weights, offset, groups), params)
         return scores
 
@@ -264,14 +266,14 @@ class Path:
             Numbers by name, and the sequence.
         """
         if not isinstance(hyper, Mapping):
-            raise ValueError(f"hyper: {hyper!r} was given; want a mapping from names to numbers")
+            raise ValueError(f"hyper: {_checks.shown(hyper)} was given; want a mapping from names to numbers")
         values = hyper.get(self.name)
         if is_count(values):
             _sequence.check_count(f"hyper[{self.name!r}]", values)
             hyper = {name: value for name, value in hyper.items() if name != self.name}
         elif values is not None:
             _checks.shape(f"hyper[{self.name!r}]", values, (None,), "the values of a path, or how many")
-            _checks.count(f"values in hyper[{self.name!r}]", np.shape(values)[0])
+            _checks.count(f"values in hyper[{self.name!r}]", _checks.shape_of("hyper", values)[0])
         self.fit.check_hyper(hyper)
 
     def check_data(
@@ -459,6 +461,19 @@ def _point(end: Any, value: jax.Array, last: _Point) -> _Point:
     return _Point(end.numbers, warm, value, slope, end.objective)
 
 
+def _first(params: Any) -> Any:
+    """The first of params with a leading axis (P,). Raises ValueError where it differs, or is none."""
+    if not isinstance(params, dict):
+        raise ValueError(f"params: {_checks.shown(params)} was given; want a dict, as the params of a path")
+    params = native("params", params)
+    for leaf in jax.tree.leaves(params):
+        _checks.real("params", leaf)
+    sizes = {(_checks.shape_of("params", leaf) or (0,))[0] for leaf in jax.tree.leaves(params)}
+    if len(sizes) != 1 or 0 in sizes:
+        raise ValueError(f"params: arrays of {sorted(sizes)} values of the path were given; want the same number in all")
+    return jax.tree.map(lambda leaf: leaf[0] if hasattr(leaf, "shape") else _checks.array("params", leaf)[0], params)
+
+
 def _ahead(step: jax.Array, numbers: jax.Array, slope: jax.Array) -> jax.Array:
     """Numbers further along a line, each as it is where it would change its sign: what is 0 stays so.
 
@@ -515,12 +530,12 @@ def path(fit: Any, name: str = "l1_experts", *, ratio: float = RATIO, order: str
     lacking = [face for face in _FACE if not hasattr(fit, face)]
     if lacking or not callable(fit) or hasattr(fit, "inner_axis"):
         why = "is a path already" if hasattr(fit, "inner_axis") else f"has no {' and no '.join(lacking)}"
-        raise ValueError(f"fit: {fit!r} {why}; want a fit, as from fit_em")
+        raise ValueError(f"fit: {_checks.shown(fit)} {why}; want a fit, as from fit_em")
     _sequence.penalty_of(fit, name)
-    _checks.positive("ratio", ratio)
+    ratio = _checks.number_above_0("ratio", ratio)
     if ratio >= 1:
         raise ValueError(f"ratio: {ratio!r} was given; want a number between 0 and 1")
-    if order not in (None, "ascending", "descending"):
-        raise ValueError(f"order: {order!r} was given; want 'ascending' or 'descending'")
+    if order is not None:
+        _checks.choice("order", order, ("ascending", "descending"))
     descending = getattr(fit.model, "n_experts", 1) == 1 if order is None else order == "descending"
-    return Path(fit, name, float(ratio), descending)
+    return Path(fit, name, ratio, descending)

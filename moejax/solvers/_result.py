@@ -170,9 +170,8 @@ def describe(status: Any) -> str:
     >>> moejax.describe(17)
     'converged, starved expert'
     """
-    if np.ndim(status) or np.asarray(status).dtype.kind not in "iu":
-        raise ValueError(f"status: {status!r} was given; want the status of one fit, as fit.status")
-    return ", ".join(name_of(flag) for flag in Status if int(status) & flag) or "none"
+    bits = _bits(status)
+    return ", ".join(name_of(flag) for flag in Status if bits & flag) or "none"
 
 
 def remedy(status: Any) -> str:
@@ -188,7 +187,7 @@ def remedy(status: Any) -> str:
     str
         Words, as "want more steps, or a larger tol".
     """
-    status = Status(int(status))
+    status = Status(_bits(status))
     if status & Status.DEGENERATE_EXPERT:
         return "want fewer experts or columns, scales that are shared, or larger penalties"
     if status & Status.SCALE_AT_FLOOR:
@@ -200,6 +199,13 @@ def remedy(status: Any) -> str:
     if penalties:
         return f"no finite coefficients are best where inputs separate; want {' and '.join(penalties)} above 0"
     return "want more steps, or a larger tol"
+
+
+def _bits(status: Any) -> int:
+    """One status as an integer; raise ValueError for anything else."""
+    _checks.shape("status", status, (), "of one fit")
+    _checks.whole("status", status, 0, _checks.MOST)
+    return int(status)
 
 
 def name_of(flag: Status) -> str:

@@ -67,13 +67,15 @@ def is_count(values: Any) -> bool:
     bool
         True for a whole number.
     """
-    return isinstance(values, int | np.integer) and not isinstance(values, bool)
+    return _checks.is_whole(values)
 
 
 def check_count(name: str, count: Any) -> None:
-    """Raise ValueError for a number of weights below 2."""
-    if count < 2:
-        raise ValueError(f"{name}: {count!r} was given; want a whole number of at least 2, or a sequence of values")
+    """Raise ValueError for a number of weights that is none, or below 2."""
+    if not is_count(count) or not 2 <= count <= _checks.MOST_MADE:
+        bound = f"at most {_checks.MOST_MADE}" if is_count(count) and count > 2 else "at least 2"
+        given = _checks.shown(count)
+        raise ValueError(f"{name}: {given} was given; want a whole number of {bound}, or a sequence of values")
 
 
 def is_shared(fit: Any) -> bool:
@@ -313,6 +315,10 @@ def _checked_arguments(
     if any(_checks.is_traced(leaf) for leaf in jax.tree.leaves((key, x, y, hyper, weights, offset, groups, start))):
         raise ValueError(f"{name}: how many weights are wanted was given inside a compiled function; want the weights")
     check_key(key)
+    check_hyper = getattr(fit, "check_hyper", None)
+    if check_hyper is not None:
+        check_hyper({} if hyper is None else hyper)
+        _shared.check_single({n: v for n, v in (hyper or {}).items() if n != name or not _is_path(fit)})
     x, y, *rest = _shared.natives(x, y, weights, offset, groups, parts_of(start))
     more = dict(zip(("weights", "offset", "groups", "start"), rest, strict=True))
     if hasattr(fit, "check_data"):
@@ -425,11 +431,13 @@ def _left(penalty: Any, coefficients: list[Any]) -> list[jax.Array]:
 
 def penalty_of(fit: Any, name: str) -> Any:
     """The penalty of that name. Raises ValueError where there is none."""
-    for penalty in fit.penalties:
-        if penalty.name == name:
-            return penalty
-    known = [penalty.name for penalty in fit.penalties]
-    raise ValueError(f"name: {name!r} was given, which is no weight of a penalty; want one of {known}")
+    if not isinstance(getattr(fit, "penalties", None), tuple):
+        raise ValueError(f"fit: {_checks.shown(fit)} was given, which has no penalties; want a fit, as from fit_em")
+    known = {penalty.name: penalty for penalty in fit.penalties}
+    if not isinstance(name, str) or name not in known:
+        given = f"{_checks.shown(name)} was given, which is no weight of a penalty"
+        raise ValueError(f"name: {given}; want one of {list(known)}")
+    return known[name]
 
 
 def parts_of(params: Any) -> Any:

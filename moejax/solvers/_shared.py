@@ -21,6 +21,7 @@ from moejax.model import (
     PARTS,
     Data,
     Model,
+    check_model,
     checked,
     floating,
     group_numbers,
@@ -30,6 +31,7 @@ from moejax.model import (
     widened,
     without_absent,
 )
+from moejax.model._arguments import dtype_of
 from moejax.solvers import _division
 from moejax.solvers._arguments import check_data, check_key
 from moejax.solvers._result import normalized
@@ -48,11 +50,28 @@ def arguments(
     x, y, weights, offset, groups, start = natives(x, y, weights, offset, groups, start)
     hyper = {} if hyper is None else hyper
     fit.check_hyper(hyper)
-    for name, value in hyper.items():
-        _checks.shape(f"hyper[{name!r}]", value, (), "one number; `sweep` takes many")
+    check_single(hyper)
     fit.check_data(x, y, weights, offset, groups, start)
+    check_within(hyper, x)
     start = _division.resolved("start", start, x, fit.model.n_experts)
     return key, *arrays(x, y, hyper, weights, offset, groups, start)
+
+
+def check_single(hyper: Mapping[str, Any]) -> None:
+    """Raise ValueError for a field of `hyper` that is not one number."""
+    for name, value in hyper.items():
+        _checks.shape(f"hyper[{name!r}]", value, (), "one number; `sweep` takes many")
+
+
+def check_within(hyper: Mapping[str, Any], x: Any) -> None:
+    """Raise ValueError for numbers of `hyper` that the type of x does not hold."""
+    first = jax.tree.leaves(x)[0]
+    if _checks.is_traced(first):
+        return
+    dtype = dtype_of(first)
+    for name, value in hyper.items():
+        if name != "restart":
+            _checks.within(f"hyper[{name!r}]", value, dtype)
 
 
 def natives(x: Any, y: Any, weights: Any, offset: Any, groups: Any, start: Any) -> tuple[Any, ...]:
@@ -63,6 +82,8 @@ def natives(x: Any, y: Any, weights: Any, offset: Any, groups: Any, start: Any) 
     """
     named = {"x": x, "y": y, "weights": weights, "offset": offset, "start": start}
     x, y, weights, offset, start = (native(name, value) for name, value in named.items())
+    if weights is not None and not _checks.is_traced(weights):
+        _checks.real("weights", weights)
     weights, groups = _checks.scaled(weights), group_numbers(groups, weights)
     has_rows = not (isinstance(start, dict) or callable(start))  # as responsibilities have
     x, y, offset, shares = without_absent(weights, x, y, offset, start if has_rows else None)
@@ -138,9 +159,9 @@ def array(value: Any, dtype: Any) -> Any:
 def check_hyper(fit: Any, hyper: Hyper) -> None:
     """Raise ValueError for a name that means nothing to the fit, or a number that it cannot have (any shape is taken)."""
     if not isinstance(hyper, Mapping):
-        raise ValueError(f"hyper: {hyper!r} was given; want a mapping from names to numbers")
+        raise ValueError(f"hyper: {_checks.shown(hyper)} was given; want a mapping from names to numbers")
     for name, value in hyper.items():
-        if name not in fit.hyper:
+        if not isinstance(name, str) or name not in fit.hyper:
             raise ValueError(f"hyper: {name!r} was given; want names among {sorted(fit.hyper)}")
         if name in fit.model.hyper:
             fit.model.check_hyper(name, value)
@@ -177,16 +198,26 @@ def checked_rows(fit: Any, x: Any, y: Any, weights: Any, offset: Any, groups: An
 
 def score(model: Any, loss: Any, params: Any, x: Any, y: jax.Array, weights: Any, offset: Any, groups: Any) -> jax.Array:
     """The weighted mean loss without penalties, by which selection compares: lower is better."""
-    weights = _checks.scaled(weights)
+    params, x, y, weights, offset, groups = scored(model, params, x, y, weights, offset, groups)
+    leader = None if groups is None else leaders(groups)
+    data = Data(model.prepare(x), y, offset, leader, hyper=dict(loss.hyper))
+    mean: jax.Array = loss.score(model, params, data, normalized(weights, y))
+    return mean
+
+
+def scored(model: Any, params: Any, x: Any, y: Any, weights: Any, offset: Any, groups: Any) -> tuple[Any, ...]:
+    """What a score is computed from, checked, in the same order without the model."""
+    _checks.present("y", y)
+    weights = None if weights is None else _checks.scaled(native("weights", weights))
     x, y, offset = without_absent(weights, x, y, offset)
     params, x, y, offset = checked(model, params, x, y, offset)
     if weights is not None:
         _checks.check_weights(weights, y.shape[0])
         weights = on_device(weights)
-    leader = None if groups is None else leaders(group_numbers(groups, weights))
-    data = Data(model.prepare(x), y, offset, leader, hyper=dict(loss.hyper))
-    mean: jax.Array = loss.score(model, params, data, normalized(weights, y))
-    return mean
+    if groups is not None:
+        groups = group_numbers(groups, weights)
+        _checks.shape("groups", groups, y.shape[:1], "the group of each row")
+    return params, x, y, weights, offset, groups
 
 
 def used(fit: Any, hyper: Hyper, part: str | None = None) -> list[tuple[Any, Any]]:
@@ -224,6 +255,7 @@ def checked_penalties(given: Any) -> tuple[penalties.Penalty, ...]:
 
 
 def check_parts(model: Model) -> None:
-    """Raise ValueError for a part of the model that has some methods of a capability and not all."""
+    """Raise ValueError for what is no model, or for a part that has some methods of a capability and not all."""
+    check_model(model)
     for part in model.parts.values():
         check_capabilities(part)

@@ -23,6 +23,7 @@ from moejax.model import is_table
 EQUAL = "equal"
 KINDS = ("random", "tilted", "kmeans", "centres", "residuals", EQUAL)
 MIXED = ("random", "tilted", "centres")  # in the order of restarts
+WIDE = ("random",)  # of many columns beside the rows, where no row is near to another
 BY_INPUTS = ("kmeans", "centres")  # of a gate that models the inputs, whose densities random shares leave alike
 _SOFTNESS = 0.1  # of responsibilities by cluster: shared by all experts, so that no gate begins separated
 _SPREAD = 0.8  # of the logarithms of nearly equal responsibilities: about those of a Dirichlet distribution of parameters 20
@@ -32,6 +33,7 @@ _OTHERS = 0.2  # how much the columns that a kind does not cluster count in late
 _LLOYD_STEPS = {"kmeans": 2, "residuals": 2, "centres": 0}  # of clusters, which need not be the best ones to begin with
 _GOLDEN, _ODD = np.uint32(0x9E3779B9), np.uint32(0x01000193)
 _LIGHT = 1e-3  # of the largest weight, below which a row is less likely to be a centre
+_MANY, _FEW = 20, 10  # columns of a wide table at least, and rows for each of them at most
 _SAMPLE = 4096  # rows at most in which clusters are looked for
 
 
@@ -59,7 +61,7 @@ def draw(
     nothing but a start tells experts apart; where they differ by themselves, number 0 of "random" is equal, and equal is the
     first of "mixed".
     """
-    kinds = _turns(init, see(rows.first.x), alike, by_inputs)
+    kinds = _turns(init, see(rows.first.x), rows.size, alike, by_inputs)
     if number is None:
         kinds, number = kinds[:1], jnp.zeros((), jnp.int32)
     turn, dtype = number % len(kinds), rows.blocks.y.dtype
@@ -83,7 +85,8 @@ def draw(
         return even
     near = _clusters(kinds, number, key, noise, rows, see, active)
     hard = own(1 - _SOFTNESS, *_LLOYD_STEPS)
-    return even + hard * (near - even)
+    mixed: jax.Array = even + hard * (near - even)
+    return mixed
 
 
 def _sides(key: jax.Array, number: jax.Array, n_experts: int, dtype: Any) -> jax.Array:
@@ -273,14 +276,16 @@ def _seeds(noise: jax.Array, columns: jax.Array, weights: jax.Array, n_experts: 
     return jax.lax.scan(step, jnp.ones_like(weights), length=n_experts)[1]
 
 
-def _turns(init: str, seen: Any, alike: bool, by_inputs: bool) -> tuple[str, ...]:
-    """The kinds whose turn comes one after another. seen: what there is to cluster."""
+def _turns(init: str, seen: Any, n: int, alike: bool, by_inputs: bool) -> tuple[str, ...]:
+    """The kinds whose turn comes one after another. seen: what there is to cluster, of n rows in all."""
     if init != "mixed":
         return (init,)
     if not _has_columns(seen):
         kinds: tuple[str, ...] = ("tilted", "residuals")
+    elif by_inputs:
+        kinds = BY_INPUTS
     else:
-        kinds = BY_INPUTS if by_inputs else MIXED
+        kinds = WIDE if seen.shape[1] >= max(_MANY, n / _FEW) else MIXED
     return kinds if alike else (EQUAL, *kinds)
 
 
@@ -329,9 +334,7 @@ def shared_rows(given: Any, active: jax.Array, leader: jax.Array | None, dtype: 
 
 def check_name(init: Any) -> None:
     """Raise ValueError unless init names a kind of start."""
-    wanted = [*KINDS, "mixed"]
-    if init not in wanted:
-        raise ValueError(f"init: {init!r} was given; want one of {wanted}")
+    _checks.choice("init", init, [*KINDS, "mixed"])
 
 
 def check_init(init: str, x: Any) -> None:

@@ -71,6 +71,8 @@ def named_divisions(given: Any) -> dict[Any, Any]:
         if each is None or isinstance(each, Mapping):
             wanted = "responsibilities (n, K) or a function of x"
             raise ValueError(f"axes['division'][{name!r}]: {type(each).__name__} was given; want {wanted}")
+        if not callable(each):
+            _checks.shape(f"axes['division'][{name!r}]", each, (None, None), "responsibilities, rows by experts")
     return dict(named)
 
 
@@ -97,18 +99,12 @@ def axis_values(name: str, given: Any, countable: bool = False) -> np.ndarray:
         If the axis is empty or has a value that it cannot have.
     """
     if countable and is_count(given):
-        _checks.count(f"axes[{name!r}]", given, 2)
-        return np.asarray(given)
-    if name in ("restart", "fold", "bootstrap") and np.ndim(given) == 0:
-        _checks.count(name, given, 2 if name == "fold" else 1)
-        return np.arange(given)
-    given = _checks.native(f"axes[{name!r}]", given)
-    try:
-        values = np.asarray(list(given) if isinstance(given, Iterable) and not hasattr(given, "__array__") else given)
-    except ValueError:  # sequences of different lengths
-        values = np.empty(0)
+        return np.asarray(_checks.count(f"axes[{name!r}]", given, 2, _checks.MOST_MADE))
+    if name in ("restart", "fold", "bootstrap") and _is_single(given):
+        return np.arange(_checks.count(name, given, 2 if name == "fold" else 1, _checks.MOST_MADE))
+    values = _checks.array(f"axes[{name!r}]", given if _is_single(given) or hasattr(given, "__array__") else list(given))
     if values.ndim != 1 or not values.size:
-        what = repr(given) if np.size(values) < 10 else f"an array of shape {values.shape}"
+        what = _checks.shown(given) if np.size(values) < 10 else f"an array of shape {values.shape}"
         raise ValueError(f"axes[{name!r}]: {what} was given; want a sequence of at least one number")
     if name == "division":
         return values
@@ -126,6 +122,13 @@ def axis_values(name: str, given: Any, countable: bool = False) -> np.ndarray:
     return values
 
 
+def _is_single(given: Any) -> bool:
+    """Whether this is no sequence of values, but one value or a number of them."""
+    if hasattr(given, "__array__"):
+        return not _checks.shape_of("axes", given)
+    return not isinstance(given, Iterable) or isinstance(given, str | bytes | bytearray | memoryview | Mapping)
+
+
 def fold_labels(given: Any) -> np.ndarray | None:
     """Return the labels of folds, if labels were given.
 
@@ -139,7 +142,7 @@ def fold_labels(given: Any) -> np.ndarray | None:
     numpy.ndarray or None
         The labels; None for a number of folds.
     """
-    return None if given is None or np.ndim(given) == 0 else np.asarray(_checks.native("axes['fold']", given))
+    return None if given is None or _is_single(given) else _checks.array("axes['fold']", given)
 
 
 def members_of(axes: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -197,7 +197,8 @@ class Program:
             If `drop` was called.
         """
         shared = self.shared if inner is None else self.shared._replace(inner=jax.device_put(inner, self.device))
-        results = self.executable(jax.device_put(values, self.device), shared)
+        with _cache.nan_is_a_result():
+            results = self.executable(jax.device_put(values, self.device), shared)
         self._wait(jax.tree.leaves(results))
         return jax.tree.map(np.asarray, results)
 

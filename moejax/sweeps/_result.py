@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import operator
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from moejax import _checks
 from moejax.solvers import Fit, describe
 from moejax.sweeps._inputs import Inputs
 
@@ -123,7 +123,7 @@ class Sweep:
         IndexError
             If a position is beyond the axis.
         """
-        fixed = {**self.fixed, **{name: self._axis(name)[operator.index(i)] for name, i in at.items()}}
+        fixed = {**self.fixed, **{name: self._axis(name)[self._index(name, i)] for name, i in at.items()}}
         index = tuple(at.get(name, slice(None)) for name in self.axes)
         axes = {name: values for name, values in self.axes.items() if name not in at}
         fits = jax.tree.map(lambda v: v[index], self.fits)
@@ -156,6 +156,9 @@ class Sweep:
         path : str or path
             The file.
         """
+        path = _checks.path("path", path)
+        if not path.parent.is_dir():
+            raise FileNotFoundError(f"path: {str(path)!r} was given, in a folder that is not there; want one that is")
         columns = self.table()
         if isinstance(self.fits, Fit):
             columns["status"] = np.asarray([describe(s) for s in columns["status"]])
@@ -170,15 +173,25 @@ class Sweep:
             raise KeyError(f"{name!r} is no axis of this sweep; want one of {list(self.axes)}")
         return self.axes[name]
 
+    def _index(self, name: str, position: Any) -> int:
+        """Return a position along an axis, or raise TypeError or IndexError."""
+        size = len(self._axis(name))
+        if not _checks.is_whole(position):
+            raise TypeError(f"{name}: {_checks.shown(position)} was given; want a whole number, a position on this axis")
+        if not -size <= position < size:
+            raise IndexError(f"{name}: position {_checks.shown(position)} was given on an axis of {size} values")
+        return int(position)
+
     def _position(self, name: str, value: Any) -> int:
         """Return the position of a value on an axis, or raise KeyError."""
         values = self._axis(name)
         if values.dtype.kind == "U":
-            if value not in values:
-                raise KeyError(f"{name}: {value!r} is not on this axis; want one of {values.tolist()}")
+            if not isinstance(value, str) or value not in values:
+                raise KeyError(f"{name}: {_checks.shown(value)} is not on this axis; want one of {values.tolist()}")
             position: int = values.tolist().index(value)
             return position
+        value = _checks.number(name, value)
         nearest = int(np.abs(np.subtract(values, value, dtype=float)).argmin())
         if not np.isclose(values[nearest], value, rtol=1e-6, atol=0):
-            raise KeyError(f"{name}: {value!r} is not on this axis; want one of {values.tolist()}")
+            raise KeyError(f"{name}: {_checks.shown(value)} is not on this axis; want one of {values.tolist()}")
         return nearest

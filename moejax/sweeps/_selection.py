@@ -200,8 +200,7 @@ def select(result: Sweep, *, refit: bool = True, criterion: Criterion = "held_ou
 
 def _check_choice(name: str, given: str, wanted: tuple[str, ...]) -> None:
     """Raise ValueError if the given name is not one of the wanted names."""
-    if given not in wanted:
-        raise ValueError(f"{name}: {given!r} was given; want one of {list(wanted)}")
+    _checks.choice(name, given, wanted)
 
 
 def _criterion_values(result: Sweep, criterion: Callable[[Fit], Any]) -> np.ndarray:

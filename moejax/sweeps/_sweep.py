@@ -132,6 +132,7 @@ class Sweeper:
             raise ValueError(
                 "start: given beside the axis 'restart', whose starts it would replace; want only one of the two"
             )
+        _checks.key("key", key)
         x, y, weights, offset, groups, start = _shared.natives(x, y, weights, offset, groups, start)
         starts = self._resolved(x) if self.divisions else [start]
         if hasattr(self.fit, "check_data"):
@@ -345,15 +346,16 @@ def sweep(
             if trained
             else ""
         )
-        raise ValueError(f"fit: {fit!r} was given; want a function, as from fit_gradient{why}")
+        raise ValueError(f"fit: {_checks.shown(fit)} was given; want a function, as from fit_gradient{why}")
     if not isinstance(axes, Mapping) or not axes:
-        raise ValueError(f"axes: {axes!r} was given; want a mapping from the name of at least one axis to its values")
+        wanted = "a mapping from the name of at least one axis to its values"
+        raise ValueError(f"axes: {_checks.shown(axes)} was given; want {wanted}")
     if chunk_size is not None:
         _checks.count("chunk_size", chunk_size)
     if threads is not None:
         _checks.count("threads", threads)
-    if devices is not None and not len(devices):
-        raise ValueError("devices: none were given; want at least one, or None for all local devices")
+    if devices is not None:
+        devices = _devices(devices)
     inner = getattr(fit, "inner_axis", None)
     if inner is not None and inner not in axes:
         axes = {**axes, inner: fit.hyper[inner]}  # type: ignore[attr-defined]
@@ -369,7 +371,7 @@ def sweep(
         divisions,
         fold_labels(axes.get("fold")),
         chunk_size,
-        None if devices is None else tuple(devices),
+        devices,
         threads,
         None if progress is None else _checks.flag("progress", progress),
         None if checkpoint is None else _folder(checkpoint),
@@ -377,12 +379,20 @@ def sweep(
     )
 
 
+def _devices(given: Any) -> tuple[Any, ...]:
+    """Return devices as a tuple, or raise ValueError if there is none, or something else among them."""
+    wanted = "at least one jax.Device, or None for all local devices"
+    devices = tuple(_checks.sequence("devices", given, wanted))
+    if not devices:
+        raise ValueError(f"devices: none were given; want {wanted}")
+    if not all(isinstance(each, jax.Device) for each in devices):
+        raise ValueError(f"devices: {_checks.shown(given)} was given; want {wanted}")
+    return devices
+
+
 def _folder(checkpoint: Any) -> Path:
     """Return the folder of a checkpoint, or raise ValueError if it cannot be one."""
-    given = os.fspath(checkpoint) if isinstance(checkpoint, str | os.PathLike) else None
-    if not isinstance(given, str) or not given or "\0" in given:
-        raise ValueError(f"checkpoint: {checkpoint!r} was given; want the path of a folder, or None")
-    folder = Path(given)
+    folder = _checks.path("checkpoint", checkpoint, "the path of a folder, or None")
     if folder.exists() and not folder.is_dir():
-        raise ValueError(f"checkpoint: {given!r} is not a folder; want the path of a folder, or None")
+        raise ValueError(f"checkpoint: {str(folder)!r} is not a folder; want the path of a folder, or None")
     return folder

@@ -264,7 +264,7 @@ BAD = [
     (lambda: moejax.fit_em(mixture(TOLD, 4))(KEY, np.eye(5), np.arange(5.0)), "^tree: .* has 5 leaves; want 4"),
     (lambda: TOLD.text({"weights": np.zeros((3, 2))}), "^params: weights: shape"),
     (lambda: TOLD.text(PARAMS, [1.0]), "^shares: shape"),
-    (lambda: TOLD.text(PARAMS, feature_names=["one"]), "^feature_names: shape"),
+    (lambda: TOLD.text(PARAMS, feature_names=["one"]), "^feature_names: 1 names were given; want 3"),
     (lambda: plots.gate_tree([]), "^branches: .* want what `branches` of a hierarchical gate returns"),
 ]
 

@@ -481,7 +481,7 @@ def test_compare_refuses_a_loss_that_jax_cannot_see_through():
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"gate": "hard"}, "^gate: 'hard' was given; want one of 'fixed', 'constant', 'softmax', 'top1'"),
+        ({"gate": "hard"}, r"^gate: 'hard' was given; want one of \['fixed', 'constant', 'softmax', 'top1'\]"),
         ({"gate": "softmax"}, r"^params\['gate'\]: keys \['logits'\] were given; want .*for gate 'softmax'"),
         ({"params": [1.0]}, "^params: list was given; want a dict with keys"),
         ({"params": start() | {"scale": 1.0}}, "^params: keys .*'scale'.* were given"),
@@ -533,7 +533,7 @@ def test_gates_refuse_values_without_meaning():
             r"^gradient\['gate'\]\['logits'\]: shape \(2,\)",
         ),
         ({"gradient": lambda p: p, "rate": 1e200}, "^rate: 1e.200 made the parameters NaN or infinite at step 2"),
-        ({"params": {"a": "one"}}, r"^params\['a'\]: str was given; want numbers"),
+        ({"params": {"a": "one"}}, r"^params\['a'\]: .*'one'.* was given; want real numbers"),
     ],
 )
 def test_descend_refuses(changed, message):
