@@ -140,7 +140,7 @@ def test_warm_starts_reach_what_cold_ones_do_and_begin_where_all_is_0(fit, beyon
     assert (fit(KEY, X, Y, {"l1_experts": 0.98 * values[0]}).params["experts"]["weights"] != 0).sum() == 1
 
 
-def test_a_mixture_keeps_its_experts_from_below_and_never_finds_them_from_above():
+def test_a_mixture_keeps_its_experts_from_below_and_finds_them_late_from_above():
     y = jnp.asarray(np.where(RNG.random(N) < 0.5, 3.0, -3.0) * X[:, 0] + 0.1 * RNG.normal(size=N), jnp.float32)
     model = moejax.moe(moejax.experts.linear(), moejax.gates.constant(), 2, family=moejax.families.gaussian())
     start = np.stack([y * X[:, 0] > 0, y * X[:, 0] <= 0], axis=1).astype(float)  # the truth but for a few rows
@@ -150,7 +150,9 @@ def test_a_mixture_keeps_its_experts_from_below_and_never_finds_them_from_above(
     down = moejax.path(fit, order="descending")(KEY, X, y, values, start=null)
     assert (np.asarray(up.params["experts"]["weights"][:2, :, 0]).prod(axis=1) < -4).all()
     assert (np.asarray(down.params["experts"]["weights"]) == 0).all(axis=(1, 2))[-1]
-    assert (up.objective[:2] < down.objective[:2] - 0.5).all()
+    assert up.objective[1] < down.objective[1] - 0.5
+    # Where the weight is smallest, experts that coincide are at a saddle, and are moved off it.
+    assert float(down.objective[0]) == pytest.approx(float(up.objective[0]), abs=1e-4)
 
 
 @dataclasses.dataclass(frozen=True)
