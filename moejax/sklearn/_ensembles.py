@@ -195,7 +195,7 @@ class _Problem:
         rows = _rows.lay(np.asarray(self.table), np.asarray(self.y), np.asarray(self.weights))
         active = jnp.ones(len(self.models), bool)
         key = jax.random.fold_in(self.key, number)
-        drawn = _starts.draw("mixed", jnp.asarray(number), key, rows, lambda x: x, active)
+        drawn = _starts.draw("mixed", jnp.asarray(number), key, rows, lambda x: x, active, by_inputs=True)
         return np.asarray(drawn)[0, :, : len(self.y)].T  # without the rows that fill up
 
     def run(self, shares: np.ndarray, bar: Any) -> _Iterate:

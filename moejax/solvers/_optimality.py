@@ -73,11 +73,12 @@ def estimated(fit: Any, params: Any, rows: Rows, gradient: Any, shares: jax.Arra
     model = fit.model
     means = rows.sum(lambda block: jax.tree.map(lambda v: _summed(block.weights, v), block.x))
     squares = rows.sum(lambda block: jax.tree.map(lambda v, m: _summed(block.weights, jnp.square(v - m)), block.x, means))
-    bends, problems = _bends(fit, params, shares, target), {}
+    problems = {}
     for name, part, columns in (("experts", model.expert, "expert_columns"), ("gate", model.gate, "gate_columns")):
         if part.is_linear:
             centre, square = (model.seen(columns, v)[0] for v in (means, squares))
-            gram = bends[name][:, None, None] * jnp.diag(jnp.append(square, 1.0))
+            bends = _of_experts(fit, params, shares, target) if name == "experts" else _of_gate(fit, target)
+            gram = bends[:, None, None] * jnp.diag(jnp.append(square, 1.0))
             raw = part.quadratic(gradient[name], Moments(gram, jnp.zeros_like(gram[:, 0]), centre))  # b is the gradient
             slope = jnp.concatenate([raw.b[:, :-1] - centre * raw.b[:, -1:], raw.b[:, -1:]], axis=1)
             whole = jnp.broadcast_to(raw.gram, (len(slope), *gram.shape[1:]))
@@ -90,19 +91,22 @@ def _summed(weights: jax.Array, x: jax.Array) -> jax.Array:
     return jnp.tensordot(weights, x, 1)[None]
 
 
-def _bends(fit: Any, params: Any, shares: jax.Array, target: Target) -> dict[str, jax.Array]:
-    """About the second derivative of the loss in each predictor of experts, (A,), and in a logit of the gate, (1,)."""
-    model, variance = fit.model, _variance(target)
+def _of_experts(fit: Any, params: Any, shares: jax.Array, target: Target) -> jax.Array:
+    """About the second derivative of the loss in each predictor of linear experts, (A,)."""
+    model = fit.model
     outputs = model.expert.outputs or 1
-    of_experts, of_gate = jnp.asarray(2 / outputs, variance.dtype), 2 * variance
+    bends: jax.Array = jnp.full((1, outputs), 2 / outputs, shares.dtype)
     if fit.loss.has_likelihood:
         y = target.mean[None]
-        eta = jnp.broadcast_to(
-            model.family.start(target), (len(shares), 1, *(() if model.expert.outputs is None else (outputs,)))
-        )
-        of_experts, of_gate = model.family.curvature(y, eta.astype(y.dtype), model.phi(params)), jnp.ones((), y.dtype)
-    own = jnp.broadcast_to(of_experts.reshape(-1, outputs) if jnp.ndim(of_experts) else of_experts, (len(shares), outputs))
-    return {"experts": (own * shares[:, None]).ravel(), "gate": 0.25 * of_gate[None]}
+        shape = (len(shares), 1, *(() if model.expert.outputs is None else (outputs,)))
+        eta = jnp.broadcast_to(jnp.asarray(model.family.start(target)), shape)
+        bends = model.family.curvature(y, eta.astype(y.dtype), model.phi(params)).reshape(-1, outputs)
+    return (jnp.broadcast_to(bends, (len(shares), outputs)) * shares[:, None]).ravel()
+
+
+def _of_gate(fit: Any, target: Target) -> jax.Array:
+    """About the same in a logit of the gate, (1,)."""
+    return jnp.full((1,), 0.25) * (1.0 if fit.loss.has_likelihood else 2 * _variance(target))
 
 
 def unit_of(fit: Any, target: Target) -> jax.Array | float:

@@ -190,8 +190,8 @@ class Sweep:
                 raise KeyError(f"{name}: {_checks.shown(value)} is not on this axis; want one of {values.tolist()}")
             position: int = values.tolist().index(value)
             return position
-        value = _checks.number(name, value)
-        nearest = int(np.abs(np.subtract(values, value, dtype=float)).argmin())
-        if not np.isclose(values[nearest], value, rtol=1e-6, atol=0):
+        number = _checks.number(name, value)
+        nearest = int(np.abs(np.subtract(values, number, dtype=float)).argmin())
+        if not np.isclose(values[nearest], number, rtol=1e-6, atol=0):
             raise KeyError(f"{name}: {_checks.shown(value)} is not on this axis; want one of {values.tolist()}")
         return nearest

@@ -283,7 +283,7 @@ TOP2, NOISE = model_of(gates.top_k(2), families.gaussian()), model_of(gates.top_
         (lambda: moejax.fit_em(TOP2, losses.balanced(losses.truncated_nll(2))), "loss: .*EM lowers"),
         (lambda: moejax.sweep(moejax.fit_gradient(model_of(gates.softmax())), {"balance": [0.1]}), "'balance' was given"),
         (lambda: moejax.usage(TOP2, TOP2.init(KEY, X), X, weights=-CASES), "weights: "),
-        (lambda: moejax.usage(TOP2, TOP2.init(KEY, X), X).text(["a"]), "names: 1 were given"),
+        (lambda: moejax.usage(TOP2, TOP2.init(KEY, X), X).text(["a"]), "names: 1 names were given"),
         (lambda: moejax.usage(model_of(gates.softmax()), TOP2.init(KEY, X), X, Y), "has no family"),
     ],
 )
