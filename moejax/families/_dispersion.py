@@ -13,7 +13,7 @@ from moejax import _checks
 from moejax._ops import where
 from moejax.families._base import Params, Target, like_eta
 
-DEFAULT_FLOOR = 1e-3  # of variances: noise that differs thirtyfold is ordinary, and more mostly tells of too few rows
+DEFAULT_FLOOR = 2e-3  # of variances: noise that differs twentyfold is ordinary, and more mostly tells of too few rows
 _NO_FLOOR = 1e-30
 NEWTON_STEPS = 6  # to float64's precision from a start within log 2, see `log_dispersions`
 

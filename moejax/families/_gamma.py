@@ -36,7 +36,7 @@ class Gamma(Family):
     ----------
     shared_shape : bool, default False
         Whether all experts have the same shape.
-    dispersion_floor : float, default 1e-3
+    dispersion_floor : float, default 2e-3
         Lower bound of every 1 / shape, as a share of the largest; 0 for none.
     """
 
@@ -172,7 +172,7 @@ def gamma(*, shared_shape: bool = False, dispersion_floor: float = DEFAULT_FLOOR
     ----------
     shared_shape : bool, default False
         Whether all experts have the same shape, rather than one each.
-    dispersion_floor : float, default 1e-3
+    dispersion_floor : float, default 2e-3
         Lower bound of every dispersion, 1 / shape, as a share of the largest; 0 for none.
 
     Returns

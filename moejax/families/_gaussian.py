@@ -22,7 +22,7 @@ class Gaussian(Located):
     ----------
     shared_scale : bool, default False
         Whether all experts have the same scale.
-    variance_floor : float, default 1e-3
+    variance_floor : float, default 2e-3
         Lower bound of every variance, as a share of the largest; 0 for none.
     """
 
@@ -72,7 +72,7 @@ def gaussian(*, shared_scale: bool = False, variance_floor: float = DEFAULT_FLOO
     ----------
     shared_scale : bool, default False
         Whether all experts have the same scale, rather than one each.
-    variance_floor : float, default 1e-3
+    variance_floor : float, default 2e-3
         Lower bound of every variance, as a share of the largest; 0 for none.
 
     Returns

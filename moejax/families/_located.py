@@ -30,7 +30,7 @@ class Located(Family):
     ----------
     shared_scale : bool, default False
         Whether all experts have the same scale.
-    variance_floor : float, default 1e-3
+    variance_floor : float, default 2e-3
         Lower bound of every variance, as a share of the largest; 0 for none.
     """
 

@@ -26,7 +26,7 @@ class StudentT(Located):
     ----------
     shared_scale : bool, default False
         Whether all experts have the same scale.
-    variance_floor : float, default 1e-3
+    variance_floor : float, default 2e-3
         Lower bound of every scale^2, as a share of the largest; 0 for none.
     df : float or None, default None
         Degrees of freedom; None where they are estimated.
@@ -151,7 +151,7 @@ def student_t(df: float | None = None, *, shared_scale: bool = False, variance_f
         Degrees of freedom. None to estimate them, between 1 and 200, wherever there is a scale.
     shared_scale : bool, default False
         Whether all experts have the same scale, rather than one each.
-    variance_floor : float, default 1e-3
+    variance_floor : float, default 2e-3
         Lower bound of every scale^2, as a share of the largest; 0 for none.
 
     Returns

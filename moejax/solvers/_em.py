@@ -244,7 +244,7 @@ def fit_em(
         experts have nothing to train. "tilted": the same, with a little more of high targets, or of low ones, for each
         expert. "kmeans": clusters of x. "residuals": clusters of what one linear regression of y on x leaves. "centres": the
         nearest of K random rows. "equal": the same for all experts, from which only experts that differ by themselves part.
-        "mixed": "random", "tilted" and "centres" in turn, by the number `restart`; "random" alone for tables of at least 20
+        "mixed": "tilted", "random" and "centres" in turn, by the number `restart`; "random" alone for tables of at least 20
         columns and at most ten rows for each of them; "kmeans" and "centres" for a gate that models its inputs; "equal"
         comes before them where experts have nothing to train. Where x is no table (n, d), clusters are of what the gate
         sees; where that is none either, or has no columns, "mixed" is "tilted" and "residuals".

@@ -44,7 +44,7 @@ class Status(enum.IntFlag):
         Columns are collinear. Set by solvers that solve for coefficients.
     DEGENERATE_EXPERT
         Of a likelihood: an expert has fewer rows to itself than coefficients of an output that are not 0
-        and one more, and no ridge; or its variance is at most a thousandth of the largest, or a millionth of the target's,
+        and one more, and no ridge; or its variance is at most a 500th of the largest, or a millionth of the target's,
         on fewer rows than three for each of these. A few rows near to a plane are found in any table, and the likelihood
         grows without bound as a variance goes to 0.
     SEPARATED_EXPERT
@@ -68,7 +68,8 @@ class Status(enum.IntFlag):
 
 
 INADMISSIBLE = Status.DIVERGED | Status.DEGENERATE_EXPERT
-_NARROW = math.log(1.01e-3)  # of a variance beside the largest; the floor by default is just below
+_NARROW = math.log(2.02e-3)  # of a variance beside the largest; the floor by default is just below
+_NOTHING = math.log(1.01e-6)  # of one beside the target's
 _FEW = 3  # rows for each parameter
 
 
@@ -501,7 +502,7 @@ def _degenerate(model: Model, params: Any, sizes: jax.Array, target: Target, det
         own, null = (v.reshape(rows, -1) for v in (log_variances, without_inputs))
         own = jnp.broadcast_to(own, (len(sizes), own.shape[1]))
         among = jnp.where(active[:, None], own, -jnp.inf)
-        narrow = ((own <= among.max(axis=0) + _NARROW) | (own <= null + 2 * _NARROW)).any(axis=1)
+        narrow = ((own <= among.max(axis=0) + _NARROW) | (own <= null + _NOTHING)).any(axis=1)
         found |= narrow & (sizes < _FEW * (degrees + 1))
     return (active & found).any()
 

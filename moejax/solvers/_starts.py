@@ -22,12 +22,12 @@ from moejax.model import is_table
 
 EQUAL = "equal"
 KINDS = ("random", "tilted", "kmeans", "centres", "residuals", EQUAL)
-MIXED = ("random", "tilted", "centres")  # in the order of restarts
+MIXED = ("tilted", "random", "centres")  # in the order of restarts
 WIDE = ("random",)  # of many columns beside the rows, where no row is near to another
 BY_INPUTS = ("kmeans", "centres")  # of a gate that models the inputs, whose densities random shares leave alike
 _SOFTNESS = 0.1  # of responsibilities by cluster: shared by all experts, so that no gate begins separated
 _SPREAD = 0.8  # of the logarithms of nearly equal responsibilities: about those of a Dirichlet distribution of parameters 20
-_TILT = 0.1  # of the same, for a target that is a standard deviation above its mean
+_TILT, _LITTLE = 0.1, 0.3  # of the same, of a target that is a standard deviation above its mean, and then of the rest
 _UNEVEN = 1.7  # the largest logarithm of a column's weight, of standard deviation 1
 _OTHERS = 0.2  # how much the columns that a kind does not cluster count in later rounds
 _LLOYD_STEPS = {"kmeans": 2, "residuals": 2, "centres": 0}  # of clusters, which need not be the best ones to begin with
@@ -66,25 +66,25 @@ def draw(
         kinds, number = kinds[:1], jnp.zeros((), jnp.int32)
     turn, dtype = number % len(kinds), rows.blocks.y.dtype
 
-    def own(size: float, *of: str) -> Any:
-        """A number for the kinds of `of`, and 0 for others, of the kind whose turn it is."""
-        sizes = [size if kind in of else 0.0 for kind in kinds]
+    def own(**of: float) -> Any:
+        """A number by kind, 0 for others, of the kind whose turn it is."""
+        sizes = [of.get(kind, 0.0) for kind in kinds]
         return sizes[0] if len(set(sizes)) == 1 else jnp.asarray(sizes, dtype)[turn]
 
-    spread = own(_SPREAD, "random", "tilted")
+    spread = own(random=_SPREAD, tilted=_LITTLE)
     if init == "random" and not alike:
         spread = where(number == 0, 0.0, jnp.asarray(spread, dtype))
 
     noise = _noise(key, number, len(active), rows, dtype)
     logs = spread * noise
     if "tilted" in kinds:
-        sides = own(_TILT, "tilted") * _sides(key, number, len(active), dtype)
+        sides = own(tilted=_TILT) * _sides(key, number, len(active), dtype)
         logs = logs + sides[:, None] * _standardized_target(rows)[:, None]
     even: jax.Array = jax.nn.softmax(where(active[:, None], logs, -jnp.inf), axis=-2)
     if not set(kinds) & set(_LLOYD_STEPS):
         return even
     near = _clusters(kinds, number, key, noise, rows, see, active)
-    hard = own(1 - _SOFTNESS, *_LLOYD_STEPS)
+    hard = own(**dict.fromkeys(_LLOYD_STEPS, 1 - _SOFTNESS))
     mixed: jax.Array = even + hard * (near - even)
     return mixed
 
