@@ -27,10 +27,10 @@ from moejax import _checks, losses, penalties
 from moejax._ops import choose, where
 from moejax._rows import Rows
 from moejax.families import Family, Target
-from moejax.model import PARTS, Model, check_model, is_table
+from moejax.model import PARTS, Model, check_model
 from moejax.solvers import _shared, _starts
 from moejax.solvers._configured import Configured, Hyper
-from moejax.solvers._iterations import EM, Task
+from moejax.solvers._iterations import COLUMNS, EM, Task
 from moejax.solvers._sums import column_means, column_variances, prepared, target_moments
 
 _START_STEPS = {"exact": 1, "approximate": 3, "gradient": 15}  # with the responsibilities of a start, by kind of M-step
@@ -123,12 +123,13 @@ class EMFit(Configured):
         count = rows.sum(lambda block: (block.weights > 0).sum()).astype(dtype)
         means = column_means(rows)
         start_key = own_key if model.expert.has_begin else key
-        task = Task(params, rows, means, target, total, count, given, start_key, hyper, sizes)
-        if model.gate.is_linear and is_table(model.seen("gate_columns", rows.first.x)):
-            task = task._replace(spread=column_variances(rows, means, partial(model.seen, "gate_columns")))
+        em = EM(self, params)
+        watched = {"experts": em.asker.watches_experts, "gate": em.asker.watches_gate}
+        variances = {name: self._variances(rows, means, COLUMNS[name]) for name, is_watched in watched.items() if is_watched}
+        task = Task(params, rows, means, target, total, count, given, start_key, hyper, sizes, variances)
         if rows.n_blocks == 1:
             task = task._replace(inputs=rows.sum(lambda block: prepared(model, block.x, means, keep=True)))
-        return EM(self, params), task
+        return em, task
 
     def score(self, params: Any, x: Any, y: jax.Array, weights: Any, offset: Any = None, groups: Any = None) -> jax.Array:
         """Return the weighted mean of -log p(y | x), whatever likelihood is ascended: see `Configured.score`."""
@@ -203,6 +204,10 @@ class EMFit(Configured):
         if rows.blocks.offset is None:
             return eta
         return eta - rows.sum(lambda block: jnp.tensordot(block.weights, jnp.asarray(block.offset), 1))
+
+    def _variances(self, rows: Rows, means: Any, columns: str) -> jax.Array:
+        """Of the columns that a linear part sees, by weight."""
+        return column_variances(rows, means, partial(self.model.seen, columns))
 
     def _given_params(self, given: Any, like: Any, hyper: Hyper) -> Any:
         own = {name: jax.tree.map(lambda leaf, v: jnp.asarray(leaf, v.dtype), given[name], like[name]) for name in PARTS}

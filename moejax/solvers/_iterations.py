@@ -11,7 +11,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from moejax import penalties
-from moejax._linear import Quadratic, collinear, on_own_rows, quadratic_step, unpacked
+from moejax._linear import Quadratic, collinear, quadratic_step, unpacked
 from moejax._ops import choose, where
 from moejax._rows import Block, Rows
 from moejax._trees import chosen, merge, replaced, split
@@ -23,7 +23,8 @@ from moejax.solvers._coupled import coupled_step
 from moejax.solvers._extrapolation import Memory, extrapolated, no_memory
 from moejax.solvers._optimality import beyond_rounding, scaled, violation
 from moejax.solvers._result import Fit, Status, concluded
-from moejax.solvers._sums import CERTAIN, Asker, Packed, Sums, prepared
+from moejax.solvers._separation import experts_missed, gate_unsure
+from moejax.solvers._sums import Asker, Packed, Sums, prepared
 
 _SURE, _STEP, _GUESS = np.arange(3, dtype=np.int32)
 _FAR = 10
@@ -31,9 +32,8 @@ _OVERSTEP = 2  # how much longer a step is made that leaves a saddle
 _LEAST_SHARE = 2.0**-30  # of a step, before it is given up
 _GROWTH = 1.2  # of the sizes of gradient steps that were no worse
 _MISSED = 1e-6  # of the rows of an expert, below which it separates their targets
-_HELD = 1e-6  # of the variance of a column, in the rows that a gate is not certain of
 _BEGIN = 0x626567  # a stream of a start's key, apart from those of its responsibilities
-_COLUMNS = {"experts": "expert_columns", "gate": "gate_columns"}
+COLUMNS = {"experts": "expert_columns", "gate": "gate_columns"}
 
 
 class Task(NamedTuple):
@@ -43,7 +43,7 @@ class Task(NamedTuple):
     means: of the inputs, like x of one row. target: moments of the target. total: the weight of all rows. present: how many
     rows have a weight above 0. given: how many iterations take the responsibilities as given. key: of the start.
     sizes: of the first gradient steps, of parts without an M-step. inputs: what the parts see of the only block, or None.
-    spread: (d,), variances of the columns that a softmax gate sees, or None.
+    variances: of the columns that experts and gate see, of those that inputs may separate, (d,) by part.
     """
 
     params: Any
@@ -56,17 +56,16 @@ class Task(NamedTuple):
     key: jax.Array
     hyper: dict[str, Any]
     sizes: dict[str, jax.Array]
+    variances: dict[str, jax.Array]
     inputs: Any = None
-    spread: Any = None
 
 
 class Report(NamedTuple):
     """What an E-step tells of the params that it was made at.
 
     objective: with penalties, a mean. log_likelihood, classified: means (see `Fit`). sizes: (K,), of the experts, sums of
-    weights. kkt: the violation of the optimality condition. unsure: see `EM._unsure`, 1 where it is not asked. missed: of an
-    expert the least share of its rows whose targets it is not certain of, 1 where it is not asked. alike: 1 where experts
-    coincide, else 0.
+    weights. kkt: the violation of the optimality condition. unsure: see `gate_unsure`. missed: see
+    `experts_missed`. alike: 1 where experts coincide, else 0.
     """
 
     objective: jax.Array
@@ -156,7 +155,7 @@ class EM(Solver):
         trained, _ = split(params, self._trainable)
         _, self._unravel = ravel_pytree(jax.tree.map(lambda v: np.zeros(v.shape, v.dtype), trained))
         self._marks = fit.model.penalized(params)
-        self._penalized = {part: self._mask(params, part) for part in _COLUMNS}
+        self._penalized = {part: self._mask(params, part) for part in COLUMNS}
 
     def _mask(self, params: Any, part: str) -> np.ndarray:
         """Which of the numbers are coefficients of a part, that penalties see."""
@@ -297,8 +296,8 @@ class EM(Solver):
             sums.classified,
             sums.sizes,
             kkt,
-            self._unsure(task, params, sums, problems),
-            self._missed(params, sums),
+            gate_unsure(self.model, params, sums, problems.get("gate"), task.variances.get("gate")),
+            experts_missed(self.model, params, sums, problems.get("experts"), task.variances.get("experts")),
             alike,
         )
         value = (
@@ -318,29 +317,6 @@ class EM(Solver):
         lowest = jnp.minimum(after.report[0], after.saddle)
         counted: State = after._replace(step=state.step + 1, history=where(now, lowest, state.history))
         return counted
-
-    def _unsure(self, task: Task, params: Any, sums: Sums, problems: dict[str, Quadratic]) -> jax.Array:
-        """Of the experts that some rows belong to and others do not, the least weight of rows that may do either.
-
-        It is 0 too where a column is constant in the rows that may do either, and not in all: its coefficient has no end.
-        """
-        if sums.unsure is None:
-            return jnp.ones((), sums.sizes.dtype)
-        divided = self.model.active(params) & (sums.sizes > 1 - CERTAIN) & (sums.sizes < CERTAIN)
-        least = where(divided, sums.unsure, 1.0).min()
-        if task.spread is None or len(problems["gate"].b) > len(sums.sizes):
-            return least
-        q = problems["gate"]
-        size, bend = q.gram[:, -1:, -1], on_own_rows(q)[1][:, :-1]
-        hangs = (bend <= _constant(q) * size * task.spread) & (task.spread > 0)
-        return where((hangs & divided[: len(size), None]).any(), 0.0, least)
-
-    def _missed(self, params: Any, sums: Sums) -> jax.Array:
-        """Of the active experts with rows, the least share of rows whose targets one is not certain of."""
-        if sums.missed is None:
-            return jnp.ones((), sums.sizes.dtype)
-        there = self.model.active(params) & (sums.sizes > 0)
-        return where(there, sums.missed / where(there, sums.sizes, 1.0), 1.0).min()
 
     def _forward(
         self, task: Task, state: State, report: Report, value: jax.Array, led: jax.Array, sizes: Any, first: jax.Array
@@ -412,7 +388,7 @@ class EM(Solver):
         for name, part in (("experts", self.model.expert), ("gate", self.model.gate)):
             own = getattr(sums, name)
             if isinstance(own, Packed):
-                means = self.model.seen(_COLUMNS[name], task.means)[0]
+                means = self.model.seen(COLUMNS[name], task.means)[0]
                 moments = unpacked(own.products, own.pulls, means)
                 sums = sums._replace(**{name: moments})  # type: ignore[arg-type]
                 if part.is_linear:
@@ -450,7 +426,7 @@ class EM(Solver):
     def _optimality(self, task: Task, params: Any, here: jax.Array, gradient: Any, curvature: Any) -> tuple[Any, jax.Array]:
         """What penalties add to the objective, and by how much the optimality condition is violated."""
         fit, hyper = self.fit, task.hyper
-        terms = [(part, p, w) for part in _COLUMNS for p, w in _shared.used(fit, hyper, part)]
+        terms = [(part, p, w) for part in COLUMNS for p, w in _shared.used(fit, hyper, part)]
         if any(p.separable is None for _, p, _ in terms):
             return _shared.penalty(fit, params, hyper), violation(fit, params, gradient, hyper, curvature)
         absolute, square = (
@@ -535,11 +511,6 @@ class EM(Solver):
         for p, weight in _shared.used(self.fit, hyper, part):
             new = replaced(new, marks, p.prox(chosen(new, marks), size * weight))
         return new
-
-
-def _constant(q: Quadratic) -> float:
-    """The share of a column's variance that is none."""
-    return _HELD + 16 * q.gram.shape[-1] * float(jnp.finfo(q.gram.dtype).eps)
 
 
 def _weights(terms: list[Any], counts: list[int], which: int, dtype: Any) -> Any:

@@ -48,8 +48,8 @@ class Status(enum.IntFlag):
         on fewer rows than three for each of these. A few rows near to a plane are found in any table, and the likelihood
         grows without bound as a variance goes to 0.
     SEPARATED_EXPERT
-        The inputs separate the classes, or the counts of 0, of an expert's rows, and its coefficients, unpenalised, have no
-        finite optimum; likewise.
+        The inputs separate the classes, or the counts of 0, of an expert's rows, in all of them or in those where a column
+        differs, and its coefficients, unpenalised, have no finite optimum; likewise.
     COINCIDING_EXPERTS
         Two experts have the same predictors and dispersions, so that fewer experts make the same fit. Where the fit has
         converged too, they were moved apart and came together again. Set by solvers that solve for coefficients.

@@ -591,6 +591,29 @@ def test_a_gate_that_separates_some_rows_is_told(case, restart):
     assert Status(int(held.status)) & Status.CONVERGED
 
 
+@pytest.mark.parametrize("family", ["bernoulli", "poisson", "categorical"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_an_expert_whose_targets_a_column_separates_is_told(family, dtype):
+    """All rows with a 1 in a column have one class, or no events; without the column, or with a ridge, nothing is amiss."""
+    rng = np.random.default_rng(0)
+    there, t = rng.random(300) < 0.2, rng.normal(size=300)
+    drawn = {
+        "bernoulli": there | (t + rng.logistic(size=300) > 0),
+        "poisson": np.where(there, 0, rng.poisson(np.exp(1 + 0.5 * t))),
+        "categorical": np.where(there, 2, rng.integers(0, 3, 300)),
+    }
+    x, y, fit = (
+        np.stack([there, t], axis=1).astype(dtype),
+        drawn[family].astype(dtype),
+        moejax.fit_em(model_of(family, gates.constant(), 1)),
+    )
+    status = Status(int(fit(KEY, x, y).status))
+    assert status & Status.SEPARATED_EXPERT
+    assert not status & (Status.CONVERGED | Status.OUT_OF_STEPS)
+    for sound in (fit(KEY, x, y, {"l2_experts": 0.01}), fit(KEY, x[:, 1:], y)):
+        assert Status(int(sound.status)) == Status.CONVERGED
+
+
 def test_an_expert_of_few_rows_is_starved():
     y = Y["gaussian"].copy()
     y[:2] += 1000
