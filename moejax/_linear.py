@@ -201,8 +201,7 @@ def quadratic_problem(q: Quadratic, lower: Callable[..., tuple[Float[Array, "A d
     """Coefficients where quadratics are lower, by what lowers them once their intercepts are out of the way.
 
     lower: a function of coefficients (A, d), their slopes and grams (A, d, d), to new ones and the grams times their moves.
-    Intercepts are eliminated exactly, which is to centre the columns at each
-    problem's own rows.
+    Intercepts are eliminated exactly, which is to centre the columns at each problem's own rows.
     """
     share, cross, centres = _centre(q)
     slope = q.gradient[:, :-1] - centres * q.gradient[:, -1:]
@@ -223,7 +222,7 @@ def on_own_rows(q: Quadratic) -> tuple[Float[Array, "A p"], Float[Array, "A p"]]
     _, cross, centres = _centre(q)
     slope = q.gradient[:, :-1] - centres * q.gradient[:, -1:]
     bend = diagonals(q.gram)[:, :-1] - centres * cross + _rounding(q)
-    return tuple(jnp.concatenate(v, axis=1) for v in ((slope, q.gradient[:, -1:]), (bend, q.gram[:, -1, -1:])))  # type: ignore[return-value]
+    return jnp.concatenate([slope, q.gradient[:, -1:]], axis=1), jnp.concatenate([bend, q.gram[:, -1, -1:]], axis=1)
 
 
 def _centre(q: Quadratic) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -20,6 +20,11 @@ _SLOPES = 0.2  # of that, in coefficients: experts of all levels of a factor sha
 _FLAT = 1e-2  # of a predictor without units: a curvature below which distances by it tell nothing
 
 
+def has_coincidence(model: Model, params: Any) -> bool:
+    """Whether experts are linear, trained, and more than one."""
+    return model.expert.is_linear and model.n_experts > 1 and bool(_own(model, params, params, "experts"))
+
+
 def coincide(model: Model, params: Any, curvature: Any, sizes: jax.Array) -> jax.Array:
     """Whether two linear experts that have rows are the same in all that is trained.
 
@@ -63,5 +68,6 @@ def _certainty(model: Model, curvature: Any) -> jax.Array | float:
     """A factor of distances, below 1 where predictors without units are so large that the loss does not depend on them."""
     if model.family is None or not model.family.is_discrete:
         return 1.0
-    least = jnp.minimum(1.0, curvature["experts"]["intercept"].min() / _FLAT)
-    return jnp.sqrt(least)
+    is_slope = model.expert.penalized(curvature["experts"])
+    levels = chosen(curvature["experts"], jax.tree.map(lambda marked: not marked, is_slope))
+    return jnp.sqrt(jnp.minimum(1.0, jnp.stack([leaf.min() for leaf in levels]).min() / _FLAT)) if levels else 1.0

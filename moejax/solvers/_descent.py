@@ -207,7 +207,7 @@ class LossSolver(Solver):
             gradient = _shared.free_slopes(fit, params, gradient, target)
         sums = task.rows.sum(lambda block: told(model, params, self._data(task, block), block.weights, likelihood))
         gradient, curvature = estimated(fit, params, task.rows, gradient, sums.shares, target)
-        kkt = violation(fit, params, gradient, task.hyper, curvature) / jnp.sqrt(unit_of(fit, target))
+        kkt = violation(fit, params, gradient, task.hyper, curvature, tol) / jnp.sqrt(unit_of(fit, target))
         leaves = [v for v in jax.tree.leaves(params) if jnp.issubdtype(v.dtype, jnp.inexact)]
         return concluded(
             model,

@@ -18,7 +18,7 @@ from moejax._trees import chosen, merge, replaced, split
 from moejax.families import Target
 from moejax.solvers import _shared
 from moejax.solvers._base import Solver
-from moejax.solvers._coincidence import coincide, parted
+from moejax.solvers._coincidence import coincide, has_coincidence, parted
 from moejax.solvers._coupled import coupled_step
 from moejax.solvers._extrapolation import Memory, extrapolated, no_memory
 from moejax.solvers._optimality import beyond_rounding, scaled, violation
@@ -288,7 +288,7 @@ class EM(Solver):
         slopes, bends = scaled(self.model, params, problems, gradient, sums.gate)
         penalty, kkt = self._optimality(task, params, state.here, slopes, bends)
         extra = penalty + self._priors(task, params)
-        may_coincide = self.model.expert.is_linear and self.model.n_experts > 1
+        may_coincide = has_coincidence(self.model, params)
         alike = coincide(self.model, params, bends, sums.sizes) if may_coincide else jnp.zeros((), bool)
         report = Report(
             (extra - sums.likelihood).astype(dtype),
@@ -425,10 +425,10 @@ class EM(Solver):
 
     def _optimality(self, task: Task, params: Any, here: jax.Array, gradient: Any, curvature: Any) -> tuple[Any, jax.Array]:
         """What penalties add to the objective, and by how much the optimality condition is violated."""
-        fit, hyper = self.fit, task.hyper
+        fit, hyper, tol = self.fit, task.hyper, self.fit.tolerance(here.dtype)
         terms = [(part, p, w) for part in COLUMNS for p, w in _shared.used(fit, hyper, part)]
         if any(p.separable is None for _, p, _ in terms):
-            return _shared.penalty(fit, params, hyper), violation(fit, params, gradient, hyper, curvature)
+            return _shared.penalty(fit, params, hyper), violation(fit, params, gradient, hyper, curvature, tol)
         absolute, square = (
             sum((self._penalized[part] * (w * p.separable[i]) for part, p, w in terms if p.separable[i]), 0.0)
             for i in range(2)
@@ -439,7 +439,8 @@ class EM(Solver):
         if terms:
             penalty = (absolute * jnp.abs(here) + square * jnp.square(here)).sum()
         roots = jnp.sqrt(bends)
-        return penalty, beyond_rounding((roots * jnp.abs(here - moved)).max(initial=0), jnp.square(roots * here).sum())
+        moves = (roots * jnp.abs(here - moved)).max(initial=0)
+        return penalty, beyond_rounding(moves, jnp.square(roots * here).sum(), tol)
 
     def _m_steps(
         self, task: Task, params: Any, state: State, sums: Sums, problems: dict[str, Quadratic], gradient: Any

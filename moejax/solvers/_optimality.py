@@ -20,14 +20,15 @@ from moejax.families import Target
 from moejax.model import PARTS, Model
 from moejax.solvers import _shared
 
-_ROUNDING = 1.0  # of the type, as a share of the predictors that numbers make
+_MOST = 2  # tolerances that are ascribed to rounding
 _LEAST = 1e-4  # of the largest curvature in a column, below which others are not taken to be
 
 
-def violation(fit: Any, params: Any, gradient: Any, hyper: Any, curvature: Any) -> jax.Array:
+def violation(fit: Any, params: Any, gradient: Any, hyper: Any, curvature: Any, tol: float) -> jax.Array:
     """By how much the trained numbers violate the optimality condition, see `penalties.kkt`; less what rounding makes of 0.
 
-    gradient: of the mean loss, see `scaled`. curvature: its second derivatives, above 0. Both are like params.
+    gradient: of the mean loss, see `scaled`. curvature: its second derivatives, above 0. Both are like params. tol: see
+    `beyond_rounding`.
     """
     marked, trainable = fit.model.penalized(params), fit.model.trainable(params)
     free = jax.tree.map(lambda t, m: t and not m, trainable, marked)
@@ -37,12 +38,17 @@ def violation(fit: Any, params: Any, gradient: Any, hyper: Any, curvature: Any) 
         found.append(penalties.kkt(own, slopes, _shared.used(fit, hyper, part), bends))
     numbers, curvatures = (chosen(tree, trainable) for tree in (params, curvature))
     squares = sum((jnp.square(v) * h).sum() for v, h in zip(numbers, curvatures, strict=True))
-    return beyond_rounding(jnp.stack(found).max(), squares)
+    return beyond_rounding(jnp.stack(found).max(), squares, tol)
 
 
-def beyond_rounding(found: jax.Array, squares: Any) -> jax.Array:
-    """A violation less what the last digit of numbers makes. squares: the sum of numbers^2 * curvatures, of predictors."""
-    return jnp.maximum(found - _ROUNDING * float(jnp.finfo(found.dtype).eps) * jnp.sqrt(squares), 0.0)
+def beyond_rounding(found: jax.Array, squares: Any, tol: float) -> jax.Array:
+    """A violation less what the last digit of numbers makes, and of that no more than twice the tolerance.
+
+    Where rounding makes more, a fit cannot come to the optimum and is not to say so. squares: the sum of numbers^2 *
+    curvatures, of predictors.
+    """
+    rounding = float(jnp.finfo(found.dtype).eps) * jnp.sqrt(squares)
+    return jnp.maximum(found - jnp.minimum(rounding, _MOST * tol), 0.0)
 
 
 def scaled(model: Model, params: Any, problems: dict[str, Quadratic], gradient: Any, gate: Any = None) -> tuple[Any, Any]:

@@ -205,7 +205,7 @@ def remedy(status: Any) -> str:
 def _bits(status: Any) -> int:
     """One status as an integer; raise ValueError for anything else."""
     _checks.shape("status", status, (), "of one fit")
-    _checks.whole("status", status, 0, _checks.MOST)
+    _checks.whole("status", status, 0, sum(Status))
     return int(status)
 
 

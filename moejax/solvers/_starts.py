@@ -155,8 +155,8 @@ def _contents(rows: Rows) -> jax.Array:
         return jnp.swapaxes(leaf.reshape(*shape, -1), 1, 2)
 
     x = [leaf if leaf.ndim == 3 else by_column(leaf) for leaf in jax.tree.leaves(rows.blocks.x)]
-    columns = jnp.concatenate([by_column(rows.blocks.y), *x], axis=1)
-    words = jax.lax.bitcast_convert_type(columns.astype(jnp.float32), jnp.uint32)
+    columns = jnp.concatenate([by_column(rows.blocks.y), *x], axis=1).astype(jnp.float32)
+    words = jax.lax.bitcast_convert_type(where(columns == 0, 0.0, columns), jnp.uint32)  # of -0.0 too
     places = np.arange(columns.shape[1], dtype=np.uint32)[:, None] * _GOLDEN
     return _mixed(words * _ODD + places).sum(axis=1, dtype=jnp.uint32)
 

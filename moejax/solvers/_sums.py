@@ -24,10 +24,10 @@ class Sums(NamedTuple):
 
     likelihood: of the log-likelihood that is ascended. expected: the same for responsibilities that were given, or None.
     log_likelihood: of log p(y | x). classified: of how much less the likeliest expert has of it. unsure: (K,), of rows of
-    which the gate is not certain whether they are an expert's, or None. missed: (K,), of rows of whose targets an expert is
-    not certain, or None. sizes: (K,), of responsibilities. experts, gate: what the parts asked for, a `Packed` where that
-    was moments, None of parts that ask for nothing. slopes: of the expected loss in what is trained, by part, of those that
-    it does not follow from. spread: what the dispersion of the family wants.
+    which the gate is not certain whether they are an expert's, or wrong, or None. missed: (K,), of rows of whose targets an
+    expert is not certain, or None. sizes: (K,), of responsibilities. experts, gate: what the parts asked for, a `Packed`
+    where that was moments, None of parts that ask for nothing. slopes: of the expected loss in what is trained, by part, of
+    those that it does not follow from. spread: what the dispersion of the family wants.
     """
 
     likelihood: jax.Array
@@ -120,7 +120,7 @@ class Asker(NamedTuple):
             total.get("expected"),
             total["log_likelihood"] if "log_likelihood" in total else total["likelihood"],
             total["classified"],
-            where((probs < CERTAIN) & (probs > 1 - CERTAIN), block.units, 0.0).sum(axis=1) if self.watches_gate else None,
+            self._unsure(probs, r, block.units) if self.watches_gate else None,
             where(log_density < math.log(CERTAIN), w, 0.0).sum(axis=1) if self.watches_experts else None,
             (w if own is None else own * block.weights).sum(axis=1),
             experts,
@@ -128,6 +128,11 @@ class Asker(NamedTuple):
             slopes,
             self._spread(data.y, eta, params, w, variance),
         )
+
+    def _unsure(self, probs: jax.Array, r: jax.Array, weights: jax.Array) -> jax.Array:
+        """Of each expert the weight of rows of which the gate is not certain, or is certain and wrong."""
+        right = (probs >= CERTAIN) & (r > 0.5) | (probs <= 1 - CERTAIN) & (r < 0.5)
+        return where(right, 0.0, weights).sum(axis=1)
 
     def data(self, block: Block, inputs: Inputs, hyper: Any) -> Data:
         """A block as the model sees it, its groups aside."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -66,6 +68,63 @@ def test_experts_that_come_together_again_are_told():
     assert Status(int(got.status)) == Status.CONVERGED | Status.COINCIDING_EXPERTS
     want = 0.5 * np.log(2 * np.pi * np.var(tails)) + 0.5
     assert float(got.objective) == pytest.approx(want, abs=1e-8)
+
+
+class Named(type(experts.linear())):
+    """Linear experts whose params have names of their own."""
+
+    def _plain(self, params):
+        return {"weights": params["w"], "intercept": params["b"]}
+
+    def init(self, key, n_experts, x):
+        plain = super().init(key, n_experts, x)
+        return {"w": plain["weights"], "b": plain["intercept"]}
+
+    def penalized(self, params):
+        return {name: name == "w" for name in params}
+
+    def apply(self, params, x):
+        return super().apply(self._plain(params), x)
+
+    def quadratic(self, params, moments):
+        return super().quadratic(self._plain(params), moments)
+
+    def in_use(self, params, sparse):
+        return super().in_use(self._plain(params), sparse)
+
+    def with_coefficients(self, params, b):
+        plain = super().with_coefficients(self._plain(params), b)
+        return {"w": plain["weights"], "b": plain["intercept"]}
+
+    def null(self, params, eta=0.0):
+        plain = super().null(self._plain(params), eta)
+        return {"w": plain["weights"], "b": plain["intercept"]}
+
+    def degrees_of_freedom(self, params):
+        return super().degrees_of_freedom(self._plain(params))
+
+
+class Frozen(type(experts.linear())):
+    """Linear experts that are not trained."""
+
+    def trainable(self, params):
+        return jax.tree.map(lambda _: False, params)
+
+
+@pytest.mark.parametrize("kind", [Named, Frozen])
+def test_linear_experts_of_ones_own_are_fitted_to_labels(kind):
+    y = (COLUMN[:, 0] + 0.3 * RNG.normal(size=N) > 0) * 1.0
+    built_in = experts.linear()
+    own = kind(**{field.name: getattr(built_in, field.name) for field in dataclasses.fields(built_in)})
+    fits = [
+        moejax.fit_em(moejax.moe(part, gates.constant(), 2, family=families.bernoulli()))(
+            KEY, COLUMN, y, {"l2_experts": 0.01}
+        )
+        for part in (own, built_in)
+    ]
+    assert all(np.isfinite(fit.objective) for fit in fits)
+    if kind is Named:
+        assert float(fits[0].objective) == pytest.approx(float(fits[1].objective), abs=1e-9)
 
 
 def test_experts_of_other_scales_do_not_coincide():

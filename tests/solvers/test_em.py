@@ -591,6 +591,30 @@ def test_a_gate_that_separates_some_rows_is_told(case, restart):
     assert Status(int(held.status)) & Status.CONVERGED
 
 
+def test_a_gate_that_is_nearly_certain_and_sometimes_wrong_does_not_separate():
+    """Of the rows of either level, 5 in 1,000 are of the other expert: the coefficient is twice the logarithm of the odds."""
+    rng = np.random.default_rng(1)
+    level, column, wrong = np.arange(2000) % 2, rng.normal(size=2000), np.arange(2000) // 2 % 200 == 0
+    second = (level == 1) != wrong
+    y = np.where(second, 4 + column, -4 - column) + 0.3 * rng.normal(size=2000)
+    model = moejax.moe(experts.linear(), gates.softmax(reference=True), 2, family=families.gaussian())
+    start = np.stack([~second, second], axis=1).astype(float)
+    got = moejax.fit_em(model)(KEY, np.stack([level, column], axis=1).astype(float), y, start_responsibilities=start)
+    assert Status(int(got.status)) == Status.CONVERGED
+    assert float(got.params["gate"]["weights"][0, 0]) == pytest.approx(-2 * np.log(995 / 5), rel=0.02)
+
+
+def test_rounding_alone_is_no_optimum():
+    """In float32 columns 1e4 from 0 have too few digits for the intercept: the fit is not there, and does not say so."""
+    rng = np.random.default_rng(0)
+    t = rng.uniform(size=600)
+    y = np.where(rng.random(600) < 0.5, 3 * t, 1 - 2 * t) + 0.1 * rng.normal(size=600)
+    fit = moejax.fit_em(model_of("gaussian", "softmax", 2))
+    got = fit(KEY, (t + 1e4)[:, None].astype(np.float32), y.astype(np.float32))
+    want = fit(KEY, (t + 1e4)[:, None].astype(np.float32).astype(float), y)
+    assert bool(got.status & Status.CONVERGED) <= (float(got.objective) < float(want.objective) + 1e-3)
+
+
 @pytest.mark.parametrize("family", ["bernoulli", "poisson", "categorical"])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_an_expert_whose_targets_a_column_separates_is_told(family, dtype):
