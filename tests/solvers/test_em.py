@@ -592,7 +592,7 @@ def test_a_gate_that_separates_some_rows_is_told(case, restart):
 
 
 def test_a_gate_that_is_nearly_certain_and_sometimes_wrong_does_not_separate():
-    """Of the rows of either level, 5 in 1,000 are of the other expert: the coefficient is twice the logarithm of the odds."""
+    """Of the rows of either level, 5 in 1,000 are of the other expert: the coefficient is twice the log odds."""
     rng = np.random.default_rng(1)
     level, column, wrong = np.arange(2000) % 2, rng.normal(size=2000), np.arange(2000) // 2 % 200 == 0
     second = (level == 1) != wrong
