@@ -249,7 +249,7 @@ class Study:
 
     # ---- each returns the objectives of `starts` starts, and their seconds ------------------------------------------
 
-    def library(self, init: str) -> Ends:
+    def built_in(self, init: str) -> Ends:
         return self.ended(self.drawn(init))
 
     def dirichlet(self, concentration: float) -> Ends:
@@ -303,12 +303,12 @@ class Study:
 
 
 WAYS: dict[str, Callable[[Study], Ends]] = {
-    "mixed": lambda s: s.library("mixed"),
-    "tilted": lambda s: s.library("tilted"),
-    "random": lambda s: s.library("random"),
-    "kmeans": lambda s: s.library("kmeans"),
-    "residuals": lambda s: s.library("residuals"),
-    "centres": lambda s: s.library("centres"),
+    "mixed": lambda s: s.built_in("mixed"),
+    "tilted": lambda s: s.built_in("tilted"),
+    "random": lambda s: s.built_in("random"),
+    "kmeans": lambda s: s.built_in("kmeans"),
+    "residuals": lambda s: s.built_in("residuals"),
+    "centres": lambda s: s.built_in("centres"),
     "hard": Study.hard,
     "Dirichlet 5": lambda s: s.dirichlet(5.0),
     "Dirichlet 1000": lambda s: s.dirichlet(1000.0),

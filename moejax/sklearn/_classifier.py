@@ -42,9 +42,8 @@ class MoEClassifier(Scored, ClassifierMixin, MixtureOfExperts):
     l2_gate : float, default 1e-3
         Weight of the sum of squared coefficients of the gate. It is not 0 by default: if the inputs separate the experts, a
         gate without it has no finite optimum. The default bounds the logits in that case; in others it lowers the
-        log-likelihood by little, and rows that were held out are predicted no worse. Give 0 for maximum likelihood, as R's
-        packages print it: a gate that separates is then told by the status. It has no effect on a gate without coefficients,
-        or beside a `penalty` without it.
+        log-likelihood a little. Give 0 for maximum likelihood, as R's packages print it: a gate that separates is then told
+        by the status. It has no effect on a gate without coefficients, or beside a `penalty` without it.
     penalty : sequence of PenaltyLike, optional
         Penalties in the place of the standard ones; see `MoERegressor`.
     hyper : mapping of str to float, optional

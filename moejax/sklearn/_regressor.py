@@ -61,9 +61,8 @@ class MoERegressor(Scored, RegressorMixin, MixtureOfExperts):
     l2_gate : float, default 1e-3
         Weight of the sum of squared coefficients of the gate. It is not 0 by default: if the inputs separate the experts, a
         gate without it has no finite optimum. The default bounds the logits in that case; in others it lowers the
-        log-likelihood by little, and rows that were held out are predicted no worse. Give 0 for maximum likelihood, as R's
-        packages print it: a gate that separates is then told by the status. It has no effect on a gate without coefficients,
-        or beside a `penalty` without it.
+        log-likelihood a little. Give 0 for maximum likelihood, as R's packages print it: a gate that separates is then told
+        by the status. It has no effect on a gate without coefficients, or beside a `penalty` without it.
     penalty : sequence of PenaltyLike, optional
         Penalties from `moejax.penalties`, or any records with `name`, `part`, `value` and `prox`, in the order of their
         proximal steps, in the place of the standard ones. The four weights above then hold for those of their names. None

@@ -28,7 +28,7 @@ class Status(enum.IntFlag):
         The optimality condition holds to the tolerance, or the objective stopped falling for as long as the solver was told
         to wait.
     OUT_OF_STEPS
-        The fit took all its steps and has not converged.
+        The fit has not converged: it took all its steps, or rounding let none of them lower the objective any more.
     DIVERGED
         A number is not finite. Neither of the two before is set.
     SCALE_AT_FLOOR
